@@ -1,0 +1,148 @@
+"""RGB <-> YUV with the matrix and the range of the source, and frames turned upright."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from av import VideoFrame
+from av.sidedata.sidedata import Type as SideDataType
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from numpy.typing import NDArray
+
+BT709 = 1
+SMPTE170M = 6  # the usual tag of bt601
+UNSPECIFIED = 2
+LIMITED = 1
+FULL = 2
+HD_LINES = 720  # untagged pictures with at least as many lines are taken as bt709
+
+_SCALER_OF_MATRIX = {
+    BT709: Colorspace.ITU709,
+    4: Colorspace.FCC,
+    5: Colorspace.ITU601,
+    SMPTE170M: Colorspace.ITU601,
+    7: Colorspace.SMPTE240M,
+    9: Colorspace.BT2020,
+}
+_ALWAYS_FULL = ("yuvj", "gray", "ya")
+_EXACT = (
+    Interpolation.BICUBIC
+    | Interpolation.ACCURATE_RND
+    | Interpolation.FULL_CHR_H_INT
+    | Interpolation.FULL_CHR_H_INP
+    | Interpolation.BITEXACT
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Colour:
+    """Colour tags as FFmpeg numbers them (ITU-T H.273); None where the source has none."""
+
+    matrix: int | None = None
+    range: int | None = None
+    primaries: int | None = None
+    transfer: int | None = None
+
+    def resolved(self, lines: int) -> "Colour":
+        """The same tags with matrix and range filled in: bt709 from 720 lines up, else bt601.
+
+        A matrix that cannot be converted (RGB, YCgCo, ...) is replaced by the same rule.
+        """
+        matrix = self.matrix
+        if matrix not in _SCALER_OF_MATRIX:
+            matrix = BT709 if lines >= HD_LINES else SMPTE170M
+        return Colour(
+            matrix=matrix,
+            range=self.range if self.range in (LIMITED, FULL) else LIMITED,
+            primaries=self.primaries,
+            transfer=self.transfer,
+        )
+
+
+def found_colour(frame: VideoFrame) -> Colour:
+    """What the frame says of itself; full range where its pixel format implies it."""
+    is_full = frame.format.name.startswith(_ALWAYS_FULL)
+    return Colour(
+        matrix=None if frame.colorspace == UNSPECIFIED else int(frame.colorspace),
+        range=FULL if is_full else int(frame.color_range) or None,
+        primaries=_tag(frame.color_primaries),
+        transfer=_tag(frame.color_trc),
+    )
+
+
+def _tag(value: int) -> int | None:
+    return None if value in (0, UNSPECIFIED) else int(value)
+
+
+class RGBReader:
+    """Turn decoded frames into upright RGB of one size.
+
+    width, height: pixels after rotation. colour: tags with matrix and range filled in.
+    """
+
+    def __init__(self, width: int, height: int, colour: Colour) -> None:
+        self.width, self.height, self.colour = width, height, colour
+        self._scaler = VideoReformatter()
+
+    def read(self, frame: VideoFrame) -> NDArray[np.uint8]:
+        """One decoded frame -> uint8 H W 3, contiguous. A frame of another size is resized."""
+        matrix = display_matrix(frame)
+        size = (self.width, self.height)
+        width, height = size[::-1] if is_transposed(matrix) else size
+        if not (frame.format.is_rgb or frame.format.has_palette):
+            frame.colorspace = self.colour.matrix or UNSPECIFIED
+            frame.color_range = self.colour.range or LIMITED
+        rgb = self._scaler.reformat(
+            frame, width=width, height=height, format="rgb24", interpolation=_EXACT
+        )
+        return np.ascontiguousarray(turn_upright(rgb.to_ndarray(), matrix))
+
+
+class YUVMaker:
+    """Turn RGB frames into YUV of one pixel format and one set of tags (matrix, range known)."""
+
+    def __init__(self, pixel_format: str, colour: Colour) -> None:
+        self.pixel_format, self.colour = pixel_format, colour
+        self._scaler = VideoReformatter()
+
+    def make(self, frame: NDArray[np.uint8]) -> VideoFrame:
+        """uint8 H W 3 RGB -> one frame to encode, tagged."""
+        colour = self.colour
+        assert colour.matrix is not None
+        yuv = self._scaler.reformat(
+            VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24"),
+            format=self.pixel_format,
+            dst_colorspace=_SCALER_OF_MATRIX[colour.matrix],
+            dst_color_range=ColorRange(colour.range or LIMITED),
+            interpolation=_EXACT,
+        )
+        yuv.colorspace = colour.matrix
+        yuv.color_primaries = colour.primaries or UNSPECIFIED
+        yuv.color_trc = colour.transfer or UNSPECIFIED
+        return yuv
+
+
+def display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
+    """(a, b, c, d) of the frame's display matrix: a pixel (x, y) is shown at (ax+cy, bx+dy)."""
+    data = frame.side_data.get(SideDataType.DISPLAYMATRIX)
+    if data is None:
+        return (1, 0, 0, 1)
+    a, b, _, c, d, *_ = (int(n) for n in np.frombuffer(bytes(data), np.int32))
+    return (a, b, c, d)
+
+
+def is_transposed(matrix: tuple[int, int, int, int]) -> bool:
+    """Whether the matrix swaps width and height (a quarter turn)."""
+    return abs(matrix[1]) > abs(matrix[0])
+
+
+def turn_upright(
+    image: NDArray[np.uint8], matrix: tuple[int, int, int, int]
+) -> NDArray[np.uint8]:
+    """Apply the nearest of the eight orientations. image: H W 3 -> H W 3 or W H 3."""
+    a, b, c, d = matrix
+    right, down = a, d
+    if is_transposed(matrix):
+        image, right, down = image.swapaxes(0, 1), c, b
+    if right < 0:
+        image = image[:, ::-1]
+    return image[::-1] if down < 0 else image
