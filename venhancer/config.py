@@ -1,0 +1,181 @@
+"""Every size and preset: frozen, checked when made, written into each checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from venhancer.errors import ConfigError
+
+Prediction = Literal["v", "sample"]
+CodecName = Literal["autoencoder", "lapped"]
+SolverName = Literal["fast", "normal"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UNetConfig:
+    """Sizes of the 3D-UNet and its controller; the defaults are the released checkpoint."""
+
+    latent_channels: int = 4
+    base_channels: int = 320
+    multipliers: tuple[int, ...] = (1, 2, 4, 4)
+    blocks_per_level: int = 2
+    spatial_levels: tuple[int, ...] = (0, 1, 2)
+    temporal_levels: tuple[int, ...] = (0, 1, 2)
+    head_channels: int = 64
+    first_temporal_heads: int = 8  # of the transformer right after the first convolution; 0: none
+    text_width: int = 1024  # 0: no text encoder
+    norm_groups: int = 32
+    temporal_convs: int = 4  # in the block that ends each ResBlock
+    extra_rows: int = 1  # rows that each downsampling adds beyond the usual padding of one
+
+    def __post_init__(self) -> None:
+        for level, width in enumerate(self.widths):
+            if width % self.norm_groups:
+                raise ConfigError(
+                    f"level {level} has {width} channels, not a multiple of "
+                    f"norm_groups={self.norm_groups}"
+                )
+            if self._attends(level) and width % self.head_channels:
+                raise ConfigError(
+                    f"level {level} has {width} channels, not a multiple of "
+                    f"head_channels={self.head_channels}"
+                )
+        if self.spatial_levels and not self.text_width:
+            raise ConfigError("spatial transformers attend to text: text_width=0 needs none")
+
+    def _attends(self, level: int) -> bool:
+        is_last = level == len(self.multipliers) - 1
+        in_middle = is_last and bool(self.spatial_levels or self.temporal_levels)
+        return in_middle or level in self.spatial_levels or level in self.temporal_levels
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        return tuple(self.base_channels * m for m in self.multipliers)
+
+    @property
+    def embedding_width(self) -> int:
+        return 4 * self.base_channels
+
+    @property
+    def downsamplings(self) -> int:
+        return len(self.multipliers) - 1
+
+    @property
+    def size_step(self) -> int:
+        """Latent heights and widths repeat with this period."""
+        return int(2**self.downsamplings)
+
+    @property
+    def row_remainder(self) -> int:
+        """A latent height must be congruent to this, modulo `size_step`; a width to 0."""
+        return 2 * self.extra_rows % self.size_step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """A denoiser, what its last layer predicts, and the codec that its latents come from."""
+
+    unet: UNetConfig = field(default_factory=UNetConfig)
+    prediction: Prediction = "v"
+    residual_std: float = 0.0  # `sample` only: spread of the true latents round the filled-in hint
+    codec: CodecName = "autoencoder"
+    latent_scale: float = 0.18215
+
+    def __post_init__(self) -> None:
+        if (self.prediction == "sample") != (self.residual_std > 0):
+            raise ConfigError(
+                f"prediction={self.prediction!r} with residual_std={self.residual_std}: "
+                "`sample` needs a positive spread, `v` has none"
+            )
+
+    @property
+    def latent_stride(self) -> int:
+        """Pixels to a latent position, in each direction."""
+        return 8 if self.codec == "autoencoder" else 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunDefaults:
+    """What a run uses where the user says nothing."""
+
+    steps: int = 15
+    solver: SolverName = "fast"
+    guidance: float = 7.5
+    eta: float = 1.0
+    window: int = 25
+    scale: float = 4.0
+    refine: int = 200
+    tile: tuple[int, int] = (1280, 720)  # width, height in pixels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preset:
+    """A model with its defaults, under the name that `--preset` takes."""
+
+    name: str
+    model: ModelConfig
+    defaults: RunDefaults = field(default_factory=RunDefaults)
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Preset:
+        """The preset in a checkpoint's metadata; ConfigError names a field we do not know."""
+        try:
+            fields = json.loads(text)
+            model = dict(fields["model"])
+            unet = _build(UNetConfig, model.pop("unet"))
+            return cls(
+                name=fields["name"],
+                model=_build(ModelConfig, {**model, "unet": unet}),
+                defaults=_build(RunDefaults, fields["defaults"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigError(f"unreadable model configuration: {error}") from error
+
+
+T = TypeVar("T")
+
+
+def _build(kind: type[T], values: Mapping[str, Any]) -> T:
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+RELEASED = Preset(name="released", model=ModelConfig())
+
+TINY = Preset(
+    name="tiny",
+    model=ModelConfig(unet=UNetConfig(base_channels=32, head_channels=16, first_temporal_heads=2)),
+)
+
+NANO = Preset(
+    name="nano",
+    model=ModelConfig(
+        unet=UNetConfig(
+            latent_channels=48,
+            base_channels=48,
+            multipliers=(1, 2, 2),
+            blocks_per_level=1,
+            spatial_levels=(),
+            temporal_levels=(2,),
+            head_channels=48,
+            first_temporal_heads=0,
+            text_width=0,
+            norm_groups=8,
+            temporal_convs=2,
+            extra_rows=0,
+        ),
+        prediction="sample",
+        residual_std=0.2,
+        codec="lapped",
+        latent_scale=2.0,
+    ),
+    defaults=RunDefaults(guidance=1.0, refine=1),
+)
+
+PRESETS: Mapping[str, Preset] = {preset.name: preset for preset in (NANO, RELEASED, TINY)}

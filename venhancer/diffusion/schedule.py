@@ -1,0 +1,81 @@
+"""Noise levels: a cosine schedule, shifted for high resolution, rescaled to end in pure noise.
+
+Simple diffusion (Hoogeboom et al. 2023) for the shifted log-SNR; Lin et al. 2024 for zero terminal
+SNR. alpha = sqrt(1 - sigma^2), x_t = alpha x_0 + sigma noise, v = alpha noise - sigma x_0.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from venhancer.config import Prediction, SolverName
+from venhancer.errors import OptionError
+
+TIMESTEPS = 1000
+LOGSNR_MAX = 15.0
+CLEAN_SHIFT, NOISY_SHIFT = 2.0, 4.0  # resolution scale at the clean and at the noisy end
+SPLIT = 500  # where the release's `fast` spacing turns from coarse to fine
+START = 899  # the release diffuses its start to this timestep
+
+
+def _shifted_logsnr(u: Tensor, scale: float) -> Tensor:
+    low, high = math.atan(math.exp(0.5 * LOGSNR_MAX)), math.atan(math.exp(-0.5 * LOGSNR_MAX))
+    return -2 * torch.log(torch.tan(low + u * (high - low))) + 2 * math.log(1 / scale)
+
+
+def noise_schedule() -> Tensor:
+    """Sigma of every timestep, in float64: (1000), rising to exactly 1."""
+    u = torch.linspace(1, 0, TIMESTEPS, dtype=torch.float64)
+    logsnr = u * _shifted_logsnr(u, CLEAN_SHIFT) + (1 - u) * _shifted_logsnr(u, NOISY_SHIFT)
+    sigmas = torch.sigmoid(-logsnr).sqrt()
+    first, last = sigmas[0].clone(), sigmas[-1].clone()
+    return first + (sigmas - first) * (1 - first) / (last - first)
+
+
+def alpha_sigma(sigmas: Tensor, timestep: Tensor, dims: int) -> tuple[Tensor, Tensor]:
+    """alpha and sigma of timestep (b), with trailing axes up to `dims` for broadcasting."""
+    sigma = sigmas[timestep].reshape(-1, *[1] * (dims - 1))
+    return (1 - sigma**2).clamp(min=0).sqrt(), sigma
+
+
+def diffuse(sigmas: Tensor, x: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
+    """x_0 (b ...) -> x_t at timestep (b)."""
+    alpha, sigma = alpha_sigma(sigmas, timestep, x.ndim)
+    return (alpha * x + sigma * noise).to(x.dtype)
+
+
+def denoised_from(prediction: Prediction, out: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
+    """x_0 from what the network predicts at x_t: `v` or `sample`."""
+    if prediction == "sample":
+        return out
+    return (1 - sigma**2).clamp(min=0).sqrt() * x - sigma * out
+
+
+def karras(sigmas: Tensor) -> Tensor:
+    """sigma / alpha: noise over signal, as the solver counts it."""
+    return sigmas / (1 - sigmas**2).clamp(min=1e-12).sqrt()
+
+
+def timesteps(name: SolverName, steps: int, start: int = START) -> Tensor:
+    """Timesteps of the evaluations, noisiest first, int64.
+
+    `normal`: `steps` of them, evenly spaced (trailing). `fast`: the release's two spacings, a fourth
+    of the steps down to `SPLIT` and the rest from there; the last falls away, so `steps - 1` of them.
+    """
+    if not 1 <= steps <= start + 1:
+        raise OptionError(f"steps={steps}: take 1 to {start + 1}")
+    if name == "normal":
+        return _descending(start, (start + 1) / (steps + 1))[:steps].round().long()
+    if steps < 6:
+        raise OptionError(f"steps={steps} with the fast solver: take 6 or more, or `normal`")
+    early = round(steps * 4 / 15)
+    coarse = _descending(start, (start - SPLIT) / early)[:early]
+    fine = _descending(SPLIT, SPLIT / (steps - early))[: steps - early - 1]
+    return torch.cat([coarse, fine]).floor().long()
+
+
+def _descending(start: int, stride: float) -> Tensor:
+    return torch.arange(start, -1, -stride, dtype=torch.float64)

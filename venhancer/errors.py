@@ -1,0 +1,33 @@
+"""What the user can mend. Anything else is a bug and keeps its traceback."""
+
+
+class VEnhancerError(Exception):
+    """One clear line: what was found, what was expected, what to do."""
+
+
+class ConfigError(VEnhancerError):
+    """Sizes that do not fit together."""
+
+
+class ShapeError(VEnhancerError):
+    """A tensor of the wrong shape at a door of the library."""
+
+
+class OptionError(VEnhancerError):
+    """An option, or a combination of options, that cannot be carried out."""
+
+
+class VideoError(VEnhancerError):
+    """An input that cannot be read as video."""
+
+
+class OutputError(VEnhancerError):
+    """A place that cannot be written to."""
+
+
+class WeightsError(VEnhancerError):
+    """A checkpoint that is missing, cut short, changed or of another model."""
+
+
+class DeviceError(VEnhancerError):
+    """A device or a package that this machine does not have."""

@@ -1,0 +1,49 @@
+"""The Space-Time Controller: a trainable copy of the encoder that also sees the key frames.
+
+VEnhancer paper, section 3.2: key frames come as condition latents; how degraded they are (downscaling
+s, noise level) is added to the embedding of key frames only.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from venhancer.config import UNetConfig
+from venhancer.model.layers import Embedding, zero_init
+from venhancer.model.unet import Encoder, Middle, Texts, encoder_widths
+
+
+class Controller(nn.Module):
+    """Noisy latents of all frames, hint of the key frames -> residuals for the UNet's skips.
+
+    Returns one tensor per encoder output, then the middle's.
+    """
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        width = config.embedding_width
+        self.time_embedding = Embedding(config)
+        self.noise_level_embedding = zero_init(nn.Linear(width, width))
+        self.scale_embedding = Embedding(config, zero=True)
+        self.hint_conv = zero_init(
+            nn.Conv2d(config.latent_channels, config.base_channels, 3, padding=1)
+        )
+        self.encoder = Encoder(config)
+        self.middle = Middle(config)
+        self.zero_convs = nn.ModuleList(
+            zero_init(nn.Conv2d(channels, channels, 1)) for channels in encoder_widths(config)
+        )
+        self.zero_conv_middle = zero_init(nn.Conv2d(config.widths[-1], config.widths[-1], 1))
+
+    def condition(self, noise_level: Tensor, scale: Tensor) -> Tensor:
+        """What a key frame's embedding gains: noise_level (b), scale (b) -> (b e)."""
+        noise = self.noise_level_embedding(self.time_embedding(noise_level))
+        return noise + self.scale_embedding(scale)
+
+    def forward(
+        self, x: Tensor, embedding: Tensor, texts: Texts, frames: int, hint: Tensor
+    ) -> list[Tensor]:
+        outputs = self.encoder(x, embedding, texts, frames, hint)
+        middle = self.middle(outputs[-1], embedding, texts, frames)
+        residuals = [conv(out) for conv, out in zip(self.zero_convs, outputs, strict=True)]
+        return [*residuals, self.zero_conv_middle(middle)]

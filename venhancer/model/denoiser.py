@@ -1,0 +1,159 @@
+"""UNet and controller as one network with dense, static inputs; `contract.py` names them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from venhancer.config import ModelConfig
+from venhancer.diffusion.schedule import noise_schedule
+from venhancer.model.attention import KeysValues, SpatialTransformer
+from venhancer.model.controller import Controller
+from venhancer.model.layers import Embedding, per_frame
+from venhancer.model.unet import UNet
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a run computes once, because it does not depend on the timestep."""
+
+    hint: Tensor  # (b f) c h w features
+    condition: Tensor  # (b f) e, zero on interpolated frames
+    texts: tuple[KeysValues, ...]  # the controller's, then the UNet's
+    anchor: Tensor | None  # b c f h w: the hint, filled in between key frames
+
+
+def fill_between_keys(hint: Tensor, is_key: Tensor) -> Tensor:
+    """Blend the two key frames round each frame, by their distance in time.
+
+    hint: b c f h w, is_key: b f, 1 on key frames -> b c f h w; before the first and after the last
+    key frame stands the nearest one. Dense arithmetic, so that a static graph can hold it.
+    """
+    b, c, frames, h, w = hint.shape
+    index = torch.arange(frames, device=hint.device, dtype=torch.float32)
+    here, there = index[:, None], index[None, :]
+    is_key = is_key.float()[:, None, :]
+    far = float(2 * frames)
+    before = (there * is_key * (there <= here) - far * (1 - is_key * (there <= here))).amax(-1)
+    after = (there * is_key * (there >= here) + far * (1 - is_key * (there >= here))).amin(-1)
+    has_before, has_after = (before >= 0).float(), (after < frames).float()
+    share = ((index - before) / (after - before).clamp(min=1)).clamp(0, 1)
+    share = share * has_before * has_after + (1 - has_before) * has_after
+    weights = (there == before[..., None]) * (1 - share)[..., None]
+    weights = weights + (there == after[..., None]) * share[..., None]
+    tokens = rearrange(hint, "b c f h w -> b f (c h w)")
+    filled = torch.matmul(weights.to(hint.dtype), tokens)
+    return rearrange(filled, "b f (c h w) -> b c f h w", c=c, h=h, w=w)
+
+
+class Denoiser(nn.Module):
+    """One evaluation of VEnhancer's network (MODEL facts; paper section 3)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.time_embedding = Embedding(config.unet)
+        self.unet = UNet(config.unet)
+        self.controller = Controller(config.unet)
+        self.register_buffer("sigmas", noise_schedule().float(), persistent=False)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision that the network computes in; inputs and output keep their own."""
+        return self.unet.head.weight.dtype
+
+    def prepare(
+        self,
+        *,
+        hint: Tensor,
+        is_key: Tensor,
+        noise_level: Tensor,
+        scale: Tensor,
+        text: Tensor | None = None,
+    ) -> Prepared:
+        """Compute what is the same at every timestep; inputs as in `forward`."""
+        frames = hint.shape[2]
+        anchor = fill_between_keys(hint, is_key) if self.config.prediction == "sample" else None
+        shown = hint * is_key[:, None, :, None, None].to(hint.dtype) if anchor is None else anchor
+        features = self.controller.hint_conv(to_frames(shown, self.dtype))
+        if anchor is None:  # the bias too is for key frames only
+            features = features * is_key.reshape(-1, 1, 1, 1).to(features.dtype)
+        gain = self.controller.condition(noise_level, scale)
+        condition = per_frame(gain, frames) * is_key.reshape(-1, 1).to(gain.dtype)
+        return Prepared(features, condition, self._keys_values(text), anchor)
+
+    def _keys_values(self, text: Tensor | None) -> tuple[KeysValues, ...]:
+        if text is None:
+            return ()
+        text = text.to(self.dtype)
+        modules = [*self.controller.modules(), *self.unet.modules()]
+        return tuple(
+            m.text_keys_values(text) for m in modules if isinstance(m, SpatialTransformer)
+        )
+
+    def step(self, latents: Tensor, timestep: Tensor, prepared: Prepared) -> Tensor:
+        """One evaluation with what `prepare` made: latents b c f h w, timestep (b) -> b c f h w."""
+        if prepared.anchor is None:
+            return self._network(latents, timestep, prepared)
+        return self._corrected(latents, timestep, prepared, prepared.anchor)
+
+    def _network(self, latents: Tensor, timestep: Tensor, prepared: Prepared) -> Tensor:
+        frames = latents.shape[2]
+        x = to_frames(latents, self.dtype)
+        texts = iter(prepared.texts)
+        own = per_frame(self.controller.time_embedding(timestep), frames) + prepared.condition
+        control = self.controller(x, own, texts, frames, prepared.hint)
+        embedding = per_frame(self.time_embedding(timestep), frames)
+        out = self.unet(x, embedding, texts, frames, control)
+        return rearrange(out, "(b f) c h w -> b c f h w", f=frames).to(latents.dtype)
+
+    def _corrected(
+        self, latents: Tensor, timestep: Tensor, prepared: Prepared, anchor: Tensor
+    ) -> Tensor:
+        """Predict x0 as a correction to what Gaussian statistics say already.
+
+        If the truth lies round the anchor with spread `residual_std`, then given x_t its mean is
+        anchor + gain (x_t - alpha anchor) and its spread is `doubt`. The network sees the residual
+        at unit variance and predicts the rest in units of `doubt`: the preconditioning of
+        Karras et al. 2022 (EDM, section 5), with the hint in the place of zero.
+        """
+        sigma = self.sigmas[timestep.round().long()][:, None, None, None, None]
+        alpha = (1 - sigma**2).clamp(min=0).sqrt()
+        spread = self.config.residual_std
+        total = (alpha**2 * spread**2 + sigma**2).sqrt()
+        residual = latents.float() - alpha * anchor
+        rest = self._network(residual / total, timestep, prepared)
+        gain = alpha * spread**2 / total**2
+        doubt = spread * sigma / total
+        return (anchor + gain * residual + doubt * rest).to(latents.dtype)
+
+    def forward(
+        self,
+        *,
+        latents: Tensor,
+        timestep: Tensor,
+        hint: Tensor,
+        is_key: Tensor,
+        noise_level: Tensor,
+        scale: Tensor,
+        text: Tensor | None = None,
+    ) -> Tensor:
+        """Predict v (or x0, as the configuration says) of the noisy latents.
+
+        latents: b c f h w; timestep: (b), 0 to 999; text: b l d, if the model has an encoder;
+        hint: b c f h w, condition latents, ignored where `is_key` (b f) is 0;
+        noise_level: (b), the hint's noise_aug - 1; scale: (b), its downscaling s -> b c f h w
+        """
+        prepared = self.prepare(
+            hint=hint, is_key=is_key, noise_level=noise_level, scale=scale, text=text
+        )
+        return self.step(latents, timestep, prepared)
+
+
+def to_frames(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """b c f h w -> (b f) c h w, channels last in memory."""
+    frames = rearrange(x.to(dtype), "b c f h w -> (b f) c h w")
+    return frames.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,126 @@
+"""Building blocks without attention. Everything is `(b f) c h w`, channels last in memory."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from venhancer.config import UNetConfig
+
+
+def sinusoid(position: Tensor, width: int) -> Tensor:
+    """Cosines, then sines, of `position` (b) at geometric frequencies, in float32 -> (b, width)."""
+    half = width // 2
+    steps = torch.arange(half, dtype=torch.float32, device=position.device)
+    angles = position.float()[:, None] * torch.exp(-math.log(10000.0) / half * steps)
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+def per_frame(x: Tensor, frames: int) -> Tensor:
+    """b c -> (b f) c, by a view that every frame shares."""
+    b, c = x.shape
+    return x[:, None].expand(b, frames, c).reshape(b * frames, c)
+
+
+def zero_init(layer: nn.Module) -> nn.Module:
+    """Start at zero, so that training begins from the network without `layer`."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
+class Embedding(nn.Sequential):
+    """A number -> an embedding: sinusoid, Linear, SiLU, Linear. Position (b) -> (b, 4 c)."""
+
+    def __init__(self, config: UNetConfig, zero: bool = False) -> None:
+        last = nn.Linear(config.embedding_width, config.embedding_width)
+        super().__init__(
+            nn.Linear(config.base_channels, config.embedding_width),
+            nn.SiLU(),
+            zero_init(last) if zero else last,
+        )
+        self.width = config.base_channels
+
+    def forward(self, position: Tensor) -> Tensor:
+        weight = self[0].weight
+        embedded: Tensor = super().forward(sinusoid(position, self.width).to(weight.dtype))
+        return embedded
+
+
+class TemporalConv(nn.Module):
+    """Convolutions over three frames, added to their input; the last starts at zero.
+
+    A (3,1,1) convolution is a (3,1) one on the view `b c f (h w)`.
+    x: (b f) c h w -> (b f) c h w
+    """
+
+    def __init__(self, channels: int, config: UNetConfig) -> None:
+        super().__init__()
+        norms = [nn.GroupNorm(config.norm_groups, channels) for _ in range(config.temporal_convs)]
+        convs: list[nn.Module] = [
+            nn.Conv2d(channels, channels, (3, 1), padding=(1, 0))
+            for _ in range(config.temporal_convs)
+        ]
+        zero_init(convs[-1])
+        self.norms = nn.ModuleList(norms)
+        self.convs = nn.ModuleList(convs)
+
+    def forward(self, x: Tensor, frames: int) -> Tensor:
+        h, w = x.shape[-2:]
+        clip = rearrange(x, "(b f) c h w -> b c f (h w)", f=frames)
+        out = clip
+        for norm, conv in zip(self.norms, self.convs, strict=True):
+            out = conv(F.silu(norm(out)))
+        return rearrange(clip + out, "b c f (h w) -> (b f) c h w", h=h, w=w)
+
+
+class ResBlock(nn.Module):
+    """Two convolutions with the embedding as a bias between, a skip, then the temporal block.
+
+    x: (b f) c h w, embedding: (b f) e -> (b f) out h w
+    """
+
+    def __init__(self, channels: int, out_channels: int, config: UNetConfig) -> None:
+        super().__init__()
+        self.norm_in = nn.GroupNorm(config.norm_groups, channels)
+        self.conv_in = nn.Conv2d(channels, out_channels, 3, padding=1)
+        self.embed = nn.Linear(config.embedding_width, out_channels)
+        self.norm_out = nn.GroupNorm(config.norm_groups, out_channels)
+        self.conv_out = zero_init(nn.Conv2d(out_channels, out_channels, 3, padding=1))
+        self.skip = (
+            nn.Identity() if channels == out_channels else nn.Conv2d(channels, out_channels, 1)
+        )
+        self.temporal = TemporalConv(out_channels, config)
+
+    def forward(self, x: Tensor, embedding: Tensor, frames: int) -> Tensor:
+        out = self.conv_in(F.silu(self.norm_in(x)))
+        out = out + self.embed(F.silu(embedding))[:, :, None, None]
+        out = self.conv_out(F.silu(self.norm_out(out)))
+        return self.temporal(self.skip(x) + out, frames)
+
+
+class Downsample(nn.Conv2d):
+    """Half the size; the release pads rows by two, so that 90 -> 46 -> 24 -> 13."""
+
+    def __init__(self, channels: int, config: UNetConfig) -> None:
+        super().__init__(
+            channels, channels, 3, stride=2, padding=(1 + config.extra_rows, 1)
+        )
+
+
+class Upsample(nn.Module):
+    """Twice the size, less the rows that `Downsample` added."""
+
+    def __init__(self, channels: int, config: UNetConfig) -> None:
+        super().__init__()
+        self.extra_rows = config.extra_rows
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.interpolate(x, scale_factor=2.0, mode="nearest")
+        rows = x.shape[-2]
+        return self.conv(x[:, :, self.extra_rows : rows - self.extra_rows])

@@ -1,0 +1,192 @@
+"""The 3D-UNet: an encoder and a middle (which the controller copies), and a decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from venhancer.config import UNetConfig
+from venhancer.model.attention import KeysValues, SpatialTransformer, TemporalTransformer
+from venhancer.model.layers import Downsample, ResBlock, Upsample
+
+Texts = Iterator[KeysValues]  # keys and values of each spatial transformer, in order of execution
+
+
+class InputStage(nn.Module):
+    """First convolution, then (where configured) a temporal transformer of its own width.
+
+    x: (b f) latents h w; hint, added in between: (b f) c h w -> (b f) c h w
+    """
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        channels = config.base_channels
+        self.conv = nn.Conv2d(config.latent_channels, channels, 3, padding=1)
+        self.temporal = (
+            TemporalTransformer(channels, config, heads=config.first_temporal_heads)
+            if config.first_temporal_heads
+            else None
+        )
+
+    def forward(self, x: Tensor, frames: int, hint: Tensor | None = None) -> Tensor:
+        x = self.conv(x)
+        if hint is not None:
+            x = x + hint
+        return x if self.temporal is None else self.temporal(x, frames)
+
+
+class Stage(nn.Module):
+    """A ResBlock, the transformers that its level has, and upsampling where a level ends.
+
+    x: (b f) c h w, embedding: (b f) e -> (b f) out h w
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        out_channels: int,
+        config: UNetConfig,
+        *,
+        spatial: bool,
+        temporal: bool,
+        upsample: bool = False,
+    ) -> None:
+        super().__init__()
+        self.resblock = ResBlock(channels, out_channels, config)
+        self.spatial = SpatialTransformer(out_channels, config) if spatial else None
+        self.temporal = TemporalTransformer(out_channels, config) if temporal else None
+        self.upsample = Upsample(out_channels, config) if upsample else None
+
+    def forward(self, x: Tensor, embedding: Tensor, texts: Texts, frames: int) -> Tensor:
+        x = self.resblock(x, embedding, frames)
+        if self.spatial is not None:
+            x = self.spatial(x, next(texts), frames)
+        if self.temporal is not None:
+            x = self.temporal(x, frames)
+        return x if self.upsample is None else self.upsample(x)
+
+
+def level_stage(channels: int, level: int, config: UNetConfig, upsample: bool = False) -> Stage:
+    """The stage of one level, with the transformers that the configuration gives it."""
+    return Stage(
+        channels,
+        config.widths[level],
+        config,
+        spatial=level in config.spatial_levels,
+        temporal=level in config.temporal_levels,
+        upsample=upsample,
+    )
+
+
+class Encoder(nn.Module):
+    """From latents to one output per stage, the first convolution and downsamplings included.
+
+    x: (b f) latents h w, embedding: (b f) e -> outputs, finest first
+    """
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        self.input = InputStage(config)
+        self.stages = nn.ModuleList()
+        channels = config.base_channels
+        for level, width in enumerate(config.widths):
+            for _ in range(config.blocks_per_level):
+                self.stages.append(level_stage(channels, level, config))
+                channels = width
+            if level < config.downsamplings:
+                self.stages.append(Downsample(channels, config))
+
+    def forward(
+        self,
+        x: Tensor,
+        embedding: Tensor,
+        texts: Texts,
+        frames: int,
+        hint: Tensor | None = None,
+    ) -> list[Tensor]:
+        outputs = [self.input(x, frames, hint)]
+        for stage in self.stages:
+            last = outputs[-1]
+            is_plain = isinstance(stage, Downsample)
+            outputs.append(stage(last) if is_plain else stage(last, embedding, texts, frames))
+        return outputs
+
+
+def encoder_widths(config: UNetConfig) -> list[int]:
+    """Channels of each encoder output, which are also those of each skip and zero convolution."""
+    widths = [config.base_channels]
+    for level, width in enumerate(config.widths):
+        is_last = level == config.downsamplings
+        widths += [width] * (config.blocks_per_level + (0 if is_last else 1))
+    return widths
+
+
+class Middle(nn.Module):
+    """ResBlock, transformers, ResBlock at the coarsest size."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        width = config.widths[-1]
+        has_spatial, has_temporal = bool(config.spatial_levels), bool(config.temporal_levels)
+        self.stage = Stage(width, width, config, spatial=has_spatial, temporal=has_temporal)
+        self.resblock = ResBlock(width, width, config)
+
+    def forward(self, x: Tensor, embedding: Tensor, texts: Texts, frames: int) -> Tensor:
+        return self.resblock(self.stage(x, embedding, texts, frames), embedding, frames)
+
+
+class Decoder(nn.Module):
+    """Back to full size; every stage first concatenates the skip that it mirrors."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList()
+        skips = encoder_widths(config)
+        channels = config.widths[-1]
+        for level in reversed(range(len(config.widths))):
+            for block in range(config.blocks_per_level + 1):
+                upsample = level > 0 and block == config.blocks_per_level
+                self.stages.append(level_stage(channels + skips.pop(), level, config, upsample))
+                channels = config.widths[level]
+
+    def forward(
+        self, x: Tensor, skips: Sequence[Tensor], embedding: Tensor, texts: Texts, frames: int
+    ) -> Tensor:
+        for stage, skip in zip(self.stages, reversed(skips), strict=True):
+            x = stage(torch.cat([x, skip], dim=1), embedding, texts, frames)
+        return x
+
+
+class UNet(nn.Module):
+    """The frozen prior. The controller's residuals, if any, join the middle and the skips.
+
+    x: (b f) latents h w, embedding: (b f) e -> (b f) latents h w
+    """
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        self.encoder = Encoder(config)
+        self.middle = Middle(config)
+        self.decoder = Decoder(config)
+        self.norm = nn.GroupNorm(config.norm_groups, config.base_channels)
+        self.head = nn.Conv2d(config.base_channels, config.latent_channels, 3, padding=1)
+
+    def forward(
+        self,
+        x: Tensor,
+        embedding: Tensor,
+        texts: Texts,
+        frames: int,
+        control: Sequence[Tensor],
+    ) -> Tensor:
+        skips = self.encoder(x, embedding, texts, frames)
+        x = self.middle(skips[-1], embedding, texts, frames)
+        if control:
+            *residuals, middle = control
+            x = x + middle
+            skips = [skip + extra for skip, extra in zip(skips, residuals, strict=True)]
+        x = self.decoder(x, skips, embedding, texts, frames)
+        return self.head(F.silu(self.norm(x)))

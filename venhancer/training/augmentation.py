@@ -1,0 +1,82 @@
+"""Space-time augmentation (paper section 3.3): what the controller is shown of a true clip."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from venhancer.training.config import TrainingConfig
+
+Generator = np.random.Generator
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """True clips and what is left of them: a stride for all, the rest clip by clip."""
+
+    target: Tensor  # b f 3 H W, in [-1, 1]
+    hint: Tensor  # b f 3 H W, degraded; only key frames count
+    is_key: Tensor  # b f
+    scale: Tensor  # (b)
+    noise_level: Tensor  # (b), int64: the timestep that the hint's latents are diffused to
+    captions: list[str]
+
+
+def sample_stride(config: TrainingConfig, rng: Generator) -> int:
+    """Output frames from one key frame to the next."""
+    weights = np.array(config.stride_weights, dtype=np.float64)
+    return int(rng.choice(config.strides, p=weights / weights.sum()))
+
+
+def sample_scale(config: TrainingConfig, rng: Generator) -> float:
+    """s in [1, max_scale] with a density proportional to s, so that 8x comes twice as often as 4x."""
+    return math.sqrt(rng.uniform(1.0, config.max_scale**2))
+
+
+def sample_noise_level(config: TrainingConfig, rng: Generator) -> int:
+    """Timestep in [0, max_noise_level), which is the paper's 1..300 less one."""
+    return int(config.max_noise_level * rng.random() ** config.noise_level_power)
+
+
+def drop_text(caption: str, config: TrainingConfig, rng: Generator) -> str:
+    """Forget the caption now and then, so that the model also learns to do without."""
+    return "" if rng.random() < config.text_drop else caption
+
+
+def degrade(frames: Tensor, scale: float) -> Tensor:
+    """Bilinear down by `scale` and bilinear back up: f 3 H W -> f 3 H W."""
+    h, w = frames.shape[-2:]
+    small = (max(1, round(h / scale)), max(1, round(w / scale)))
+    down = F.interpolate(frames, small, mode="bilinear", antialias=True, align_corners=False)
+    return F.interpolate(down, (h, w), mode="bilinear", align_corners=False)
+
+
+def key_layout(frames: int, stride: int) -> Tensor:
+    """1 on every `stride`-th of `frames`: (f)."""
+    return (torch.arange(frames) % stride == 0).float()
+
+
+def make_batch(
+    clips: list[tuple[Tensor, str]], config: TrainingConfig, rng: Generator
+) -> Batch:
+    """Degrade true clips (f 3 H W, uint8) with their captions.
+
+    The last key frame ends the clip, so a stride that does not divide it uses fewer frames.
+    """
+    stride = sample_stride(config, rng)
+    frames = (config.frames - 1) // stride * stride + 1
+    true = [clip[:frames].float() / 127.5 - 1 for clip, _ in clips]
+    scales = [sample_scale(config, rng) for _ in clips]
+    return Batch(
+        target=torch.stack(true),
+        hint=torch.stack([degrade(c, s) for c, s in zip(true, scales, strict=True)]),
+        is_key=key_layout(frames, stride).expand(len(clips), frames),
+        scale=torch.tensor(scales, dtype=torch.float32),
+        noise_level=torch.tensor([sample_noise_level(config, rng) for _ in clips]),
+        captions=[drop_text(caption, config, rng) for _, caption in clips],
+    )

@@ -1,0 +1,43 @@
+"""What a training run is made of: one frozen dataclass, saved in every checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingConfig:
+    """Defaults are the paper's (section 4.1) where it names a value."""
+
+    batch: int = 256
+    frames: int = 33  # true frames a clip; a stride that does not fit uses fewer
+    crop: tuple[int, int] = (1280, 720)  # width, height
+    learning_rate: float = 1e-5
+    warmup_steps: int = 100
+    steps: int = 10_000
+    weight_decay: float = 0.01
+    ema_decay: float = 0.9999
+    clip_gradient: float = 1.0
+    strides: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8)
+    stride_weights: tuple[float, ...] = (1, 1, 1, 1, 1, 1, 1, 1)
+    max_scale: float = 8.0
+    max_noise_level: int = 300
+    noise_level_power: float = 1.0  # above 1: more clips with little noise
+    text_drop: float = 0.1
+    sigma_floor: float = 0.3  # `sample` models: the v-loss weight is 1 / max(sigma, this)^2
+    trains_prior: bool = False  # else the UNet is frozen and only the controller learns
+    seed: int = 0
+
+
+NANO_TRAINING = TrainingConfig(
+    batch=8,
+    frames=9,
+    crop=(96, 96),
+    learning_rate=1e-3,
+    steps=4_000,
+    ema_decay=0.998,
+    stride_weights=(2, 4, 2, 2, 1, 1, 1, 1),  # what people ask for most, most often
+    noise_level_power=2.0,
+    sigma_floor=0.5,
+    trains_prior=True,  # there is no pretrained prior of this size: both learn together
+)

@@ -1,0 +1,148 @@
+"""Carry sound and subtitles of the source over to the output, unchanged where possible."""
+
+import errno
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.container import InputContainer, OutputContainer
+from av.stream import Stream
+from av.subtitles.stream import SubtitleStream
+from av.subtitles.subtitle import AssSubtitle
+
+logger = logging.getLogger(__name__)
+
+_TEXT_SUBTITLES = {"ass", "mov_text", "ssa", "srt", "subrip", "text", "webvtt"}
+_TEXT_OF_CONTAINER = {"mp4": "mov_text", "mov": "mov_text", "matroska": "subrip"}
+_MARKUP = re.compile(r"\{[^}]*\}")
+_ASS_HEADER = (
+    "[Script Info]\nScriptType: v4.00+\n\n[V4+ Styles]\n"
+    "Format: Name, Fontname, Fontsize, PrimaryColour, SecondaryColour, OutlineColour, "
+    "BackColour, Bold, Italic, Underline, StrikeOut, ScaleX, ScaleY, Spacing, Angle, "
+    "BorderStyle, Outline, Shadow, Alignment, MarginL, MarginR, MarginV, Encoding\n"
+    "Style: Default,Arial,16,&Hffffff,&Hffffff,&H0,&H0,0,0,0,0,100,100,0,0,1,1,0,2,10,10,10,1\n"
+    "\n[Events]\nFormat: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text\n"
+)
+
+
+@dataclass(slots=True)
+class _Track:
+    """One stream on its way; text_codec is set where subtitles are written anew."""
+
+    source: Stream
+    target: Stream
+    text_codec: str | None = None
+
+
+class TrackCopier:
+    """Copy the first sound track and all subtitles while the video is being written.
+
+    Streams are added to `output` at once, so make it before the first frame is encoded.
+    A track that the container cannot take is left out with a logged warning.
+    """
+
+    def __init__(self, source: Path, output: OutputContainer) -> None:
+        self._input: InputContainer = av.open(str(source.absolute()))
+        self._output = output
+        self._tracks: dict[int, _Track] = {}
+        for stream in (*self._input.streams.audio[:1], *self._input.streams.subtitles):
+            self._add(stream)
+        self._packets = self._demux()
+        self._held = next(self._packets, None)
+
+    def pump(self, until: Fraction | None = None) -> None:
+        """Write every packet that starts at `until` (seconds) or earlier; None: all of them."""
+        while self._held is not None and (until is None or _start(self._held) <= until):
+            self._write(self._held)
+            self._held = next(self._packets, None)
+
+    def close(self) -> None:
+        """Let go of the source; what was not pumped is left out."""
+        self._input.close()
+
+    def _add(self, stream: Stream) -> None:
+        name = stream.codec_context.name if stream.codec_context else "an unknown codec"
+        container = self._output.format.name
+        text_codec = None
+        try:
+            target = self._output.add_stream_from_template(stream, opaque=True)
+        except ValueError:
+            text_codec = _TEXT_OF_CONTAINER.get(container)
+            if name not in _TEXT_SUBTITLES or text_codec is None:
+                logger.warning(
+                    "%s (%s) is left out: %s cannot hold it", stream.type, name, container
+                )
+                return
+            target = self._add_text(text_codec)
+        target.metadata.update(stream.metadata)
+        target.metadata.pop("DURATION", None)  # of the source; the muxer writes its own
+        target.disposition = stream.disposition
+        self._tracks[stream.index] = _Track(stream, target, text_codec)
+
+    def _add_text(self, codec: str) -> Stream:
+        if codec != "mov_text":
+            return self._output.add_mux_stream(codec, time_base=Fraction(1, 1000))
+        target = self._output.add_stream(codec)
+        assert isinstance(target, SubtitleStream)
+        context = target.codec_context
+        context.subtitle_header = _ASS_HEADER.encode()
+        context.time_base = Fraction(1, 1000)
+        context.open(strict=False)
+        return target
+
+    def _demux(self) -> Iterator[av.Packet]:
+        """Packets of the copied tracks in the order of the file, until its end or damage."""
+        if not self._tracks:
+            return
+        try:
+            for packet in self._input.demux([t.source for t in self._tracks.values()]):
+                if packet.size and (packet.pts is not None or packet.dts is not None):
+                    yield packet
+        except av.error.FFmpegError as error:
+            logger.warning("sound and subtitles end early: %s", error.strerror)
+
+    def _write(self, packet: av.Packet) -> None:
+        track = self._tracks.get(packet.stream_index)
+        if track is None:
+            return  # given up on earlier
+        try:
+            if track.text_codec:
+                packet = _rewritten(packet, track.source, track.text_codec)
+            packet.stream = track.target
+            self._output.mux_one(packet)
+        except av.error.FFmpegError as error:
+            if error.errno in (errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EDQUOT):
+                raise
+            del self._tracks[track.source.index]
+            name = track.source.codec_context.name
+            logger.warning(
+                "%s (%s) ends early in the output: %s", track.source.type, name, error.strerror
+            )
+
+
+def _start(packet: av.Packet) -> Fraction:
+    stamp = packet.pts if packet.pts is not None else packet.dts
+    return (stamp or 0) * (packet.time_base or Fraction(1))
+
+
+def _rewritten(packet: av.Packet, stream: Stream, codec: str) -> av.Packet:
+    """The subtitle as plain text in a packet of another codec, at the same time."""
+    assert isinstance(stream, SubtitleStream)
+    subtitles = stream.codec_context.decode2(packet)
+    lines = [s.dialogue.decode(errors="replace") for s in subtitles or () if _is_text(s)]
+    data = _MARKUP.sub("", "\n".join(lines)).strip().encode()
+    if codec == "mov_text":
+        data = len(data).to_bytes(2, "big") + data
+    rewritten = av.Packet(data or b" ")
+    rewritten.time_base = packet.time_base
+    rewritten.pts = rewritten.dts = packet.pts
+    rewritten.duration = packet.duration
+    return rewritten
+
+
+def _is_text(subtitle: object) -> bool:
+    return isinstance(subtitle, AssSubtitle)
