@@ -1,23 +1,28 @@
 """The released checkpoint's names <-> ours: one table, applied both ways.
 
 The released names number the stages of a flat list (`input_blocks.4.1`); ours say what they are
-(`unet.encoder.stages.3.spatial`). Two kinds of weight differ in shape: convolutions over frames
-(c, c, 3, 1, 1) and pointwise Conv1d (c, c, 1); ours have no trailing axis there.
+(`unet.encoder.stages.3.spatial`). Two kinds of weight differ in shape: convolutions over frames are
+(c, c, 3, 1, 1) there and pointwise Conv1d (c, c, 1); ours have no trailing axis.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from venhancer.config import UNetConfig
+from venhancer.config import ModelConfig, UNetConfig
+from venhancer.errors import WeightsError
 from venhancer.model.attention import SpatialTransformer, TemporalTransformer
+from venhancer.model.controller import Controller
 from venhancer.model.denoiser import Denoiser
 from venhancer.model.layers import Downsample, Embedding, ResBlock, Upsample
-from venhancer.model.unet import Middle, Stage
+from venhancer.model.unet import Encoder, Middle, UNet
 
 CONTROLLER = "VideoControlNet."
+Names = Iterator[tuple[str, str]]
 
 _ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "out": "to_out.0"}
 _TRANSFORMER = {
@@ -43,22 +48,165 @@ _RESBLOCK = {
     # the first has no dropout before its convolution, hence the lower number
     **{f"temporal.convs.{i}": f"temopral_conv.conv{i + 1}.{3 if i else 2}" for i in range(4)},
 }
-_LAYERS = {
+_LAYERS: Mapping[type[nn.Module], Mapping[str, str]] = {
     ResBlock: _RESBLOCK,
     SpatialTransformer: _TRANSFORMER,
     TemporalTransformer: _TRANSFORMER,
-    Downsample: {"": "op"},
     Upsample: {"conv": "conv"},
     Embedding: {"0": "0", "2": "2"},
 }
 
 
-def module_names(config: UNetConfig) -> Iterator[tuple[str, str]]:
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One tensor under both names; `shape` is ours."""
+
+    ours: str
+    released: str
+    shape: tuple[int, ...]
+    has_trailing_axis: bool  # the released shape is ours and a one
+
+    @property
+    def released_shape(self) -> tuple[int, ...]:
+        return (*self.shape, 1) if self.has_trailing_axis else self.shape
+
+
+def name_table(config: UNetConfig) -> list[Entry]:
+    """Every tensor of the released layout, in our order of modules, UNet first."""
+    with torch.device("meta"):
+        model = Denoiser(ModelConfig(unet=config))
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    return [
+        Entry(name, f"{theirs}.{kind}", shapes[name], _has_trailing_axis(ours, kind))
+        for ours, theirs in _module_names(model)
+        for kind in ("weight", "bias")
+        if (name := f"{ours}.{kind}") in shapes
+    ]
+
+
+def from_released(tensors: Mapping[str, Tensor], config: UNetConfig) -> dict[str, Tensor]:
+    """Released names and shapes -> ours, as views; WeightsError names the first that do not fit."""
+    table = name_table(config)
+    check_shapes(tensors, {entry.released: entry.released_shape for entry in table})
+    return {entry.ours: _ours(tensors[entry.released], entry) for entry in table}
+
+
+def to_released(tensors: Mapping[str, Tensor], config: UNetConfig) -> dict[str, Tensor]:
+    """Our names and shapes -> the released ones, as views; WeightsError as in `from_released`."""
+    table = name_table(config)
+    check_shapes(tensors, {entry.ours: entry.shape for entry in table})
+    return {entry.released: _released(tensors[entry.ours], entry) for entry in table}
+
+
+def from_prior(tensors: Mapping[str, Tensor], config: UNetConfig) -> dict[str, Tensor]:
+    """The UNet alone (MS-Vid2Vid-XL's names) -> all our tensors, ready for training.
+
+    The controller's encoder, middle and time embedding are copies of the UNet's; its other layers
+    start as the paper says: zero, but for the first layer of the scale embedding.
+    """
+    table = name_table(config)
+    prior = [entry for entry in table if not entry.released.startswith(CONTROLLER)]
+    check_shapes(tensors, {entry.released: entry.released_shape for entry in prior})
+    state = {entry.ours: _ours(tensors[entry.released], entry) for entry in prior}
+    like = next(iter(state.values()))
+    for entry in table[len(prior) :]:
+        source = entry.released.removeprefix(CONTROLLER)
+        is_copy = source in tensors
+        state[entry.ours] = (
+            _ours(tensors[source], entry).clone() if is_copy else like.new_zeros(entry.shape)
+        )
+    scale = Embedding(config, zero=True).state_dict()
+    state |= {f"controller.scale_embedding.{k}": v.to(like.dtype) for k, v in scale.items()}
+    return state
+
+
+def check_shapes(tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> None:
+    """WeightsError with the first missing, unexpected and mis-shaped tensors, if there are any."""
+    wrong = [
+        f"{name} is {tuple(tensors[name].shape)}, not {shape}"
+        for name, shape in expected.items()
+        if name in tensors and tuple(tensors[name].shape) != shape
+    ]
+    complaints = [
+        _first("missing", (name for name in expected if name not in tensors)),
+        _first("unexpected", (name for name in tensors if name not in expected)),
+        _first("of another shape", wrong),
+    ]
+    if any(complaints):
+        raise WeightsError("not this model's weights: " + "; ".join(filter(None, complaints)))
+
+
+def _first(what: str, names: Iterable[str]) -> str:
+    found = list(names)
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    return f"{len(found)} {what} ({', '.join(found[:3])}{more})" if found else ""
+
+
+def _ours(tensor: Tensor, entry: Entry) -> Tensor:
+    return tensor.squeeze(-1) if entry.has_trailing_axis else tensor
+
+
+def _released(tensor: Tensor, entry: Entry) -> Tensor:
+    return tensor.unsqueeze(-1) if entry.has_trailing_axis else tensor
+
+
+def _has_trailing_axis(module: str, kind: str) -> bool:
+    is_temporal_conv = ".temporal.convs." in module
+    is_pointwise = module.endswith((".temporal.project_in", ".temporal.project_out"))
+    return kind == "weight" and (is_temporal_conv or is_pointwise)
+
+
+def _module_names(model: Denoiser) -> Names:
     """(our module, its released module) for all that carry weights, UNet first."""
-    yield from _embedding("time_embedding", "time_embed")
-    yield from _trunk("unet.", "", config)
-    yield from _decoder(config)
-    yield from (("unet.norm", "out.0"), ("unet.head", "out.2"))
-    yield from _embedding("controller.time_embedding", f"{CONTROLLER}time_embed")
-    yield from _trunk("controller.", CONTROLLER, config)
-    yield from _controller_extras(config)
+    yield from _layer("time_embedding", "time_embed", model.time_embedding)
+    yield from _unet("unet", model.unet)
+    yield from _controller("controller", model.controller)
+
+
+def _unet(ours: str, unet: UNet) -> Names:
+    yield from _encoder(f"{ours}.encoder", "input_blocks", unet.encoder)
+    yield from _middle(f"{ours}.middle", "middle_block", unet.middle)
+    for i, stage in enumerate(unet.decoder.stages):
+        yield from _numbered(f"{ours}.decoder.stages.{i}", f"output_blocks.{i}", stage)
+    yield from ((f"{ours}.norm", "out.0"), (f"{ours}.head", "out.2"))
+
+
+def _controller(ours: str, controller: Controller) -> Names:
+    theirs = CONTROLLER.rstrip(".")
+    yield from _layer(f"{ours}.time_embedding", f"{theirs}.time_embed", controller.time_embedding)
+    yield f"{ours}.noise_level_embedding", f"{theirs}.hint_time_zero_linear"
+    yield from _layer(f"{ours}.scale_embedding", f"{theirs}.scale_cond", controller.scale_embedding)
+    yield f"{ours}.hint_conv", f"{theirs}.input_hint_block"
+    yield from _encoder(f"{ours}.encoder", f"{theirs}.input_blocks", controller.encoder)
+    yield from _middle(f"{ours}.middle", f"{theirs}.middle_block", controller.middle)
+    for i in range(len(controller.zero_convs)):
+        yield f"{ours}.zero_convs.{i}", f"{theirs}.zero_convs.{i}.0"
+    yield f"{ours}.zero_conv_middle", f"{theirs}.middle_block_out.0"
+
+
+def _encoder(ours: str, theirs: str, encoder: Encoder) -> Names:
+    yield f"{ours}.input.conv", f"{theirs}.0.0"
+    if encoder.input.temporal is not None:
+        yield from _layer(f"{ours}.input.temporal", f"{theirs}.0.1", encoder.input.temporal)
+    for i, stage in enumerate(encoder.stages):
+        if isinstance(stage, Downsample):
+            yield f"{ours}.stages.{i}", f"{theirs}.{i + 1}.op"
+        else:
+            yield from _numbered(f"{ours}.stages.{i}", f"{theirs}.{i + 1}", stage)
+
+
+def _middle(ours: str, theirs: str, middle: Middle) -> Names:
+    yield from _numbered(f"{ours}.stage", theirs, middle.stage)
+    last = len(list(middle.stage.children()))
+    yield from _layer(f"{ours}.resblock", f"{theirs}.{last}", middle.resblock)
+
+
+def _numbered(ours: str, theirs: str, stage: nn.Module) -> Names:
+    """The parts of a stage: a name here, their order there."""
+    for i, (name, part) in enumerate(stage.named_children()):
+        yield from _layer(f"{ours}.{name}", f"{theirs}.{i}", part)
+
+
+def _layer(ours: str, theirs: str, layer: nn.Module) -> Names:
+    for name, their_name in _LAYERS[type(layer)].items():
+        yield f"{ours}.{name}", f"{theirs}.{their_name}"
