@@ -13,7 +13,6 @@ from pathlib import Path
 import av
 import numpy as np
 from av.container import InputContainer
-from av.stream import Disposition
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
@@ -25,13 +24,11 @@ from venhancer.video_colour import (
     found_colour,
     is_transposed,
 )
+from venhancer.video_decode import DEFAULT_FPS, Health, codec_name, decode, open_input, video_stream
 
-DEFAULT_FPS = Fraction(24)
 _ROUNDING = Fraction(3, 2000)  # frame distances within 1.5 ms are the same: Matroska counts in ms
 _SEEK_FRAMES = 100  # nearer than this, decoding and dropping is as quick as seeking
 _SEEK_MARGIN = 1  # seconds before the frame asked for
-_STILL_FORMATS = {".png": "png_pipe", ".jpg": "jpeg_pipe", ".jpeg": "jpeg_pipe"}
-_TEXT_FORMATS = {"tty"}  # FFmpeg draws plain text as video; nobody means that
 _SIZED_FORMATS = ("mov", "matroska", "avi")  # their headers tell how long the file should be
 
 
@@ -82,13 +79,11 @@ def probe(path: Path, folder_fps: Fraction = DEFAULT_FPS) -> Clip:
         return _probe_folder(path, folder_fps)
     if not path.is_file():
         raise VideoError(f"{path} does not exist or is no file")
-    with _open(path) as container:
+    with open_input(path) as container:
         return _probe_container(path, container, folder_fps)
 
 
-def read_frames(
-    clip: Clip, start: int = 0, stop: int | None = None
-) -> Iterator[NDArray[np.uint8]]:
+def read_frames(clip: Clip, start: int = 0, stop: int | None = None) -> Iterator[NDArray[np.uint8]]:
     """Frames [start:stop] that `probe` counted, each uint8 H W 3 RGB, upright, contiguous.
 
     Raises VideoError when the file gives fewer frames than it did at the probe.
@@ -106,42 +101,13 @@ def read_frames(
 # --- files -------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class _Health:
-    """Signs of damage met while decoding."""
-
-    errors: int = 0
-    end: Fraction = Fraction(0)  # latest end of any packet, seconds
-
-
-def _open(path: Path) -> InputContainer:
-    try:
-        container = av.open(str(path.absolute()), format=_STILL_FORMATS.get(path.suffix.lower()))
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise VideoError(f"{path} cannot be read as video (cut short?): {reason}") from error
-    if container.format.name in _TEXT_FORMATS:
-        container.close()
-        raise VideoError(f"{path} is text, not video")
-    return container
-
-
-def _video_stream(container: InputContainer, path: Path) -> VideoStream:
-    """The first video stream that is not a cover picture, ready to decode with threads."""
-    for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic and stream.codec_context:
-            stream.thread_type = "AUTO"
-            return stream
-    raise VideoError(f"{path} has no video stream that can be decoded")
-
-
 def _probe_container(path: Path, container: InputContainer, still_fps: Fraction) -> Clip:
-    stream = _video_stream(container, path)
-    health = _Health()
+    stream = video_stream(container, path)
+    health = Health()
     times: list[Fraction] = []
     first: av.VideoFrame | None = None
     last_duration = Fraction(0)
-    for frame, time in _decode(container, stream, health):
+    for frame, time in decode(container, stream, health):
         first = first or frame
         times.append(time)
         last_duration = (frame.duration or 0) * (frame.time_base or Fraction(0))
@@ -162,80 +128,15 @@ def _probe_container(path: Path, container: InputContainer, still_fps: Fraction)
         fps=fps,
         is_variable=_is_variable(times),
         end=end,
-        codec=stream.codec_context.name,
+        codec=codec_name(stream),
         pixel_format=first.format.name,
         colour=found_colour(first),
-        audio=next((s.codec_context.name for s in container.streams.audio if s.codec_context), None),
-        subtitles=tuple(s.codec_context.name for s in container.streams.subtitles if s.codec_context),
+        audio=next(map(codec_name, container.streams.audio), None),
+        subtitles=tuple(map(codec_name, container.streams.subtitles)),
         damage=_damage(path, container, stream, health, len(times), max(end, health.end), step),
         lines=first.height,
         sample_aspect=(1 / aspect if swap else aspect) if aspect > 0 else Fraction(1),
     )
-
-
-def _decode(
-    container: InputContainer, stream: VideoStream, health: _Health
-) -> Iterator[tuple[av.VideoFrame, Fraction]]:
-    """Every frame that can be decoded and its time; damaged packets are counted and skipped."""
-    clock = _Clock(1 / (stream.guessed_rate or DEFAULT_FPS))
-    packets = container.demux()
-    while True:
-        try:
-            packet = next(packets, None)
-        except av.error.FFmpegError:
-            packet = None
-            health.errors += 1
-        if packet is not None and packet.stream_index != stream.index:
-            _note_end(packet, health)
-            continue
-        for frame in _decode_packet(stream, packet, health):
-            yield frame, clock.read(frame)
-        if packet is None:
-            return
-
-
-def _note_end(packet: av.Packet, health: _Health) -> None:
-    if packet.pts is not None and packet.time_base and packet.stream.type in ("audio", "subtitle"):
-        end = (packet.pts + (packet.duration or 0)) * packet.time_base
-        health.end = max(health.end, end)
-    health.errors += packet.is_corrupt
-
-
-def _decode_packet(
-    stream: VideoStream, packet: av.Packet | None, health: _Health
-) -> list[av.VideoFrame]:
-    if packet is not None:
-        health.errors += packet.is_corrupt
-    try:
-        return list(stream.decode(packet))
-    except EOFError:
-        return []  # already flushed by the empty packet at the end of the file
-    except av.error.FFmpegError:
-        health.errors += 1
-        return []
-
-
-class _Clock:
-    """Give each frame its stored time; mend missing and repeated ones so that time increases.
-
-    step: seconds between frames, for frames without a usable time.
-    """
-
-    def __init__(self, step: Fraction) -> None:
-        self.step = step
-        self.last: Fraction | None = None
-
-    def read(self, frame: av.VideoFrame) -> Fraction:
-        tick = frame.time_base or Fraction(1, 1000)
-        time = None if frame.pts is None else frame.pts * tick
-        if self.last is None:
-            time = Fraction(0) if time is None else time
-        elif time is None or time < self.last - 1:
-            time = self.last + self.step
-        elif time <= self.last:
-            time = self.last + min(tick, self.step)
-        self.last = time
-        return time
 
 
 def _sensible_fps(stream: VideoStream, times: list[Fraction]) -> Fraction:
@@ -259,7 +160,7 @@ def _damage(
     path: Path,
     container: InputContainer,
     stream: VideoStream,
-    health: _Health,
+    health: Health,
     frames: int,
     end: Fraction,
     step: Fraction,
@@ -285,14 +186,14 @@ def _promised_end(container: InputContainer, stream: VideoStream) -> Fraction | 
 
 def _read_container(clip: Clip, start: int) -> Iterator[NDArray[np.uint8]]:
     reader = RGBReader(clip.width, clip.height, clip.working_colour)
-    with _open(clip.path) as container:
-        stream = _video_stream(container, clip.path)
+    with open_input(clip.path) as container:
+        stream = video_stream(container, clip.path)
         frames = _decode_from(container, stream, clip, start)
         if frames is not None:
             yield from map(reader.read, frames)
             return
-    with _open(clip.path) as container:
-        decoded = _decode(container, _video_stream(container, clip.path), _Health())
+    with open_input(clip.path) as container:
+        decoded = decode(container, video_stream(container, clip.path), Health())
         yield from (reader.read(frame) for frame, _ in islice(decoded, start, None))
 
 
@@ -307,7 +208,7 @@ def _decode_from(
         container.seek(int((goal - _SEEK_MARGIN) / stream.time_base), stream=stream)
     except av.error.FFmpegError:
         return None
-    decoded = _decode(container, stream, _Health())
+    decoded = decode(container, stream, Health())
     frame, time = next(decoded, (None, goal))
     if frame is None or time > clip.times[max(start - 1, 0)]:
         return None
@@ -345,9 +246,9 @@ def _natural(file: Path) -> tuple[list[tuple[str, int]], str]:
 
 
 def _read_still(file: Path) -> tuple[av.VideoFrame, NDArray[np.uint8]]:
-    with _open(file) as container:
-        stream = _video_stream(container, file)
-        frame, _ = next(_decode(container, stream, _Health()), (None, None))
+    with open_input(file) as container:
+        stream = video_stream(container, file)
+        frame, _ = next(decode(container, stream, Health()), (None, None))
     if frame is None:
         raise VideoError(f"{file} is not an image that can be read")
     swap = is_transposed(display_matrix(frame))

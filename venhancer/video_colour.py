@@ -1,9 +1,12 @@
 """RGB <-> YUV with the matrix and the range of the source, and frames turned upright."""
 
+import math
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from av import VideoFrame
+from av.sidedata.sidedata import SideDataContainer
 from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from numpy.typing import NDArray
@@ -94,7 +97,8 @@ class RGBReader:
         rgb = self._scaler.reformat(
             frame, width=width, height=height, format="rgb24", interpolation=_EXACT
         )
-        return np.ascontiguousarray(turn_upright(rgb.to_ndarray(), matrix))
+        image = rgb.to_ndarray().astype(np.uint8, copy=False)
+        return np.ascontiguousarray(turn_upright(image, matrix))
 
 
 class YUVMaker:
@@ -123,10 +127,15 @@ class YUVMaker:
 
 def display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
     """(a, b, c, d) of the frame's display matrix: a pixel (x, y) is shown at (ax+cy, bx+dy)."""
-    data = frame.side_data.get(SideDataType.DISPLAYMATRIX)
-    if data is None:
+    try:
+        side_data = cast(SideDataContainer, frame.side_data)  # its stub knows one key only
+        data = bytes(side_data[SideDataType.DISPLAYMATRIX])
+    except KeyError:
         return (1, 0, 0, 1)
-    a, b, _, c, d, *_ = (int(n) for n in np.frombuffer(bytes(data), np.int32))
+    except ValueError:  # PyAV does not know some other side data of this frame, such as Exif
+        cos, sin = (round(f(math.radians(frame.rotation))) for f in (math.cos, math.sin))
+        return (cos, -sin, sin, cos)
+    a, b, _, c, d, *_ = (int(n) for n in np.frombuffer(data, np.int32))
     return (a, b, c, d)
 
 
@@ -135,9 +144,7 @@ def is_transposed(matrix: tuple[int, int, int, int]) -> bool:
     return abs(matrix[1]) > abs(matrix[0])
 
 
-def turn_upright(
-    image: NDArray[np.uint8], matrix: tuple[int, int, int, int]
-) -> NDArray[np.uint8]:
+def turn_upright(image: NDArray[np.uint8], matrix: tuple[int, int, int, int]) -> NDArray[np.uint8]:
     """Apply the nearest of the eight orientations. image: H W 3 -> H W 3 or W H 3."""
     a, b, c, d = matrix
     right, down = a, d

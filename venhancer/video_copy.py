@@ -14,6 +14,8 @@ from av.stream import Stream
 from av.subtitles.stream import SubtitleStream
 from av.subtitles.subtitle import AssSubtitle
 
+from venhancer.video_decode import AnyPacket, codec_name
+
 logger = logging.getLogger(__name__)
 
 _TEXT_SUBTITLES = {"ass", "mov_text", "ssa", "srt", "subrip", "text", "webvtt"}
@@ -65,7 +67,7 @@ class TrackCopier:
         self._input.close()
 
     def _add(self, stream: Stream) -> None:
-        name = stream.codec_context.name if stream.codec_context else "an unknown codec"
+        name = codec_name(stream)
         container = self._output.format.name
         text_codec = None
         try:
@@ -94,7 +96,7 @@ class TrackCopier:
         context.open(strict=False)
         return target
 
-    def _demux(self) -> Iterator[av.Packet]:
+    def _demux(self) -> Iterator[AnyPacket]:
         """Packets of the copied tracks in the order of the file, until its end or damage."""
         if not self._tracks:
             return
@@ -105,7 +107,7 @@ class TrackCopier:
         except av.error.FFmpegError as error:
             logger.warning("sound and subtitles end early: %s", error.strerror)
 
-    def _write(self, packet: av.Packet) -> None:
+    def _write(self, packet: AnyPacket) -> None:
         track = self._tracks.get(packet.stream_index)
         if track is None:
             return  # given up on earlier
@@ -118,31 +120,28 @@ class TrackCopier:
             if error.errno in (errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EDQUOT):
                 raise
             del self._tracks[track.source.index]
-            name = track.source.codec_context.name
+            name = codec_name(track.source)
             logger.warning(
                 "%s (%s) ends early in the output: %s", track.source.type, name, error.strerror
             )
 
 
-def _start(packet: av.Packet) -> Fraction:
+def _start(packet: AnyPacket) -> Fraction:
     stamp = packet.pts if packet.pts is not None else packet.dts
     return (stamp or 0) * (packet.time_base or Fraction(1))
 
 
-def _rewritten(packet: av.Packet, stream: Stream, codec: str) -> av.Packet:
+def _rewritten(packet: AnyPacket, stream: Stream, codec: str) -> AnyPacket:
     """The subtitle as plain text in a packet of another codec, at the same time."""
     assert isinstance(stream, SubtitleStream)
     subtitles = stream.codec_context.decode2(packet)
-    lines = [s.dialogue.decode(errors="replace") for s in subtitles or () if _is_text(s)]
+    texts = [s for s in subtitles or () if isinstance(s, AssSubtitle)]
+    lines = [text.dialogue.decode(errors="replace") for text in texts]
     data = _MARKUP.sub("", "\n".join(lines)).strip().encode()
     if codec == "mov_text":
         data = len(data).to_bytes(2, "big") + data
-    rewritten = av.Packet(data or b" ")
+    rewritten: AnyPacket = av.Packet(data or b" ")
     rewritten.time_base = packet.time_base
     rewritten.pts = rewritten.dts = packet.pts
     rewritten.duration = packet.duration
     return rewritten
-
-
-def _is_text(subtitle: object) -> bool:
-    return isinstance(subtitle, AssSubtitle)

@@ -5,16 +5,15 @@ whatever goes wrong before leaves nothing behind.
 """
 
 import errno
-import os
+import logging
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from fractions import Fraction
 from math import lcm
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-from uuid import uuid4
 
 import av
 import numpy as np
@@ -25,54 +24,29 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from venhancer.errors import OptionError, OutputError, ShapeError
-from venhancer.video import Clip, numbered_pngs
+from venhancer.video import Clip
 from venhancer.video_colour import Colour, YUVMaker
-from venhancer.video_copy import TrackCopier, logger
+from venhancer.video_copy import TrackCopier
+from venhancer.video_decode import AnyPacket
+from venhancer.video_target import (
+    check_existing,
+    check_target,
+    hidden_name,
+    is_folder_target,
+    speaking_errors,
+)
 
-SUFFIXES = (".mp4", ".mkv", ".mov", ".avi")
+__all__ = ["FolderWriter", "VideoWriter", "check_target", "open_writer"]
+
+logger = logging.getLogger(__name__)
+
 _MIN_TICKS, _MAX_TICKS = 48_000, 1_000_000  # of the output's clock, per second
 _MAX_CRF = 63  # of AV1; H.264 and H.265 stop at 51
+_KEEP_NEGATIVE_TIMES = {"avoid_negative_ts": "disabled"}  # else early sound moves the video
 _QUIET = {"libx265": {"x265-params": "log-level=error"}}
 
 
-def check_target(path: Path, overwrite: bool) -> None:
-    """Raise OutputError, before any work, where `path` cannot become the output.
-
-    A path without suffix is a folder of PNG files. With `overwrite`, a file may be replaced,
-    and a folder that holds nothing but numbered PNG files.
-    """
-    if not is_folder_target(path) and path.suffix.lower() not in SUFFIXES:
-        raise OutputError(
-            f"{path.name}: cannot write {path.suffix}, only {', '.join(SUFFIXES)} "
-            "or, without suffix, a folder of PNG files"
-        )
-    parent = path.absolute().parent
-    if not parent.is_dir():
-        raise OutputError(f"{parent} is no folder: make it before writing {path.name}")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise OutputError(f"{parent} cannot be written to")
-    _check_existing(path, overwrite)
-
-
-def is_folder_target(path: Path) -> bool:
-    """Whether the output is a folder of PNG files: no suffix, or a folder already there."""
-    return not path.suffix or path.is_dir()
-
-
-def _check_existing(path: Path, overwrite: bool) -> None:
-    if not os.path.lexists(path):
-        return
-    if not overwrite:
-        raise OutputError(f"{path} exists: choose another name or allow overwriting")
-    if is_folder_target(path) and not _is_png_folder(path):
-        raise OutputError(f"{path} exists and is no folder of PNG files: it is not replaced")
-
-
-def _is_png_folder(path: Path) -> bool:
-    return path.is_dir() and not set(path.iterdir()) - set(numbered_pngs(path))
-
-
-def open_writer(
+def open_writer(  # noqa: PLR0913  the interface others code against
     path: Path,
     *,
     width: int,
@@ -111,7 +85,7 @@ class _Writer:
         self.path, self.width, self.height, self.overwrite = path, width, height, overwrite
         self.frames = 0
         self._last: Fraction | None = None
-        self._temporary = _hidden_name(path)
+        self._temporary = hidden_name(path)
 
     def __enter__(self) -> Self:
         return self
@@ -142,7 +116,7 @@ class _Writer:
             )
         if self._last is not None and time <= self._last:
             raise ValueError(f"frame times must increase, got {time} after {self._last}")
-        with _speaking_errors(self.path):
+        with speaking_errors(self.path):
             self._write(frame, time)
         self._last = time
         self.frames += 1
@@ -151,9 +125,9 @@ class _Writer:
         """Finish the output and give it its name. Called at the end of the `with` block."""
         if not self.frames:
             raise OutputError(f"{self.path} was given no frame, so it is not written")
-        with _speaking_errors(self.path):
+        with speaking_errors(self.path):
             self._finish()
-            _check_existing(self.path, self.overwrite)
+            check_existing(self.path, self.overwrite)
             self._rename()
 
     def abort(self) -> None:
@@ -192,19 +166,20 @@ class VideoWriter(_Writer):
         self._tick = self._choose_tick(fps, source)
         self._pending: av.VideoFrame | None = None
         self._durations: dict[int, int] = {}
-        with _speaking_errors(self.path):
+        with speaking_errors(self.path):
             self._open(codec, crf, colour, with_tracks=source is not None)
 
     def _choose_tick(self, fps: Fraction, source: Clip | None) -> Fraction:
         """A clock on which the rate and, if possible, every time of the source is exact."""
         if self.path.suffix.lower() == ".avi":
-            if source is not None and source.is_variable:
-                logger.warning("AVI knows one frame rate only: frame times will be rounded")
+            logger.warning("AVI numbers its frames: times are rounded and may be a frame late")
             return 1 / fps
         return clock_tick(fps, source.times if source else ())
 
     def _open(self, codec: str, crf: int, colour: Colour, with_tracks: bool) -> None:
-        self._container = av.open(str(self._temporary.absolute()), "w")
+        options = _KEEP_NEGATIVE_TIMES if self.path.suffix.lower() == ".mkv" else {}
+        name = str(self._temporary.absolute())
+        self._container = av.open(name, "w", container_options=options)
         self._stream = self._add_video(self._container, codec, crf, colour)
         if with_tracks and self._source is not None and not self._source.is_folder:
             self._copier = TrackCopier(self._source.path, self._container)
@@ -259,7 +234,7 @@ class VideoWriter(_Writer):
         self._durations[frame.pts] = duration
         self._mux(self._stream.encode(frame))
 
-    def _mux(self, packets: list[av.Packet]) -> None:
+    def _mux(self, packets: Sequence[AnyPacket]) -> None:
         assert self._container is not None
         for packet in packets:
             if packet.pts is not None:
@@ -282,7 +257,7 @@ class VideoWriter(_Writer):
             return step
         rest = self._source.end - self._last
         is_last = self._last == self._source.times[-1]
-        return rest if 0 < rest and (is_last or rest <= 2 * step) else step
+        return rest if rest > 0 and (is_last or rest <= 2 * step) else step
 
     def _stop(self) -> None:
         for part in (self._copier, self._container):
@@ -304,7 +279,7 @@ class FolderWriter(_Writer):
         if not self.path.is_dir():
             super()._rename()
             return
-        old = _hidden_name(self.path)
+        old = hidden_name(self.path)
         self.path.rename(old)
         try:
             super()._rename()
@@ -341,7 +316,7 @@ def _pixel_format(codec: str, crf: int, width: int, height: int) -> str:
     """yuv420p, or yuv444p for odd sizes, which yuv420p cannot hold exactly."""
     try:
         encoder = Codec(codec, "w")
-    except av.error.FFmpegError as error:
+    except (av.error.FFmpegError, ValueError) as error:
         raise OptionError(f"{codec!r} is no encoder of this FFmpeg, try libx264") from error
     if encoder.type != "video":
         raise OptionError(f"{codec!r} encodes {encoder.type}, not video")
@@ -352,19 +327,3 @@ def _pixel_format(codec: str, crf: int, width: int, height: int) -> str:
     if formats and wanted not in formats:
         raise OptionError(f"{codec} cannot encode {width}x{height}: it has no {wanted}")
     return wanted
-
-
-def _hidden_name(path: Path) -> Path:
-    return path.with_name(f".venhancer-{uuid4().hex[:12]}{path.suffix}")
-
-
-@contextmanager
-def _speaking_errors(path: Path) -> Iterator[None]:
-    """Turn errors of the disk and of the muxer into one line."""
-    try:
-        yield
-    except (av.error.FFmpegError, OSError) as error:
-        if error.errno == errno.ENOSPC:
-            raise OutputError(f"no space left on the disk of {path}") from error
-        reason = error.strerror or error
-        raise OutputError(f"{path} could not be written: {reason}") from error

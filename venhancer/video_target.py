@@ -1,0 +1,68 @@
+"""Places an output can go to: what is refused before any work, and errors of the disk."""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import av
+
+from venhancer.errors import OutputError
+from venhancer.video import numbered_pngs
+
+SUFFIXES = (".mp4", ".mkv", ".mov", ".avi")
+
+
+def check_target(path: Path, overwrite: bool) -> None:
+    """Raise OutputError, before any work, where `path` cannot become the output.
+
+    A path without suffix is a folder of PNG files. With `overwrite`, a file may be replaced,
+    and a folder that holds nothing but numbered PNG files.
+    """
+    if not is_folder_target(path) and path.suffix.lower() not in SUFFIXES:
+        raise OutputError(
+            f"{path.name}: cannot write {path.suffix}, only {', '.join(SUFFIXES)} "
+            "or, without suffix, a folder of PNG files"
+        )
+    parent = path.absolute().parent
+    if not parent.is_dir():
+        raise OutputError(f"{parent} is no folder: make it before writing {path.name}")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise OutputError(f"{parent} cannot be written to")
+    check_existing(path, overwrite)
+
+
+def is_folder_target(path: Path) -> bool:
+    """Whether the output is a folder of PNG files: no suffix, or a folder already there."""
+    return not path.suffix or path.is_dir()
+
+
+def check_existing(path: Path, overwrite: bool) -> None:
+    if not os.path.lexists(path):
+        return
+    if not overwrite:
+        raise OutputError(f"{path} exists: choose another name or allow overwriting")
+    if is_folder_target(path) and not _is_png_folder(path):
+        raise OutputError(f"{path} exists and is no folder of PNG files: it is not replaced")
+
+
+def _is_png_folder(path: Path) -> bool:
+    return path.is_dir() and not set(path.iterdir()) - set(numbered_pngs(path))
+
+
+def hidden_name(path: Path) -> Path:
+    return path.with_name(f".venhancer-{uuid4().hex[:12]}{path.suffix}")
+
+
+@contextmanager
+def speaking_errors(path: Path) -> Iterator[None]:
+    """Turn errors of the disk and of the muxer into one line."""
+    try:
+        yield
+    except (av.error.FFmpegError, OSError) as error:
+        if error.errno == errno.ENOSPC:
+            raise OutputError(f"no space left on the disk of {path}") from error
+        reason = error.strerror or error
+        raise OutputError(f"{path} could not be written: {reason}") from error
