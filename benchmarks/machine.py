@@ -1,0 +1,66 @@
+"""What a benchmark result must say about where it came from: no host names, no foreign paths."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("torch", "numpy", "pillow", "av", "opencv-python-headless", "imageio-ffmpeg")
+
+
+def cpu_model() -> str:
+    """The processor's name as the system gives it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def git_commit() -> str:
+    """The commit of the checkout, marked when files differ from it; empty outside git."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    except OSError:
+        return ""
+    return done.stdout.strip()
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a measurement depends on, of those packages that are installed."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def shown(argument: str) -> str:
+    """An argument as it may be published: absolute paths relative to the checkout, or a name."""
+    path = Path(argument)
+    if not path.is_absolute():
+        return argument
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name
+
+
+def describe_run(module: str) -> dict[str, Any]:
+    """Benchmark, command, commit, date, versions and machine, ready for JSON."""
+    return {
+        "benchmark": module,
+        "command": " ".join(["python", "-m", module, *map(shown, sys.argv[1:])]),
+        "commit": git_commit(),
+        "date": datetime.now(UTC).date().isoformat(),
+        "versions": versions(),
+        "machine": {"cpu": cpu_model(), "cores": os.cpu_count()},
+    }

@@ -1,0 +1,56 @@
+"""Side-by-side crops of what each method made of the same region."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw
+
+from benchmarks.metrics import Frames, luma
+
+CROPS_PER_SIDE = 4
+PANEL_PIXELS = 480
+CAPTION_PIXELS = 22
+
+
+def detailed_region(frame: Frames) -> tuple[int, int, int, int]:
+    """Where a frame has most edges: left, top, right, bottom of a quarter of its width."""
+    y = luma(frame).astype(np.float32)
+    height, width = (side // CROPS_PER_SIDE for side in y.shape)
+    edges = np.abs(cv2.Sobel(y, cv2.CV_32F, 1, 0)) + np.abs(cv2.Sobel(y, cv2.CV_32F, 0, 1))
+    density = cv2.boxFilter(edges, cv2.CV_32F, (width, height), anchor=(0, 0))
+    inside = density[: y.shape[0] - height, : y.shape[1] - width]
+    top, left = np.unravel_index(int(inside.argmax()), inside.shape)
+    return int(left), int(top), int(left) + width, int(top) + height
+
+
+def panel(frame: Frames, region: tuple[int, int, int, int], caption: str) -> Image.Image:
+    """One enlarged crop with a caption above it; pixels stay visible."""
+    crop = Image.fromarray(frame).crop(region)
+    factor = max(1, round(PANEL_PIXELS / crop.width))
+    crop = crop.resize((crop.width * factor, crop.height * factor), Image.Resampling.NEAREST)
+    framed = Image.new("RGB", (crop.width, crop.height + CAPTION_PIXELS), "white")
+    framed.paste(crop, (0, CAPTION_PIXELS))
+    ImageDraw.Draw(framed).text((4, 5), caption, fill="black")
+    return framed
+
+
+def save_comparison(folder: Path, clip: str, videos: Mapping[str, Frames], truth: Frames) -> None:
+    """Write the middle new frame and the key frame before it as `<clip>_odd.png`, `_even.png`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    middle = len(truth) // 2
+    new = middle if middle % 2 else middle + 1
+    region = detailed_region(truth[new])
+    for kind, index in (("even", new - 1), ("odd", new)):
+        panels = [panel(frames[index], region, name) for name, frames in videos.items()]
+        panels.append(panel(truth[index], region, f"truth (frame {index})"))
+        width = sum(image.width for image in panels)
+        sheet = Image.new("RGB", (width, panels[0].height), "white")
+        left = 0
+        for image in panels:
+            sheet.paste(image, (left, 0))
+            left += image.width
+        sheet.save(folder / f"{clip}_{kind}.png")
