@@ -1,14 +1,17 @@
 """Carry sound and subtitles of the source over to the output, unchanged where possible."""
 
 import errno
+import io
 import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import av
+from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 from av.stream import Stream
 from av.subtitles.stream import SubtitleStream
@@ -20,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 _TEXT_SUBTITLES = {"ass", "mov_text", "ssa", "srt", "subrip", "text", "webvtt"}
 _TEXT_OF_CONTAINER = {"mp4": "mov_text", "mov": "mov_text", "matroska": "subrip"}
+_USUAL_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
+_TRIED_PACKETS = 4
 _MARKUP = re.compile(r"\{[^}]*\}")
 _ASS_HEADER = (
     "[Script Info]\nScriptType: v4.00+\n\n[V4+ Styles]\n"
@@ -70,9 +75,9 @@ class TrackCopier:
         name = codec_name(stream)
         container = self._output.format.name
         text_codec = None
-        try:
-            target = self._output.add_stream_from_template(stream, opaque=True)
-        except ValueError:
+        if self._can_hold(stream):
+            target = _add_same(self._output, stream)
+        else:
             text_codec = _TEXT_OF_CONTAINER.get(container)
             if name not in _TEXT_SUBTITLES or text_codec is None:
                 logger.warning(
@@ -84,6 +89,22 @@ class TrackCopier:
         target.metadata.pop("DURATION", None)  # of the source; the muxer writes its own
         target.disposition = stream.disposition
         self._tracks[stream.index] = _Track(stream, target, text_codec)
+
+    def _can_hold(self, stream: Stream) -> bool:
+        """Try the start of the track alone, in memory: some containers refuse at their end only."""
+        name, container = self._input.name, self._output.format.name
+        try:
+            with av.open(name) as source, av.open(io.BytesIO(), "w", format=container) as trial:
+                target = _add_same(trial, source.streams[stream.index])
+                trial.start_encoding()
+                wanted = _TRIED_PACKETS if stream.type == "audio" else 0
+                for packet in islice(source.demux(source.streams[stream.index]), wanted):
+                    if packet.size:
+                        packet.stream = target
+                        trial.mux_one(packet)
+        except (av.error.FFmpegError, ValueError):
+            return False
+        return True
 
     def _add_text(self, codec: str) -> Stream:
         if codec != "mov_text":
@@ -124,6 +145,17 @@ class TrackCopier:
             logger.warning(
                 "%s (%s) ends early in the output: %s", track.source.type, name, error.strerror
             )
+
+
+def _add_same(output: OutputContainer, stream: Stream) -> Stream:
+    """A stream for the same packets; a bare channel count gets its usual layout."""
+    target = output.add_stream_from_template(stream, opaque=True)
+    if isinstance(target, AudioStream):
+        context = target.codec_context
+        layout = _USUAL_LAYOUTS.get(context.layout.nb_channels)
+        if layout and context.layout.name.endswith("channels"):
+            context.layout = layout
+    return target
 
 
 def _start(packet: AnyPacket) -> Fraction:

@@ -4,8 +4,8 @@ Everything is written beside the target under a hidden name and renamed at the v
 whatever goes wrong before leaves nothing behind.
 """
 
-import errno
 import logging
+import os
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
@@ -167,7 +167,7 @@ class VideoWriter(_Writer):
         self._pending: av.VideoFrame | None = None
         self._durations: dict[int, int] = {}
         with speaking_errors(self.path):
-            self._open(codec, crf, colour, with_tracks=source is not None)
+            self._open(codec, crf, colour)
 
     def _choose_tick(self, fps: Fraction, source: Clip | None) -> Fraction:
         """A clock on which the rate and, if possible, every time of the source is exact."""
@@ -176,21 +176,19 @@ class VideoWriter(_Writer):
             return 1 / fps
         return clock_tick(fps, source.times if source else ())
 
-    def _open(self, codec: str, crf: int, colour: Colour, with_tracks: bool) -> None:
+    def _open(self, codec: str, crf: int, colour: Colour) -> None:
+        if codec == "libsvtav1":
+            os.environ.setdefault("SVT_LOG", "1")  # it has no other way to keep its peace
         options = _KEEP_NEGATIVE_TIMES if self.path.suffix.lower() == ".mkv" else {}
         name = str(self._temporary.absolute())
         self._container = av.open(name, "w", container_options=options)
         self._stream = self._add_video(self._container, codec, crf, colour)
-        if with_tracks and self._source is not None and not self._source.is_folder:
+        if self._source is not None and not self._source.is_folder:
             self._copier = TrackCopier(self._source.path, self._container)
         try:
             self._container.start_encoding()
-        except av.error.FFmpegError as error:
-            if self._copier is None or error.errno == errno.ENOSPC:
-                raise
-            self._stop()
-            logger.warning("sound and subtitles are left out: %s", error.strerror)
-            self._open(codec, crf, colour, with_tracks=False)
+        except av.error.ArgumentError as error:
+            raise OptionError(f"{self.path.suffix} cannot hold video of {codec}") from error
 
     def _add_video(
         self, container: OutputContainer, codec: str, crf: int, colour: Colour

@@ -275,6 +275,37 @@ def test_a_track_the_container_cannot_hold_is_warned_about(tmp_path, caplog):
     assert "subtitle (subrip) is left out: avi cannot hold it" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("codec", "suffix", "is_kept"),
+    [("pcm_s16le", ".mp4", True), ("flac", ".mov", False), ("libopus", ".mkv", True)],
+)
+def test_a_sound_codec_is_copied_or_left_out_never_fatal(tmp_path, codec, suffix, is_kept, caplog):
+    """A container that refuses a codec only when it is closed costs the sound, not the video."""
+    with av.open(str(tmp_path / "in.mkv"), "w") as out:
+        video = out.add_stream("libx264", rate=24, **SIZE)
+        track = out.add_stream(codec, rate=48000, layout="stereo", format="s16")
+        out.mux(video.encode(av.VideoFrame.from_ndarray(picture(), format="rgb24")))
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 1920), np.int16), layout="stereo")
+        sound.sample_rate = 48000
+        for stream in (video, track):
+            out.mux(stream.encode(sound) if stream is track else [])
+            out.mux(stream.encode())
+    clip = probe(tmp_path / "in.mkv")
+
+    out = copy(clip, tmp_path / f"out{suffix}")
+
+    assert out.frames == 1
+    assert out.audio == (clip.audio if is_kept else None)
+    assert ("is left out" in caplog.text) is not is_kept
+
+
+def test_a_codec_the_container_cannot_hold_is_refused(tmp_path):
+    """VP9 in MOV fails at the header, so before any frame."""
+    with pytest.raises(OptionError, match=r"\.mov cannot hold video of libvpx-vp9"):
+        open_writer(tmp_path / "out.mov", **SIZE, fps=FPS, source=None, codec="libvpx-vp9")
+    assert not list(tmp_path.iterdir())
+
+
 # --- folders ------------------------------------------------------------------------------------
 
 
