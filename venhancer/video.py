@@ -170,7 +170,7 @@ def _damage(
     if promised and end < promised - 2 * step - Fraction(1, 10):
         missing = f"it ends at {float(end):.2f} s of {float(promised):.2f} s"
     elif health.errors:
-        missing = f"{health.errors} packets are broken"
+        missing = f"broken packets: {health.errors}"
     else:
         return None
     return f"{path.name} is damaged: {missing}, {frames} frames could be read"

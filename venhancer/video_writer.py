@@ -136,7 +136,8 @@ class _Writer:
         if self._temporary.is_dir():
             shutil.rmtree(self._temporary, ignore_errors=True)
         else:
-            self._temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # the error that led here is the one to tell
+                self._temporary.unlink()
 
     def _write(self, frame: NDArray[np.uint8], time: Fraction) -> None:
         raise NotImplementedError

@@ -133,6 +133,26 @@ def test_the_matrix_is_used_when_reading(tmp_path):
     assert error_between(*images) > 10
 
 
+def test_ten_bit_video_is_read_as_eight(tmp_path):
+    """HDR and 10-bit sources give 8-bit RGB by their own matrix, and their tags are kept."""
+    with av.open(str(tmp_path / "in.mp4"), "w") as out:
+        video = out.add_stream("libx265", rate=24, options={"x265-params": "log-level=none"})
+        video.width, video.height, video.pix_fmt = 64, 64, "yuv420p10le"
+        video.codec_context.colorspace, video.codec_context.color_range = 9, 1
+        video.codec_context.color_primaries, video.codec_context.color_trc = 9, 16
+        ramp = av.VideoFrame.from_ndarray(constant((200, 40, 60), 64, 64), format="rgb24")
+        out.mux(video.encode(ramp.reformat(format="yuv420p10le", dst_colorspace=9)))
+        out.mux(video.encode())
+    clip = probe(tmp_path / "in.mp4")
+
+    result = copy(clip, tmp_path / "out.mp4")
+
+    assert (clip.pixel_format, result.pixel_format) == ("yuv420p10le", "yuv420p")
+    assert error_between(next(read_frames(clip)), constant((200, 40, 60), 64, 64)) <= 3
+    assert clip.colour == result.colour
+    assert (clip.colour.matrix, clip.colour.primaries, clip.colour.transfer) == (9, 9, 16)
+
+
 @pytest.mark.parametrize("size", [(63, 48), (64, 47), (33, 35)])
 def test_an_odd_size_is_kept_exactly(tmp_path, size):
     """No size is rounded to even."""
