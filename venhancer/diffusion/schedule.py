@@ -7,6 +7,7 @@ SNR. alpha = sqrt(1 - sigma^2), x_t = alpha x_0 + sigma noise, v = alpha noise -
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ TIMESTEPS = 1000
 LOGSNR_MAX = 15.0
 CLEAN_SHIFT, NOISY_SHIFT = 2.0, 4.0  # resolution scale at the clean and at the noisy end
 SPLIT = 500  # where the release's `fast` spacing turns from coarse to fine
+FEWEST_FAST = 6
 START = 899  # the release diffuses its start to this timestep
 
 
@@ -54,28 +56,50 @@ def denoised_from(prediction: Prediction, out: Tensor, x: Tensor, sigma: Tensor)
     return (1 - sigma**2).clamp(min=0).sqrt() * x - sigma * out
 
 
-def karras(sigmas: Tensor) -> Tensor:
-    """sigma / alpha: noise over signal, as the solver counts it."""
-    return sigmas / (1 - sigmas**2).clamp(min=1e-12).sqrt()
+def karras(timestep: Tensor) -> Tensor:
+    """sigma / alpha of fractional timesteps, float64, by interpolating its logarithm."""
+    sigmas = noise_schedule()
+    log_ratio = (sigmas / (1 - sigmas**2).clamp(min=1e-12).sqrt()).log()
+    below = timestep.floor().long().clamp(max=TIMESTEPS - 2)
+    share = timestep - below
+    return ((1 - share) * log_ratio[below] + share * log_ratio[below + 1]).exp()
 
 
-def timesteps(name: SolverName, steps: int, start: int = START) -> Tensor:
-    """Timesteps of the evaluations, noisiest first, int64.
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """The evaluations of a run, noisiest first."""
 
-    `normal`: `steps` of them, evenly spaced (trailing). `fast`: the release's two spacings, a fourth
-    of the steps down to `SPLIT` and the rest from there; the last falls away, so `steps - 1` of them.
+    timesteps: Tensor  # (n), int64: what the network is told
+    sigmas: Tensor  # (n + 1), float64: sigma / alpha for the solver, at the end 0
+
+    def __len__(self) -> int:
+        return len(self.timesteps)
+
+
+def plan_steps(name: SolverName, steps: int, start: int = START) -> Steps:
+    """Where to evaluate the network.
+
+    `normal`: `steps` evaluations, evenly spaced (trailing). `fast`: the release's two spacings, 4 in
+    15 of the steps down to `SPLIT` and the rest from there; the last falls away, so `steps - 1`.
     """
     if not 1 <= steps <= start + 1:
         raise OptionError(f"steps={steps}: take 1 to {start + 1}")
     if name == "normal":
-        return _descending(start, (start + 1) / (steps + 1))[:steps].round().long()
-    if steps < 6:
-        raise OptionError(f"steps={steps} with the fast solver: take 6 or more, or `normal`")
+        return _steps_at(_trailing(start, -1, steps + 1)[:-1])
+    if steps < FEWEST_FAST:
+        raise OptionError(f"steps={steps} is too few for `fast`: take {FEWEST_FAST} or `normal`")
     early = round(steps * 4 / 15)
-    coarse = _descending(start, (start - SPLIT) / early)[:early]
-    fine = _descending(SPLIT, SPLIT / (steps - early))[: steps - early - 1]
-    return torch.cat([coarse, fine]).floor().long()
+    coarse = _trailing(start, SPLIT - 1, early)
+    fine = _trailing(SPLIT, -1, steps - early)[:-1]
+    return _steps_at(torch.cat([coarse, fine]))
 
 
-def _descending(start: int, stride: float) -> Tensor:
-    return torch.arange(start, -1, -stride, dtype=torch.float64)
+def _trailing(first: int, end: int, count: int) -> Tensor:
+    """`count` even steps from `first` towards `end`, which is left out."""
+    stride = (first - end) / count
+    return first - stride * torch.arange(count, dtype=torch.float64)
+
+
+def _steps_at(timesteps: Tensor) -> Steps:
+    sigmas = torch.cat([karras(timesteps), torch.zeros(1, dtype=torch.float64)])
+    return Steps(timesteps.round().long(), sigmas)
