@@ -1,0 +1,122 @@
+"""The released checkpoints by name: downloaded once, their SHA-256 kept and checked.
+
+The hash is recorded beside the entry in the hub cache. A file whose size and modification time are
+as recorded is not read again (8 GB take about ten seconds to hash); any other is hashed and compared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from venhancer.errors import WeightsError
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file on the hub."""
+
+    repo: str
+    file: str
+
+
+SOURCES: Mapping[str, Source] = {
+    "paper": Source("jwhejwhe/VEnhancer", "venhancer_paper.pt"),
+    "v2": Source("jwhejwhe/VEnhancer", "venhancer_v2.pt"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What was found when a file was last hashed."""
+
+    sha256: str
+    size: int
+    modified_ns: int
+
+
+def fetch(name: str, cache: Path | None = None) -> Path:
+    """The checkpoint called `name` in SOURCES, from the cache or else the hub (`HF_ENDPOINT`).
+
+    WeightsError if it can be had from neither, or is not what it was when first seen.
+    """
+    source = SOURCES[name]
+    path = _local(source, cache) or _download(source, cache)
+    _check_hash(path, _entry(source, cache) / f"{source.file}.sha256.json")
+    return path
+
+
+def _entry(source: Source, cache: Path | None) -> Path:
+    """The hub cache's folder of a repository."""
+    from huggingface_hub import constants
+
+    root = Path(constants.HF_HUB_CACHE) if cache is None else cache
+    return root / f"models--{source.repo.replace('/', '--')}"
+
+
+def _local(source: Source, cache: Path | None) -> Path | None:
+    """A file that the user put into the entry, or one that was downloaded before."""
+    from huggingface_hub import try_to_load_from_cache
+
+    by_hand = _entry(source, cache) / source.file
+    if by_hand.is_file():
+        return by_hand
+    found = try_to_load_from_cache(source.repo, source.file, cache_dir=cache)
+    return Path(found) if isinstance(found, str) and Path(found).is_file() else None
+
+
+def _download(source: Source, cache: Path | None) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    endpoint = os.environ.get("HF_ENDPOINT") or None
+    try:
+        return Path(hf_hub_download(source.repo, source.file, cache_dir=cache, endpoint=endpoint))
+    except Exception as error:  # the client passes on what its HTTP library raises
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+        raise WeightsError(
+            f"cannot download {source.file} of {source.repo} ({reason}): put the file at "
+            f"{_entry(source, cache) / source.file}, or name it with --weights PATH"
+        ) from error
+
+
+def _check_hash(path: Path, record: Path) -> None:
+    """Compare a file with its record, or write the first; WeightsError names both hashes."""
+    known = _read(record)
+    size, modified_ns = path.stat().st_size, path.stat().st_mtime_ns
+    if known is not None and (known.size, known.modified_ns) == (size, modified_ns):
+        return
+    expected = _promised(path) if known is None else known.sha256
+    found = file_hash(path)
+    if expected not in (None, found):
+        raise WeightsError(
+            f"{path} has SHA-256 {found}, not {expected}: delete it to download it again, "
+            f"or, if you trust it, write that hash into {record}"
+        )
+    record.parent.mkdir(parents=True, exist_ok=True)
+    record.write_text(json.dumps(asdict(Record(found, size, modified_ns))), encoding="utf-8")
+
+
+def _promised(path: Path) -> str | None:
+    """The hash that the hub gave: large files are stored under it."""
+    name = path.resolve().name
+    return name if re.fullmatch("[0-9a-f]{64}", name) else None
+
+
+def _read(record: Path) -> Record | None:
+    try:
+        return Record(**json.loads(record.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError) as error:
+        raise WeightsError(f"unreadable hash record {record}: delete it") from error
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
