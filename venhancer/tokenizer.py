@@ -30,17 +30,12 @@ WORD = re.compile(
 QUOTES = str.maketrans("\u2018\u2019\u201c\u201d", "''\"\"")
 
 
-def _byte_letters() -> list[str]:
-    """A printable letter for each byte, in CLIP's order of the vocabulary."""
+def _byte_letters() -> dict[int, str]:
+    """A printable letter for each byte, in the order of CLIP's vocabulary."""
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in set(plain)]
     letters = {byte: chr(byte) for byte in plain}
-    others = [byte for byte in range(256) if byte not in letters]
-    return [*letters.values(), *(chr(256 + i) for i in range(len(others)))]
-
-
-def _byte_order() -> list[int]:
-    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    return [*plain, *(byte for byte in range(256) if byte not in set(plain))]
+    return letters | {byte: chr(256 + i) for i, byte in enumerate(others)}
 
 
 def clean(prompt: str) -> str:
@@ -53,12 +48,12 @@ class Tokenizer:
     """Words -> ids by merging the pairs of `merges` ("a b"), most frequent first."""
 
     def __init__(self, merges: Sequence[str]) -> None:
-        letters = _byte_letters()
+        self.letters = _byte_letters()
         pairs = [(left, right) for left, right in (line.split() for line in merges)]
-        pieces = [*letters, *(f"{c}</w>" for c in letters), *(left + right for left, right in pairs)]
+        pieces = [*self.letters.values(), *(f"{c}</w>" for c in self.letters.values())]
+        pieces += [left + right for left, right in pairs]
         self.ids = {piece: i for i, piece in enumerate(pieces)}
         self.ranks = {pair: i for i, pair in enumerate(pairs)}
-        self.letters = dict(zip(_byte_order(), letters, strict=True))
         self.start, self.end = len(pieces), len(pieces) + 1
 
     def encode(self, prompt: str) -> Tensor:
@@ -106,7 +101,8 @@ def load_tokenizer(folder: Path | None = None) -> Tokenizer:
     places = [] if folder is None else [folder, folder / "tokenizer", folder.parent / "tokenizer"]
     files = [place / "merges.txt" for place in places]
     if package := importlib.util.find_spec("open_clip"):
-        files += [Path(p) / "bpe_simple_vocab_16e6.txt.gz" for p in package.submodule_search_locations or ()]
+        places = [Path(place) for place in package.submodule_search_locations or ()]
+        files += [place / "bpe_simple_vocab_16e6.txt.gz" for place in places]
     for file in files:
         if file.is_file():
             return Tokenizer(_read_merges(file))

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from venhancer import hub
-from venhancer.errors import WeightsError
+from venhancer.errors import DeviceError, WeightsError
 
 CONTENT = b"weights " * 1000
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -66,8 +66,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 @pytest.fixture
 def nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hub that cannot be reached."""
+    """A hub that cannot be reached, known beforehand so that nobody tries again and again."""
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
 
 def test_a_named_source_is_downloaded_once(server: Hub, tmp_path: Path) -> None:
@@ -151,3 +152,18 @@ def test_offline_a_downloaded_file_is_enough(
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
 
     assert hub.fetch("v2", tmp_path) == path
+
+
+def test_a_network_that_is_not_to_be_had_names_the_alternatives(
+    nowhere: None, tmp_path: Path
+) -> None:
+    """Neither a path nor a hub name: the error tells the variable and what it may hold."""
+    for source in (str(tmp_path / "absent"), "someone/something"):
+        with pytest.raises(WeightsError, match=r"VENHANCER_VAE.*\.safetensors.*hub name"):
+            hub.locate("VAE", source, "VENHANCER_VAE", ["vae/*"])
+
+
+def test_a_missing_package_names_the_command() -> None:
+    """What only the released model needs is asked for by its pip command."""
+    with pytest.raises(DeviceError, match=r"pip install venhancer\[released\]"):
+        hub.require("no_such_package")

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from venhancer import hub
 from venhancer.errors import WeightsError
 from venhancer.tokenizer import LENGTH, Tokenizer, load_tokenizer
-from venhancer.weights_files import read_tensors
+from venhancer.weights import read_tensors
 from venhancer.weights_names import check_shapes
 
 VARIABLE = "VENHANCER_TEXT_ENCODER"
@@ -61,7 +61,8 @@ class TextLayer(nn.Module):
         self.narrow = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        qkv = rearrange(self.qkv(self.norm_attention(x)), "b l (k n c) -> k b n l c", k=3, n=self.heads)
+        qkv = self.qkv(self.norm_attention(x))
+        qkv = rearrange(qkv, "b l (k n c) -> k b n l c", k=3, n=self.heads)
         out = F.scaled_dot_product_attention(qkv[0], qkv[1], qkv[2], is_causal=True)
         x = x + self.out(rearrange(out, "b n l c -> b l (n c)"))
         return x + self.narrow(F.gelu(self.widen(self.norm_feed(x))))
@@ -149,7 +150,7 @@ def build_tower(tensors: Mapping[str, Tensor]) -> TextTower:
     if "tokens.weight" not in state:
         raise WeightsError("no text tower of transformers' or OpenCLIP's names in it")
     vocabulary, width = state["tokens.weight"].shape
-    layers = 1 + max((int(name.split(".")[1]) for name in state if name[:7] == "layers."), default=0)
+    layers = len({name.split(".")[1] for name in state if name.startswith("layers.")})
     heads = max(1, width // HEAD_CHANNELS)
     with torch.device("meta"):
         tower = TextTower(vocabulary, width, layers, heads)
