@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import importlib.machinery
 import importlib.util
 import json
 import sys
 import types
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +25,7 @@ WIDTH, VOCABULARY = 128, 514  # two heads; 512 pieces without merges, start and 
 
 
 @pytest.fixture(scope="module")
-def open_clip() -> Iterator[Any]:
+def open_clip() -> Any:
     """Parts of open_clip: its package imports torchvision, which we do without."""
     spec = importlib.util.find_spec("open_clip")
     if spec is None:
@@ -44,9 +42,9 @@ def open_clip() -> Iterator[Any]:
         for name, module in stubs.items():
             patch.setitem(sys.modules, name, module)
         parts = {n: importlib.import_module(f"open_clip.{n}") for n in ("tokenizer", "transformer")}
-        yield types.SimpleNamespace(**parts)
-    for name in [name for name in sys.modules if name.startswith("open_clip")]:
+    for name in [name for name in sys.modules if name.startswith("open_clip.")]:
         del sys.modules[name]
+    return types.SimpleNamespace(**parts)
 
 
 def reference_tower(open_clip: Any) -> Any:
@@ -164,8 +162,9 @@ def _bare_tower() -> dict[str, Tensor]:
     [
         "",
         "A close-up of a  Cat, it's 4K!! don't   blur",
-        "caf\u00e9 na\u00efve \u2014 \u65e5\u672c\u8a9e \u0928\u092e\u0938\u094d\u0924\u0947 emoji \U0001f600 100%",
-        "snake_case &amp; <b>html</b> x\u00b2 \u00bd 3.14 e=mc\u00b2 \u2018quoted\u2019 \u201ctext\u201d",
+        "caf\u00e9 na\u00efve \u2014 \u65e5\u672c\u8a9e \u0928\u092e\u0938\u094d\u0924\u0947 \U0001f600 100%",
+        "snake_case &amp; <b>html</b> x\u00b2 \u00bd 3.14 e=mc\u00b2",
+        "\u2018quoted\u2019 \u201ctext\u201d, o'clock 'street !'s",
         *PROMPTS.values(),
     ],
 )
