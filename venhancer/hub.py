@@ -1,7 +1,8 @@
 """The released checkpoints by name: downloaded once, their SHA-256 kept and checked.
 
-The hash is recorded beside the entry in the hub cache. A file whose size and modification time are
-as recorded is not read again (8 GB take about ten seconds to hash); any other is hashed and compared.
+The hash is recorded in the hub cache, in the repository's folder. A file whose size and time of
+change are as recorded is not read again (8 GB take about ten seconds to hash); any other is hashed
+and compared, so only a change that keeps both goes unseen.
 """
 
 from __future__ import annotations
@@ -118,9 +119,7 @@ def _download(source: Source, cache: Path | None) -> Path:
     client = require("huggingface_hub")
     try:
         return Path(
-            client.hf_hub_download(
-                source.repo, source.file, cache_dir=cache, endpoint=_endpoint()
-            )
+            client.hf_hub_download(source.repo, source.file, cache_dir=cache, endpoint=_endpoint())
         )
     except Exception as error:  # the client passes on what its HTTP library raises
         raise WeightsError(

@@ -1,4 +1,4 @@
-"""A prompt -> 77 token ids, as OpenCLIP makes them: byte-pair encoding of cleaned, lower-case words.
+"""A prompt -> 77 token ids, as OpenCLIP makes them: byte-pair encoding of lower-case words.
 
 The merges come from the text encoder's own files (`merges.txt`) or from an installed open_clip; the
 vocabulary follows from them.
@@ -13,6 +13,7 @@ import re
 import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -74,7 +75,7 @@ class Tokenizer:
         *pieces, last = (self.letters[byte] for byte in word.encode())
         pieces.append(f"{last}</w>")
         while len(pieces) > 1:
-            best = min(zip(pieces, pieces[1:], strict=False), key=self._rank)
+            best = min(pairwise(pieces), key=self._rank)
             if best not in self.ranks:
                 break
             pieces = list(_merged(pieces, best))

@@ -96,7 +96,7 @@ def test_a_body_cut_short_is_refused(server: Hub, tmp_path: Path) -> None:
     """A download that ends early leaves nothing behind, and says where to put the file."""
     server.body = CONTENT[:100]
 
-    with pytest.raises(WeightsError, match="cannot download venhancer_paper.pt"):
+    with pytest.raises(WeightsError, match=r"cannot download venhancer_paper\.pt"):
         hub.fetch("paper", tmp_path)
     assert not list(tmp_path.rglob("snapshots/**/venhancer_paper.pt"))
 

@@ -33,7 +33,7 @@ def open_clip() -> Any:
     package = types.ModuleType("open_clip")
     package.__spec__, package.__path__ = spec, list(spec.submodule_search_locations or ())
     misc = types.ModuleType("torchvision.ops.misc")
-    misc.FrozenBatchNorm2d = torch.nn.Identity
+    vars(misc)["FrozenBatchNorm2d"] = torch.nn.Identity
     stubs = {"open_clip": package}
     if importlib.util.find_spec("torchvision") is None:
         empty = {name: types.ModuleType(name) for name in ("torchvision", "torchvision.ops")}
@@ -132,7 +132,9 @@ def test_an_openclip_file_loads(open_clip: Any, tmp_path: Path) -> None:
     save_file(tensors, tmp_path / "clip.safetensors")
     torch.save(tensors, tmp_path / "clip.bin")
 
-    encoders = [load_text_encoder(str(tmp_path / f"clip.{kind}")) for kind in ("safetensors", "bin")]
+    encoders = [
+        load_text_encoder(str(tmp_path / f"clip.{kind}")) for kind in ("safetensors", "bin")
+    ]
 
     assert torch.equal(encoders[0].tower(some_ids()), encoders[1].tower(some_ids()))
 
@@ -162,7 +164,7 @@ def _bare_tower() -> dict[str, Tensor]:
     [
         "",
         "A close-up of a  Cat, it's 4K!! don't   blur",
-        "caf\u00e9 na\u00efve \u2014 \u65e5\u672c\u8a9e \u0928\u092e\u0938\u094d\u0924\u0947 \U0001f600 100%",
+        "caf\u00e9 na\u00efve \u2014 \u65e5\u672c\u8a9e \u0928\u092e\u0938\u094d \U0001f600 9%",
         "snake_case &amp; <b>html</b> x\u00b2 \u00bd 3.14 e=mc\u00b2",
         "\u2018quoted\u2019 \u201ctext\u201d, o'clock 'street !'s",
         *PROMPTS.values(),

@@ -106,7 +106,7 @@ def test_encoding_samples_the_same_whatever_the_chunks() -> None:
     codec = AutoencoderCodec(network())
     whole = codec.encode(frames(), seeded(), chunk=5)
     generator = seeded()
-    pieces = torch.cat([codec.encode(part, generator) for part in frames().split(2)])
+    pieces = torch.cat([codec.encode(part, generator) for part in torch.split(frames(), 2)])
     with torch.inference_mode():
         posterior = codec.network.encode(frames()).latent_dist
     noise = (whole / 0.18215 - posterior.mean) / posterior.std
@@ -138,7 +138,7 @@ def test_the_temporal_decoder_sees_a_chunk_at_once() -> None:
     with torch.inference_mode():
         parts = [
             codec.network.decode(part / 0.18215, num_frames=len(part)).sample
-            for part in latents.split(3)
+            for part in torch.split(latents, 3)
         ]
 
     out = codec.decode(latents)

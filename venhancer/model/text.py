@@ -163,13 +163,9 @@ def _our_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     prefix = next((p for p in _PREFIXES if _holds_tower(tensors, p)), "")
     inner = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     inner = _join_projections(inner)
-    state = {}
-    for ours, theirs in _TOP_NAMES.items():
-        state |= {ours: inner[name] for name in theirs if name in inner}
-    for name, tensor in inner.items():
-        if ours := _layer_name(name):
-            state[ours] = tensor
-    return state
+    top = {name: ours for ours, theirs in _TOP_NAMES.items() for name in theirs}
+    named = {top.get(name) or _layer_name(name): tensor for name, tensor in inner.items()}
+    return {ours: tensor for ours, tensor in named.items() if ours is not None}
 
 
 def _holds_tower(tensors: Mapping[str, Tensor], prefix: str) -> bool:

@@ -1,7 +1,7 @@
 """The released model's codec: Stable Diffusion 2.1's VAE, or the one with a temporal decoder.
 
-Both networks are diffusers'; a single file in the original layout is converted here, with sizes read
-off its tensors, so nothing is fetched for it.
+Both networks are diffusers'; a single file in the original layout gets its sizes from its tensors,
+so nothing is fetched for it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class AutoencoderCodec:
         `generator` is on the CPU. Noise is drawn frame by frame, so the same frames in the same
         order give the same latents whatever `chunk` is and however the clip was cut.
         """
-        return torch.cat([self._encode(part, generator) for part in frames.split(chunk)])
+        return torch.cat([self._encode(part, generator) for part in torch.split(frames, chunk)])
 
     def _encode(self, frames: Tensor, generator: torch.Generator) -> Tensor:
         posterior = self.network.encode(self._placed(frames)).latent_dist
@@ -53,7 +53,7 @@ class AutoencoderCodec:
 
         A temporal decoder sees the frames of one chunk together; the release takes three.
         """
-        return torch.cat([self._decode(part) for part in latents.split(chunk)])
+        return torch.cat([self._decode(part) for part in torch.split(latents, chunk)])
 
     def _decode(self, latents: Tensor) -> Tensor:
         scaled = self._placed(latents / self.scale)
@@ -94,7 +94,7 @@ def _from_folder(folder: Path) -> Any:
 
 
 def _from_file(path: Path) -> Any:
-    """A single file: diffusers' names, or the original ones, alone or in a whole checkpoint."""
+    """A single file of the original layout, the VAE alone or in a whole checkpoint."""
     tensors = read_tensors(path)
     if any(name.startswith(PREFIX) for name in tensors):
         tensors = {k.removeprefix(PREFIX): v for k, v in tensors.items() if k.startswith(PREFIX)}
