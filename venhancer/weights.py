@@ -37,6 +37,7 @@ def save_checkpoint(path: Path, model: Denoiser, preset: Preset) -> None:
     tensors = {k: v.to(torch.float16).contiguous() for k, v in model.state_dict().items()}
     temporary = path.with_suffix(".part")
     save_file(tensors, temporary, metadata={"preset": preset.to_json()})
+    temporary.chmod(0o644)  # safetensors keeps files to their owner; a package's are for all
     temporary.replace(path)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -71,17 +72,18 @@ class Entry:
         return (*self.shape, 1) if self.has_trailing_axis else self.shape
 
 
-def name_table(config: UNetConfig) -> list[Entry]:
+@cache
+def name_table(config: UNetConfig) -> tuple[Entry, ...]:
     """Every tensor of the released layout, in our order of modules, UNet first."""
     with torch.device("meta"):
         model = Denoiser(ModelConfig(unet=config))
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    return [
+    return tuple(
         Entry(name, f"{theirs}.{kind}", shapes[name], _has_trailing_axis(ours, kind))
         for ours, theirs in _module_names(model)
         for kind in ("weight", "bias")
         if (name := f"{ours}.{kind}") in shapes
-    ]
+    )
 
 
 def from_released(tensors: Mapping[str, Tensor], config: UNetConfig) -> dict[str, Tensor]:

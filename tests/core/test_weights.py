@@ -96,6 +96,7 @@ def test_our_checkpoints_carry_their_configuration(preset: Preset, tmp_path: Pat
 
     assert found == preset
     assert weights.read_preset(path) == preset
+    assert path.stat().st_mode & 0o777 == 0o644
     assert not loaded.training
     assert not any(p.requires_grad for p in loaded.parameters())
     assert loaded.get_buffer("sigmas").equal(model.get_buffer("sigmas"))
