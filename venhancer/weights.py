@@ -78,6 +78,7 @@ def read_preset(path: Path) -> Preset | None:
     """The preset that one of our checkpoints carries; None for any other checkpoint."""
     if path.suffix != ".safetensors":
         return None
+    _check_present(path)
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get("preset")
@@ -159,8 +160,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
     Takes .safetensors and torch files, `{"state_dict": ...}` or bare; WeightsError for others.
     """
-    if not path.is_file():
-        raise WeightsError(f"no file {path}")
+    _check_present(path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -173,6 +173,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
         raise WeightsError(f"{path} is a torch file, but not one of named tensors")
     return dict(tensors)
+
+
+def _check_present(path: Path) -> None:
+    if not path.is_file():
+        raise WeightsError(f"no weights at {path}: there is no such file")
 
 
 def _unreadable(path: Path, error: BaseException) -> WeightsError:

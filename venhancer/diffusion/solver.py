@@ -61,6 +61,11 @@ def frame_noise(shape: tuple[int, ...], seed: int, purpose: str, frame: int) -> 
     It depends on the seed, on what it is for ("start", "hint", "step 3") and on the frame's number
     alone: not on windows, tiles, devices or the point where a run was resumed.
     """
-    digest = hashlib.blake2b(f"{seed}/{purpose}/{frame}".encode(), digest_size=8).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+    generator = torch.Generator().manual_seed(seed_of(seed, purpose, frame))
     return torch.randn(shape, generator=generator)
+
+
+def seed_of(seed: int, purpose: str, frame: int) -> int:
+    """A generator's seed for one frame and one purpose."""
+    digest = hashlib.blake2b(f"{seed}/{purpose}/{frame}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1

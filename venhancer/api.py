@@ -1,0 +1,70 @@
+"""The Python API: `enhance(video, output, Options(...))`."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+from venhancer import pipeline
+from venhancer.config import PRESETS, Preset
+from venhancer.errors import OptionError
+from venhancer.options import Options
+from venhancer.pipeline import Networks, Progress, Report, silent
+from venhancer.plan import Plan, make_plan
+from venhancer.reference import LappedCodec, Reference, choose_device, choose_dtype
+from venhancer.video import probe
+from venhancer.weights import find_weights, load_model, read_preset
+
+
+def enhance(
+    source: Path | str, target: Path | str, options: Options | None = None, progress: Progress = silent
+) -> Report:
+    """Enhance a video file (or folder of numbered PNG files) into `target`, in PyTorch.
+
+    VEnhancerError, of a kind named in `venhancer.errors`, for whatever the user can mend; then
+    nothing is written.
+    """
+    options = options or Options()
+    target = Path(target)
+    plan = plan_run(Path(source), options)
+    pipeline.check_output(target, plan, options)
+    return pipeline.enhance(plan, target, open_networks(plan, options), options, progress)
+
+
+def plan_run(source: Path, options: Options) -> Plan:
+    """What `enhance` would do, without loading the model."""
+    preset = choose_preset(options)
+    clip = probe(source, folder_fps=options.input_fps or Fraction(24))
+    return make_plan(clip, preset, options)
+
+
+def choose_preset(options: Options) -> Preset:
+    """The preset named, or the one that the given checkpoint carries, or nano."""
+    carried = read_preset(options.weights) if options.weights else None
+    if carried is not None and options.preset in (None, carried.name):
+        return carried
+    name = options.preset or ("released" if options.weights else "nano")
+    if name not in PRESETS:
+        raise OptionError(f"preset {name!r} is unknown: take {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def open_networks(plan: Plan, options: Options) -> Networks:
+    """Load the plan's model and what stands round it."""
+    device = choose_device(options.device)
+    dtype = choose_dtype(options.dtype, device)
+    weights = find_weights(plan.preset, options.weights)
+    model, preset = load_model(weights, plan.preset, dtype=dtype, device=device)
+    if preset.model.codec == "lapped":
+        codec = LappedCodec(preset.model.latent_scale)
+        return Reference(model, codec, device=device, seed=plan.sampling.seed)
+    from venhancer.model.text import load_text_encoder
+    from venhancer.model.vae import load_codec
+
+    return Reference(
+        model,
+        load_codec(device=device, dtype=dtype),
+        load_text_encoder(device=device, dtype=dtype),
+        device=device,
+        seed=plan.sampling.seed,
+    )

@@ -1,0 +1,198 @@
+"""From file to file: the whole flow, written once over four functions that a backend provides."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from venhancer import conditioning
+from venhancer.compare import Comparison, check_comparison
+from venhancer.conditioning import Conditions, Frame
+from venhancer.errors import OptionError, OutputError
+from venhancer.options import Options
+from venhancer.plan import Plan, Sampling
+from venhancer.video import read_frames
+from venhancer.video_writer import check_target, open_writer
+
+Progress = Callable[[str, int, int], None]  # stage, parts done, parts in all
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """Report no progress."""
+
+
+class Networks(Protocol):
+    """What a backend does. Frames: f 3 H W in [-1, 1]; latents: f c h w, float32, on the CPU."""
+
+    decode_chunk: int  # frames that `decode` takes at a time
+
+    def encode_text(self, prompt: str, *, is_guided: bool) -> Tensor | None:
+        """Prompt, then (guided) the negative prompt: 2 l d or 1 l d; None without text encoder."""
+
+    def encode(self, frames: Tensor, first: int) -> Tensor:
+        """Latents of key frames `first` and following."""
+
+    def sample(
+        self, start: Tensor, conditions: Conditions, sampling: Sampling, progress: Progress
+    ) -> Tensor:
+        """x_0 of the whole grid from its diffused start."""
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Frames of neighbouring latents."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a run did."""
+
+    plan: Plan
+    output: Path
+    seconds: dict[str, float] = field(default_factory=dict)  # per stage
+
+
+class Stopwatch:
+    """Seconds per stage; a stage may be entered many times."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - start
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
+
+
+def check_output(target: Path, plan: Plan, options: Options) -> None:
+    """Refuse, before any work, a place that cannot take the output."""
+    if target.resolve() == plan.source.path.resolve():
+        raise OutputError(f"{target} is the input itself: choose another output")
+    check_target(target, options.overwrite)
+    if options.compare is not None:
+        check_comparison(options.compare, options.overwrite)
+    free = shutil.disk_usage(target.absolute().parent).free
+    if free < plan.output_bytes:
+        raise OutputError(
+            f"{target.absolute().parent} has {free / 1e6:.0f} MB free, "
+            f"the output may need {plan.output_bytes / 1e6:.0f} MB: make room or choose another"
+        )
+
+
+def enhance(
+    plan: Plan,
+    target: Path,
+    networks: Networks,
+    options: Options,
+    progress: Progress = silent,
+) -> Report:
+    """Carry out `plan` and write `target`; nothing is left behind if it fails."""
+    check_output(target, plan, options)
+    watch = Stopwatch()
+    with torch.inference_mode():
+        with watch("prompt"):
+            text = networks.encode_text(options.prompt, is_guided=plan.branches == 2)
+        keys = encode_keys(plan, networks, options, watch, progress)
+        with watch("noise"):
+            conditions, start = prepare(plan, keys, text)
+        del keys
+        with watch("denoise"):
+            latents = networks.sample(start, conditions, plan.sampling, progress)
+        del start, conditions
+        write(plan, latents, target, networks, options, watch, progress)
+    return Report(plan, target, watch.seconds)
+
+
+def encode_keys(
+    plan: Plan, networks: Networks, options: Options, watch: Stopwatch, progress: Progress
+) -> Tensor:
+    """Read, resize, pad and encode the input frames, one at a time -> k c h w."""
+    geometry, total = plan.geometry, plan.source.frames
+    keys = torch.empty(total, *plan.latents)
+    frames = read_frames(plan.source)
+    for i in range(total):
+        with watch("read"):
+            frame = next(frames)
+        with watch("encode"):
+            pixels = conditioning.resize(frame, geometry.width, geometry.height)
+            padded = conditioning.pad(pixels, geometry, options.padding)
+            keys[i] = networks.encode(padded, first=i)[0]
+        progress("encode", i + 1, total)
+    return keys
+
+
+def prepare(plan: Plan, keys: Tensor, text: Tensor | None) -> tuple[Conditions, Tensor]:
+    """Noise the hint and the start: what the sampler needs besides the network."""
+    gap, seed = plan.timeline.gap, plan.sampling.seed
+    conditions = Conditions(
+        hint=conditioning.noisy_hint(keys, plan.refine, gap, seed),
+        gap=gap,
+        noise_level=max(plan.refine - 1, 0),
+        scale=plan.scale,
+        text=text,
+    )
+    start = conditioning.noisy_start(keys, plan.timeline.grid_frames, gap, seed)
+    return conditions, start
+
+
+def write(
+    plan: Plan,
+    latents: Tensor,
+    target: Path,
+    networks: Networks,
+    options: Options,
+    watch: Stopwatch,
+    progress: Progress,
+) -> None:
+    """Decode and write every shown frame, and the comparison beside it."""
+    geometry, timeline = plan.geometry, plan.timeline
+    writer = open_writer(
+        target,
+        width=geometry.width,
+        height=geometry.height,
+        fps=timeline.fps,
+        source=plan.source,
+        crf=options.crf,
+        codec=options.codec,
+        overwrite=options.overwrite,
+    )
+    with writer, _comparison(plan, options) as comparison:
+        frames = decoded(plan, latents, networks, watch)
+        for i, (frame, moment) in enumerate(zip(frames, timeline.times, strict=True)):
+            with watch("write"):
+                writer.write(frame, moment)
+                if comparison is not None:
+                    comparison.add(frame)
+            progress("decode", i + 1, len(timeline.shown))
+
+
+def _comparison(plan: Plan, options: Options) -> AbstractContextManager[Comparison | None]:
+    return nullcontext() if options.compare is None else Comparison(plan, options)
+
+
+def decoded(
+    plan: Plan, latents: Tensor, networks: Networks, watch: Stopwatch
+) -> Iterator[Frame]:
+    """The shown frames in order, cropped: H W 3, uint8; the grid is decoded chunk by chunk."""
+    shown = iter(plan.timeline.shown)
+    wanted = next(shown)
+    for first in range(0, len(latents), networks.decode_chunk):
+        with watch("decode"):
+            chunk = networks.decode(latents[first : first + networks.decode_chunk])
+            pixels = conditioning.to_pixels(conditioning.crop(chunk, plan.geometry))
+        while first <= wanted < first + len(pixels):
+            yield pixels[wanted - first]
+            following = next(shown, None)
+            if following is None:
+                return
+            wanted = following
