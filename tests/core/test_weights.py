@@ -227,6 +227,8 @@ def test_missing_weights_say_what_to_do(tmp_path: Path) -> None:
     """No file, no weights for the test preset, none embedded: each is one line with a remedy."""
     with pytest.raises(WeightsError, match="no weights at"):
         weights.find_weights(RELEASED, tmp_path / "absent.pt")
+    with pytest.raises(WeightsError, match="no weights at"):
+        weights.read_preset(tmp_path / "absent.safetensors")
     with pytest.raises(WeightsError, match="--weights FILE"):
         weights.find_weights(TINY, None)
     with pytest.raises(WeightsError, match=r"absent.*--weights FILE"):
