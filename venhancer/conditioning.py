@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from venhancer.config import Upsampling
 from venhancer.diffusion.schedule import START, diffuse, noise_schedule
 from venhancer.diffusion.solver import frame_noise
 from venhancer.geometry import Geometry
@@ -29,11 +30,13 @@ class Conditions:
     text: Tensor | None  # 2 l d: prompt, then negative prompt; 1 l d without guidance
 
 
-def resize(frame: Frame, width: int, height: int) -> Tensor:
-    """Bilinear, as the release prepares its input: H W 3, uint8 -> 1 3 height width in [-1, 1]."""
+def resize(
+    frame: Frame, width: int, height: int, upsampling: Upsampling = "bilinear"
+) -> Tensor:
+    """Enlarge as the model was trained: H W 3, uint8 -> 1 3 height width in [-1, 1]."""
     pixels = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None].float()
     size = (height, width)
-    return F.interpolate(pixels, size, mode="bilinear", align_corners=False) / 127.5 - 1
+    return F.interpolate(pixels, size, mode=upsampling, align_corners=False) / 127.5 - 1
 
 
 def pad(frames: Tensor, geometry: Geometry, padding: Padding) -> Tensor:

@@ -13,6 +13,7 @@ from venhancer.errors import ConfigError
 Prediction = Literal["v", "sample"]
 CodecName = Literal["autoencoder", "lapped"]
 SolverName = Literal["fast", "normal"]
+Upsampling = Literal["bilinear", "bicubic"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +85,7 @@ class ModelConfig:
     residual_std: float = 0.0  # `sample` only: spread of the true latents round the filled-in hint
     codec: CodecName = "autoencoder"
     latent_scale: float = 0.18215
+    upsampling: Upsampling = "bilinear"  # of the key frames, before they are encoded
 
     def __post_init__(self) -> None:
         if (self.prediction == "sample") != (self.residual_std > 0):
@@ -174,6 +176,7 @@ NANO = Preset(
         residual_std=0.2,
         codec="lapped",
         latent_scale=2.0,
+        upsampling="bicubic",
     ),
     defaults=RunDefaults(guidance=1.0, refine=1),
 )

@@ -118,13 +118,14 @@ def encode_keys(
 ) -> Tensor:
     """Read, resize, pad and encode the input frames, one at a time -> k c h w."""
     geometry, total = plan.geometry, plan.source.frames
+    upsampling = plan.preset.model.upsampling
     keys = torch.empty(total, *plan.latents)
     frames = read_frames(plan.source)
     for i in range(total):
         with watch("read"):
             frame = next(frames)
         with watch("encode"):
-            pixels = conditioning.resize(frame, geometry.width, geometry.height)
+            pixels = conditioning.resize(frame, geometry.width, geometry.height, upsampling)
             padded = conditioning.pad(pixels, geometry, options.padding)
             keys[i] = networks.encode(padded, first=i)[0]
         progress("encode", i + 1, total)

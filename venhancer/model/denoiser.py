@@ -50,7 +50,9 @@ def fill_between_keys(hint: Tensor, is_key: Tensor) -> Tensor:
 
 
 class Denoiser(nn.Module):
-    """One evaluation of VEnhancer's network (MODEL facts; paper section 3)."""
+    """One evaluation of VEnhancer's network (paper, section 3)."""
+
+    sigmas: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

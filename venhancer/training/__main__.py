@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
     trainer = Trainer(model, preset, config)
     if args.resume:
         trainer.load(state)
-    clips = Clips(args.data, config, start_step=trainer.step)
+    clips = Clips(args.data, config, preset.model.upsampling, start_step=trainer.step)
     loader = DataLoader(clips, batch_size=None, num_workers=1, prefetch_factor=4)
     train(
         trainer,

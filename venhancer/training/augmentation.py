@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from venhancer.config import Upsampling
 from venhancer.training.config import TrainingConfig
 
 Generator = np.random.Generator
@@ -34,8 +34,9 @@ def sample_stride(config: TrainingConfig, rng: Generator) -> int:
 
 
 def sample_scale(config: TrainingConfig, rng: Generator) -> float:
-    """s in [1, max_scale] with a density proportional to s, so that 8x comes twice as often as 4x."""
-    return math.sqrt(rng.uniform(1.0, config.max_scale**2))
+    """s in [1, max_scale]; at the paper's power of 1, 8x comes twice as often as 4x."""
+    power = config.scale_power + 1
+    return float(rng.uniform(1.0, config.max_scale**power) ** (1 / power))
 
 
 def sample_noise_level(config: TrainingConfig, rng: Generator) -> int:
@@ -48,12 +49,12 @@ def drop_text(caption: str, config: TrainingConfig, rng: Generator) -> str:
     return "" if rng.random() < config.text_drop else caption
 
 
-def degrade(frames: Tensor, scale: float) -> Tensor:
-    """Bilinear down by `scale` and bilinear back up: f 3 H W -> f 3 H W."""
+def degrade(frames: Tensor, scale: float, upsampling: Upsampling) -> Tensor:
+    """Bilinear down by `scale` and back up as the model's input comes: f 3 H W -> f 3 H W."""
     h, w = frames.shape[-2:]
     small = (max(1, round(h / scale)), max(1, round(w / scale)))
     down = F.interpolate(frames, small, mode="bilinear", antialias=True, align_corners=False)
-    return F.interpolate(down, (h, w), mode="bilinear", align_corners=False)
+    return F.interpolate(down, (h, w), mode=upsampling, align_corners=False)
 
 
 def key_layout(frames: int, stride: int) -> Tensor:
@@ -62,7 +63,10 @@ def key_layout(frames: int, stride: int) -> Tensor:
 
 
 def make_batch(
-    clips: list[tuple[Tensor, str]], config: TrainingConfig, rng: Generator
+    clips: list[tuple[Tensor, str]],
+    config: TrainingConfig,
+    upsampling: Upsampling,
+    rng: Generator,
 ) -> Batch:
     """Degrade true clips (f 3 H W, uint8) with their captions.
 
@@ -74,7 +78,7 @@ def make_batch(
     scales = [sample_scale(config, rng) for _ in clips]
     return Batch(
         target=torch.stack(true),
-        hint=torch.stack([degrade(c, s) for c, s in zip(true, scales, strict=True)]),
+        hint=torch.stack([degrade(c, s, upsampling) for c, s in zip(true, scales, strict=True)]),
         is_key=key_layout(frames, stride).expand(len(clips), frames),
         scale=torch.tensor(scales, dtype=torch.float32),
         noise_level=torch.tensor([sample_noise_level(config, rng) for _ in clips]),

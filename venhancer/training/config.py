@@ -21,6 +21,7 @@ class TrainingConfig:
     strides: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8)
     stride_weights: tuple[float, ...] = (1, 1, 1, 1, 1, 1, 1, 1)
     max_scale: float = 8.0
+    scale_power: float = 1.0  # density of s is proportional to s to this power
     max_noise_level: int = 300
     noise_level_power: float = 1.0  # above 1: more clips with little noise
     text_drop: float = 0.1
@@ -30,14 +31,15 @@ class TrainingConfig:
 
 
 NANO_TRAINING = TrainingConfig(
-    batch=8,
+    batch=4,
     frames=9,
     crop=(96, 96),
     learning_rate=1e-3,
-    steps=4_000,
-    ema_decay=0.998,
-    stride_weights=(2, 4, 2, 2, 1, 1, 1, 1),  # what people ask for most, most often
-    noise_level_power=2.0,
+    steps=4_500,
+    ema_decay=0.997,
+    stride_weights=(1, 4, 1, 2, 1, 1, 1, 1),  # what people ask for most, most often
+    scale_power=0.0,  # even, since large factors leave little to learn from
+    noise_level_power=4.0,  # half the clips below level 19
     sigma_floor=0.5,
     trains_prior=True,  # there is no pretrained prior of this size: both learn together
 )

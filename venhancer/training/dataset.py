@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
+from venhancer.config import Upsampling
 from venhancer.errors import OptionError
 from venhancer.training.augmentation import Batch, Generator, make_batch
 from venhancer.training.config import TrainingConfig
@@ -52,9 +53,16 @@ def caption_of(path: Path) -> str:
 class Clips(IterableDataset[Batch]):
     """Batches of degraded clips; workers draw from generators of their own."""
 
-    def __init__(self, folders: list[Path], config: TrainingConfig, start_step: int = 0) -> None:
+    def __init__(
+        self,
+        folders: list[Path],
+        config: TrainingConfig,
+        upsampling: Upsampling = "bilinear",
+        start_step: int = 0,
+    ) -> None:
         self.videos, self.photos = find_media(folders)
         self.config = config
+        self.upsampling = upsampling
         self.start_step = start_step
 
     def __iter__(self) -> Iterator[Batch]:
@@ -63,7 +71,8 @@ class Clips(IterableDataset[Batch]):
         rng = np.random.default_rng([self.config.seed, self.start_step, worker])
         drawn = shuffled(self._samples(rng), rng)
         while True:
-            yield make_batch(list(itertools.islice(drawn, self.config.batch)), self.config, rng)
+            clips = list(itertools.islice(drawn, self.config.batch))
+            yield make_batch(clips, self.config, self.upsampling, rng)
 
     def _samples(self, rng: Generator) -> Iterator[Sample]:
         while True:

@@ -1,0 +1,1 @@
+"""The deployed product: commands, engines and the sampling loop."""

@@ -1,0 +1,175 @@
+"""The `venhancer-rt` command."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import venhancer
+from venhancer.errors import VEnhancerError
+
+INTERRUPTED = 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="venhancer-rt", description=venhancer.__doc__)
+    parser.add_argument("--version", action="version", version=f"%(prog)s {venhancer.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    enhance = commands.add_parser("enhance", help="enhance a video")
+    enhance.add_argument("input", type=Path, help="a video, or a folder of numbered PNG files")
+    enhance.add_argument("-o", "--output", type=Path, help="default: INPUT_enhanced.mp4 beside it")
+    enhance.add_argument("--overwrite", action="store_true", help="replace an existing output")
+    enhance.add_argument("--compare", type=Path, metavar="FILE", help="side by side: video or .png")
+    _add_options(enhance)
+    enhance.set_defaults(run=run_enhance)
+
+    plan = commands.add_parser("plan", help="print what `enhance` would do, and what it would cost")
+    plan.add_argument("input", type=Path)
+    _add_options(plan)
+    plan.set_defaults(run=run_plan)
+
+    info = commands.add_parser("info", help="describe a video, a checkpoint or a preset")
+    info.add_argument("file", help="a file, or a preset's name")
+    info.set_defaults(run=run_info)
+    return parser
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    _add_what(parser.add_argument_group("what comes out"))
+    _add_how(parser.add_argument_group("how the model works"))
+    _add_where(parser.add_argument_group("where it runs"))
+    parser.add_argument("--json", action="store_true", help="plan and timings as the last line")
+
+
+def _add_what(group: argparse._ArgumentGroup) -> None:
+    size = group.add_mutually_exclusive_group()
+    size.add_argument("--scale", type=float, help="1 to 8 times the size (default 4)")
+    size.add_argument("--size", type=_size, metavar="WxH", help="exactly this size")
+    rate = group.add_mutually_exclusive_group()
+    rate.add_argument("--interpolate", type=int, metavar="N", help="1 to 8 times the frames")
+    rate.add_argument("--fps", type=_rate, help="exactly this rate: 60, 23.976, 24000/1001")
+    group.add_argument("--input-fps", type=_rate, help="of a folder of pictures (default 24)")
+    group.add_argument("--crf", type=int, help="quality of the file, lower is better (default 17)")
+    group.add_argument("--codec", help="encoder (default libx264)")
+
+
+def _add_how(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--preset", help="nano (built in, default) or released")
+    group.add_argument("--weights", type=Path, help="a checkpoint; ours carry their preset")
+    group.add_argument("--prompt", help="what the video shows (presets with a text encoder)")
+    group.add_argument("--refine", type=int, help="0 to 300: how much of the flaws to paint over")
+    group.add_argument("--detail", type=float, help="1 to 8 (default: the scale): detail to invent")
+    group.add_argument("--steps", type=int, help="of the solver")
+    group.add_argument("--solver", choices=["fast", "normal"], help="spacing of the steps")
+    group.add_argument("--eta", type=float, help="0: deterministic solver, 1: fresh noise each step")
+    group.add_argument("--guidance", type=float, help="strength of the prompt; 1 is none")
+    group.add_argument("--seed", type=int, help="same seed, same frames (default 0)")
+    group.add_argument("--geometry", choices=["exact", "released"], help="sizes as asked, or theirs")
+    group.add_argument("--padding", choices=["reflect", "white"], help="round the frame (reflect)")
+
+
+def _add_where(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--device", choices=["auto", "cpu", "cuda"])
+    group.add_argument("--dtype", choices=["auto", "float32", "bfloat16", "float16"])
+    group.add_argument("--window", type=int, help="frames that the model sees at a time")
+    group.add_argument("--tile", type=_size, metavar="WxH", help="pixels that it sees at a time")
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.lower().partition("x")
+    if not (width.isdigit() and height.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: write 1280x720")
+    return int(width), int(height)
+
+
+NTSC = {"23.976": "24000/1001", "29.97": "30000/1001", "59.94": "60000/1001", "119.88": "120000/1001"}
+
+
+def _rate(text: str) -> Fraction:
+    """A rational rate; the usual decimals mean the exact NTSC rates."""
+    try:
+        rate = Fraction(NTSC.get(text, text))
+    except (ValueError, ZeroDivisionError) as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no rate: write 60 or 24000/1001") from error
+    if rate <= 0:
+        raise argparse.ArgumentTypeError(f"a rate of {text} shows nothing: write 60 or 24000/1001")
+    return rate
+
+
+OPTION_NAMES = (
+    *("scale", "size", "interpolate", "fps", "input_fps", "crf", "codec", "preset", "weights"),
+    *("prompt", "refine", "detail", "steps", "solver", "eta", "guidance", "seed", "geometry"),
+    *("padding", "device", "dtype", "window", "tile", "overwrite", "compare"),
+)
+
+
+def _options(args: argparse.Namespace) -> venhancer.Options:
+    """Only what was given; the rest keeps the defaults of `Options`."""
+    from venhancer import Options
+
+    given = {name: getattr(args, name, None) for name in OPTION_NAMES}
+    return Options(**{name: value for name, value in given.items() if value is not None})
+
+
+def _output(args: argparse.Namespace) -> Path:
+    if args.output is not None:
+        return Path(args.output)
+    return Path(args.input.with_name(f"{args.input.stem}_enhanced.mp4"))
+
+
+def run_enhance(args: argparse.Namespace) -> None:
+    from venhancer import api, pipeline
+    from venhancer_rt import show
+    from venhancer_rt.progress import Bar
+
+    options, target = _options(args), _output(args)
+    plan = api.plan_run(args.input, options)
+    pipeline.check_output(target, plan, options)
+    print("\n".join(show.plan_lines(plan)))
+    networks = api.open_networks(plan, options)
+    with Bar() as bar:
+        report = pipeline.enhance(plan, target, networks, options, bar)
+    print("\n".join(show.report_lines(report, options.compare)))
+    if args.json:
+        print(json.dumps(show.report_json(report)))
+
+
+def run_plan(args: argparse.Namespace) -> None:
+    from venhancer import api
+    from venhancer.estimate import estimate
+    from venhancer.reference import choose_device, choose_dtype
+    from venhancer_rt import show
+
+    options = _options(args)
+    plan = api.plan_run(args.input, options)
+    device = choose_device(options.device)
+    cost = estimate(plan, device, choose_dtype(options.dtype, device))
+    print("\n".join([*show.plan_lines(plan), *show.cost_lines(plan, cost, device)]))
+    if args.json:
+        print(json.dumps({**show.plan_json(plan), **show.cost_json(plan, cost)}))
+
+
+def run_info(args: argparse.Namespace) -> None:
+    from venhancer_rt import show
+
+    print("\n".join(show.info_lines(args.file)))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    logging.basicConfig(format="venhancer-rt: %(message)s", level=logging.WARNING)
+    try:
+        args.run(args)
+    except VEnhancerError as error:
+        print(f"venhancer-rt: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("venhancer-rt: interrupted, nothing was written", file=sys.stderr)
+        return INTERRUPTED
+    return 0

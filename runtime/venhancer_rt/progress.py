@@ -1,0 +1,42 @@
+"""One line that tells stage, step, window and the time that is left."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+
+from tqdm import tqdm
+
+
+class Bar:
+    """A `Progress`: a bar per stage, on stderr; silent where that is no terminal."""
+
+    def __init__(self) -> None:
+        self.stage = ""
+        self.bar: tqdm[None] | None = None
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        if stage != self.stage:
+            self._close()
+            unit = "evaluation" if stage == "denoise" else "frame"
+            self.bar = tqdm(
+                total=total, desc=stage, unit=unit, disable=not sys.stderr.isatty(), leave=True
+            )
+            self.stage = stage
+        assert self.bar is not None
+        self.bar.update(done - self.bar.n)
+
+    def _close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._close()

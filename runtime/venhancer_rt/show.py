@@ -1,0 +1,184 @@
+"""Plans, reports and files in words, and as JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from venhancer.config import PRESETS, Preset
+from venhancer.errors import VideoError
+from venhancer.plan import Plan
+from venhancer.video import Clip, probe
+from venhancer.weights import read_preset
+
+if TYPE_CHECKING:
+    from venhancer.estimate import Cost
+    from venhancer.pipeline import Report
+
+GB = 1e9
+
+
+def clip_lines(clip: Clip) -> list[str]:
+    rate = f"{float(clip.fps):.6g} fps" + (" on average (variable)" if clip.is_variable else "")
+    extras = [f"sound {clip.audio}"] if clip.audio else []
+    extras += [f"subtitles {name}" for name in clip.subtitles]
+    lines = [
+        f"input    {clip.path.name}: {clip.width}x{clip.height}, {clip.frames} frames, {rate}, "
+        f"{float(clip.duration):.2f} s, {', '.join([clip.codec, clip.pixel_format, *extras])}"
+    ]
+    return [*lines, f"damaged  {clip.damage}"] if clip.damage else lines
+
+
+def plan_lines(plan: Plan) -> list[str]:
+    """What would happen, line by line."""
+    return [*clip_lines(plan.source), _output_line(plan), _time_line(plan), *_model_lines(plan)]
+
+
+def _output_line(plan: Plan) -> str:
+    g = plan.geometry
+    padded = "" if (g.padded_width, g.padded_height) == (g.width, g.height) else (
+        f" (the network sees {g.padded_width}x{g.padded_height})"
+    )
+    return f"output   {g.width}x{g.height}{padded}"
+
+
+def _time_line(plan: Plan) -> str:
+    t = plan.timeline
+    error = f", largest timing error {1000 * float(t.timing_error):.1f} ms" if t.timing_error else ""
+    made = f" of {t.grid_frames} made" if len(t.shown) != t.grid_frames else ""
+    return f"frames   {len(t.shown)}{made} at {float(t.fps):.6g} fps{error}"
+
+
+def _model_lines(plan: Plan) -> list[str]:
+    s = plan.sampling
+    size = f"{len(s.windows)} x {len(s.windows[0])} frames"
+    if len(s.rows) * len(s.columns) > 1:
+        size += f", {len(s.columns)}x{len(s.rows)} tiles"
+    guided = f", guidance {s.guidance:g}" if s.guidance != 1 else ""
+    return [
+        f"model    {plan.preset.name}, refine {plan.refine}, detail {plan.scale:g}, seed {s.seed}",
+        f"windows  {size}",
+        f"steps    {len(s.schedule)} ({s.solver}{guided}), {plan.evaluations} evaluations",
+    ]
+
+
+def cost_lines(plan: Plan, cost: Cost, device: str) -> list[str]:
+    """What it would cost here, and what to change where that is too much."""
+    lines = [
+        f"work     {cost.tflop:.4g} TFLOP",
+        f"memory   {cost.memory_bytes / GB:.1f} GB, of it {plan.latent_bytes / GB:.1f} GB for latents",
+        f"disk     up to {plan.output_bytes / GB:.3f} GB",
+        f"time     about {duration(cost.seconds)} on this {device}, for the denoiser",
+    ]
+    free = free_memory(device)
+    if cost.memory_bytes > free:
+        lines.append(f"too big  {free / GB:.1f} GB are free: {what_to_change(plan)}")
+    return lines
+
+
+def what_to_change(plan: Plan) -> str:
+    """The option that saves most memory."""
+    if plan.latent_bytes > free_memory("cpu") / 2:
+        return "cut the clip into parts, or take a smaller --scale"
+    tile = plan.preset.defaults.tile
+    return f"take --window {max(9, plan.timeline.gap + 1)}, or a --tile below {tile[0]}x{tile[1]}"
+
+
+def free_memory(device: str) -> int:
+    """Bytes free on the device."""
+    if device == "cuda":
+        import torch
+
+        return int(torch.cuda.mem_get_info()[0])
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable"):
+            return int(line.split()[1]) * 1024
+    return 2**62
+
+
+def duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def report_lines(report: Report, compare: Path | None) -> list[str]:
+    spent = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in report.seconds.items())
+    lines = [f"done in {duration(sum(report.seconds.values()))}: {spent}", f"wrote {report.output}"]
+    return [*lines, f"wrote {compare}"] if compare else lines
+
+
+def plan_json(plan: Plan) -> dict[str, Any]:
+    """The plan as plain values."""
+    g, t, s = plan.geometry, plan.timeline, plan.sampling
+    return {
+        "input": {
+            "size": [plan.source.width, plan.source.height],
+            "frames": plan.source.frames,
+            "fps": str(plan.source.fps),
+        },
+        "output": {"size": [g.width, g.height], "frames": len(t.shown), "fps": str(t.fps)},
+        "padded_size": [g.padded_width, g.padded_height],
+        "grid_frames": t.grid_frames,
+        "timing_error_s": float(t.timing_error),
+        "windows": len(s.windows),
+        "window_frames": len(s.windows[0]),
+        "tiles": [len(s.columns), len(s.rows)],
+        "steps": len(s.schedule),
+        "solver": s.solver,
+        "guidance": s.guidance,
+        "evaluations": plan.evaluations,
+        "preset": plan.preset.name,
+        "refine": plan.refine,
+        "detail": plan.scale,
+        "seed": s.seed,
+    }
+
+
+def cost_json(plan: Plan, cost: Cost) -> dict[str, Any]:
+    return {
+        "tflop": cost.tflop,
+        "memory_bytes": cost.memory_bytes,
+        "disk_bytes": plan.output_bytes,
+        "seconds": cost.seconds,
+    }
+
+
+def report_json(report: Report) -> dict[str, Any]:
+    return {**plan_json(report.plan), "output_file": str(report.output), "seconds": report.seconds}
+
+
+def info_lines(name: str) -> list[str]:
+    """A preset by its name, or whatever a file turns out to be."""
+    if name in PRESETS:
+        return preset_lines(PRESETS[name])
+    path = Path(name)
+    if path.suffix in (".safetensors", ".pt", ".pth", ".bin", ".ckpt") and path.is_file():
+        return checkpoint_lines(path)
+    try:
+        return clip_lines(probe(path))
+    except VideoError as error:
+        known = ", ".join(PRESETS)
+        raise VideoError(f"{error} (info takes a video, a checkpoint or a preset: {known})") from error
+
+
+def checkpoint_lines(path: Path) -> list[str]:
+    from venhancer.weights import read_tensors
+
+    tensors = read_tensors(path)
+    count = sum(t.numel() for t in tensors.values())
+    preset = read_preset(path)
+    lines = [f"{path.name}: {len(tensors)} tensors, {count / 1e6:.1f} M parameters"]
+    return lines + (preset_lines(preset) if preset else ["no configuration inside: a released one?"])
+
+
+def preset_lines(preset: Preset) -> list[str]:
+    model, defaults = preset.model, preset.defaults
+    unet = model.unet
+    return [
+        f"preset   {preset.name}",
+        f"network  widths {'-'.join(map(str, unet.widths))}, {unet.latent_channels} latent channels, "
+        f"{model.latent_stride} pixels to a latent, predicts {model.prediction}, codec {model.codec}",
+        f"defaults {defaults.steps} steps ({defaults.solver}), guidance {defaults.guidance:g}, "
+        f"window {defaults.window}, scale {defaults.scale:g}, refine {defaults.refine}",
+    ]

@@ -1,0 +1,115 @@
+"""What a plan costs: operations, memory and time, before it runs."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from venhancer.config import ModelConfig
+from venhancer.model.denoiser import Denoiser
+from venhancer.plan import Plan
+
+MATMUL_SHARE = 0.25  # of the matmul rate that the eager network reaches, where it cannot be timed
+WORKING_SETS = 18  # full-size activations alive at the peak of one evaluation, measured with NANO
+PROCESS_BYTES = 750_000_000  # Python, PyTorch with its kernels and PyAV, measured
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Estimates of one run."""
+
+    tflop: float  # of the denoiser, over the whole run
+    memory_bytes: int  # weights, latents and activations, on a CPU together
+    seconds: float  # of the denoiser
+
+
+@cache
+def denoiser_flop(model: ModelConfig, frames: int, rows: int, columns: int) -> int:
+    """Operations (two a multiply-add) of one evaluation of one branch, counted without computing."""
+    with torch.device("meta"):
+        network = Denoiser(model)
+        inputs = sample_inputs(model, frames, rows, columns)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(**inputs)
+    return int(counter.get_total_flops())
+
+
+def sample_inputs(model: ModelConfig, frames: int, rows: int, columns: int) -> dict[str, Tensor]:
+    """Inputs of the right shapes, for counting and timing."""
+    shape = (1, model.unet.latent_channels, frames, rows, columns)
+    inputs = {
+        "latents": torch.zeros(shape),
+        "timestep": torch.full((1,), 500),
+        "hint": torch.zeros(shape),
+        "is_key": torch.ones(1, frames),
+        "noise_level": torch.zeros(1),
+        "scale": torch.ones(1),
+    }
+    if model.unet.text_width:
+        inputs["text"] = torch.zeros(1, 77, model.unet.text_width)
+    return inputs
+
+
+def part_shape(plan: Plan) -> tuple[int, int, int]:
+    """Frames, latent rows and columns of one evaluation."""
+    s = plan.sampling
+    return len(s.windows[0]), len(s.rows[0]), len(s.columns[0])
+
+
+def estimate(plan: Plan, device: str, dtype: torch.dtype) -> Cost:
+    """Count the operations, and time a little work on `device` for the rest."""
+    model, shape = plan.preset.model, part_shape(plan)
+    flop = denoiser_flop(model, *shape) * plan.evaluations
+    rate = calibrate(model, device, dtype)
+    return Cost(flop / 1e12, memory(plan, dtype), flop / rate)
+
+
+def memory(plan: Plan, dtype: torch.dtype) -> int:
+    """Bytes at the peak: the process, the weights, the latents, one evaluation's activations."""
+    unet, (frames, rows, columns) = plan.preset.model.unet, part_shape(plan)
+    branch = frames * rows * columns * unet.base_channels * dtype.itemsize
+    activations = WORKING_SETS * branch * plan.branches
+    return PROCESS_BYTES + weight_bytes(plan.preset.model, dtype) + plan.latent_bytes + activations
+
+
+@cache
+def weight_bytes(model: ModelConfig, dtype: torch.dtype) -> int:
+    with torch.device("meta"):
+        network = Denoiser(model)
+    return sum(p.numel() for p in network.parameters()) * dtype.itemsize
+
+
+SMALL = 100_000_000  # parameters: a network up to this is timed itself
+
+
+def calibrate(model: ModelConfig, device: str, dtype: torch.dtype) -> float:
+    """Operations a second: of the network on a small clip, or of a matrix product if it is large."""
+    if weight_bytes(model, torch.int8) <= SMALL:
+        frames, side = 9, 8 * model.unet.size_step
+        rows = side + model.unet.row_remainder
+        network = Denoiser(model).eval().to(device=device, dtype=dtype)
+        network = network.to(memory_format=torch.channels_last)
+        inputs = {k: v.to(device) for k, v in sample_inputs(model, frames, rows, side).items()}
+        with torch.inference_mode():
+            seconds = _seconds(lambda: network(**inputs), device)
+        return denoiser_flop(model, frames, rows, side) / seconds
+    size = 2048
+    left = torch.ones(size, size, device=device, dtype=dtype)
+    return MATMUL_SHARE * 2 * size**3 / _seconds(lambda: left @ left, device)
+
+
+def _seconds(work, device: str) -> float:  # type: ignore[no-untyped-def]
+    """The faster of two runs, after a warm-up."""
+    taken = []
+    for _ in range(3):
+        start = time.perf_counter()
+        work()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        taken.append(time.perf_counter() - start)
+    return min(taken[1:])
