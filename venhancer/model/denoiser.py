@@ -118,19 +118,20 @@ class Denoiser(nn.Module):
         """Predict x0 as a correction to what Gaussian statistics say already.
 
         If the truth lies round the anchor with spread `residual_std`, then given x_t its mean is
-        anchor + gain (x_t - alpha anchor) and its spread is `doubt`. The network sees the residual
-        at unit variance and predicts the rest in units of `doubt`: the preconditioning of
-        Karras et al. 2022 (EDM, section 5), with the hint in the place of zero.
+        anchor + known, with known = gain (x_t - alpha anchor), and its spread is `doubt`. The
+        network sees `known`, which fades where there is nothing but noise, and predicts the rest in
+        units of `doubt`: the preconditioning of Karras et al. 2022 (EDM, section 5), with the hint
+        in the place of zero.
         """
         sigma = self.sigmas[timestep.round().long()][:, None, None, None, None]
         alpha = (1 - sigma**2).clamp(min=0).sqrt()
         spread = self.config.residual_std
         total = (alpha**2 * spread**2 + sigma**2).sqrt()
-        residual = latents.float() - alpha * anchor
-        rest = self._network(residual / total, timestep, prepared)
         gain = alpha * spread**2 / total**2
+        known = gain * (latents.float() - alpha * anchor)
+        rest = self._network(known / spread, timestep, prepared)
         doubt = spread * sigma / total
-        return (anchor + gain * residual + doubt * rest).to(latents.dtype)
+        return (anchor + known + doubt * rest).to(latents.dtype)
 
     def forward(
         self,

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
     config = dataclasses.replace(NANO_TRAINING, **({"steps": args.steps} if args.steps else {}))
     torch.manual_seed(config.seed)
     model = Denoiser(preset.model)
-    initialise(model)
+    initialise(model, config)
     trainer = Trainer(model, preset, config)
     if args.resume:
         trainer.load(state)

@@ -18,6 +18,7 @@ from venhancer.config import Preset
 from venhancer.errors import WeightsError
 from venhancer.model import lapped
 from venhancer.model.denoiser import Denoiser
+from venhancer.model.layers import zero_init
 from venhancer.training.augmentation import Batch
 from venhancer.training.config import TrainingConfig
 from venhancer.training.objective import Encode, loss
@@ -36,13 +37,20 @@ def lapped_encoder(scale: float) -> Encode:
     return encode
 
 
-def initialise(model: Denoiser) -> None:
-    """Start as the paper does: the controller's encoder and middle are the prior's."""
+def initialise(model: Denoiser, config: TrainingConfig) -> None:
+    """Start as the paper does: the controller's encoder and middle are the prior's.
+
+    Without a trained prior there is nothing that zero convolutions would have to protect, and they
+    would only keep the hint out at first: then they start like any other.
+    """
     model.controller.encoder.load_state_dict(model.unet.encoder.state_dict())
     model.controller.middle.load_state_dict(model.unet.middle.state_dict())
     model.controller.time_embedding.load_state_dict(model.time_embedding.state_dict())
-    nn.init.zeros_(model.unet.head.weight)
-    nn.init.zeros_(model.unet.head.bias)
+    if config.trains_prior:
+        zero_init(model.unet.head)
+        model.controller.hint_conv.reset_parameters()
+        for conv in (*model.controller.zero_convs, model.controller.zero_conv_middle):
+            conv.reset_parameters()
 
 
 class Trainer:
