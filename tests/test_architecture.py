@@ -1,0 +1,146 @@
+"""Who may import whom, and what a command may import before it knows what to do."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+HEAVY = ("torch", "transformers", "diffusers", "huggingface_hub")
+LIGHT_SECONDS = 2.0  # a generous half second: CI machines are busy
+
+FORBIDDEN = {
+    "venhancer": (
+        "venhancer_export", "venhancer_rt", "onnx", "onnxruntime", "tensorrt",
+        "benchmarks", "tests",
+    ),
+    "export/venhancer_export": ("venhancer_rt", "venhancer.training", "benchmarks", "tests"),
+    "runtime/venhancer_rt": (
+        "venhancer_export", "venhancer.model", "venhancer.training", "onnx", "benchmarks", "tests",
+    ),
+}  # fmt: skip
+PROBES = {
+    "venhancer_rt.cli": ([], ["--help"], ["--version"], ["enhance", "--help"], ["plan", "--help"]),
+    "venhancer.training.__main__": ([], ["--help"]),
+}
+PROBE = """
+import importlib, sys
+module = importlib.import_module(sys.argv[1])
+try:
+    if sys.argv[2:]:
+        module.main(sys.argv[2:])
+except SystemExit as stop:
+    assert not stop.code, stop.code
+print("imported:", *sys.modules)
+"""
+
+
+def sources(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    """Every name that might be a module: of `from a import b` both a and a.b."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = "." * node.level + (node.module or "")
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def is_inside(name: str, package: str) -> bool:
+    return name == package or name.startswith(package + ".")
+
+
+def offences(path: Path, forbidden: tuple[str, ...]) -> list[str]:
+    names = set(imported(ast.parse(path.read_text(encoding="utf-8"))))
+    return [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for name in sorted(names)
+        if any(is_inside(name, package) for package in forbidden)
+    ]
+
+
+@pytest.mark.parametrize("folder", FORBIDDEN)
+def test_packages_depend_in_one_direction(folder: str) -> None:
+    """venhancer_export -> venhancer <- venhancer_rt, and nothing of the model in the runtime."""
+    found = [line for path in sources(folder) for line in offences(path, FORBIDDEN[folder])]
+
+    assert not found, "\n".join(found)
+
+
+def test_nothing_needs_the_training() -> None:
+    """Only `venhancer.training` imports `venhancer.training`."""
+    outside = [p for p in sources("venhancer") if "training" not in p.relative_to(ROOT).parts]
+    found = [line for path in outside for line in offences(path, ("venhancer.training",))]
+
+    assert len(outside) > 10
+    assert not found, "\n".join(found)
+
+
+def test_the_runtime_meets_the_reference_in_one_place() -> None:
+    """Only runtime `backends.py` may import `venhancer.reference`, and only when it is asked to."""
+    found = []
+    for path in sources("runtime/venhancer_rt"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        looked_at = tree.body if path.name == "backends.py" else [tree]
+        names = {n for part in looked_at if not _is_late(part) for n in imported(part)}
+        found += [path.name for name in names if is_inside(name, "venhancer.reference")]
+
+    assert not found
+
+
+def _is_late(node: ast.AST) -> bool:
+    return isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+
+
+@pytest.mark.parametrize("folder", ["venhancer", "runtime", "benchmarks", "tests"])
+def test_imports_are_absolute(folder: str) -> None:
+    """A module is called by one name only, and `runtime` is a folder, no package."""
+    found = [line for path in sources(folder) for line in offences(path, ("runtime", "export"))]
+    found += [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in sources(folder)
+        for name in imported(ast.parse(path.read_text(encoding="utf-8")))
+        if name.startswith(".")
+    ]
+
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [(module, arguments) for module, all_of in PROBES.items() for arguments in all_of],
+)
+def test_help_needs_no_torch(module: str, arguments: list[str]) -> None:
+    """Importing a command, its help and its version leave torch and its like alone."""
+    done = _probe(module, arguments)
+
+    assert done.returncode == 0, done.stderr
+    loaded = set(done.stdout.splitlines()[-1].split()) - {"imported:"}
+    assert module in loaded
+    assert not loaded.intersection(HEAVY)
+
+
+def test_help_comes_at_once() -> None:
+    """The best of three runs of `venhancer-rt --help`, the interpreter's start included."""
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        assert _probe("venhancer_rt.cli", ["--help"]).returncode == 0
+        seconds.append(time.perf_counter() - start)
+
+    assert min(seconds) < LIGHT_SECONDS
+
+
+def _probe(module: str, arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", PROBE, module, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
