@@ -51,12 +51,9 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 
     WeightsError if there is neither.
     """
-    transformers = hub.require("transformers")
     for place in (folder / "tokenizer", folder, folder.parent / "tokenizer"):
         if any((place / name).is_file() for name in FILES):
-            return Tokenizer(
-                transformers.CLIPTokenizer.from_pretrained(place, local_files_only=True)
-            )
+            return Tokenizer(_from_folder(place))
     package = importlib.util.find_spec("open_clip")
     for place in map(Path, (package and package.submodule_search_locations) or ()):
         if (place / MERGES_FILE).is_file():
@@ -65,6 +62,17 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         f"no tokenizer in {folder}: put vocab.json and merges.txt of a Stable Diffusion 2.x "
         f"tokenizer into {folder / 'tokenizer'}, or run `pip install open_clip_torch`"
     )
+
+
+def _from_folder(folder: Path) -> Any:
+    tokenizer = hub.require("transformers").CLIPTokenizer
+    try:
+        return tokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # what tokenizers raises is no more than that
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise WeightsError(
+            f"no tokenizer that transformers can read in {folder}: {reason}"
+        ) from error
 
 
 def _from_merges(file: Path) -> Any:

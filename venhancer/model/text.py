@@ -1,7 +1,7 @@
 """The text encoder: OpenCLIP ViT-H/14's text tower, without its last layer.
 
-The network is transformers' CLIPTextModel. Weights are read by `weights.read_tensors` rather than by
-`from_pretrained`, which makes up what a file lacks and says so in a table instead of an error.
+The network is transformers' CLIPTextModel. Its `from_pretrained` is not used: it makes up what a
+file lacks and reports that in a table, where we want one line that refuses the file.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _OPENCLIP_NAMES = {  # whole parts of a name -> transformers'
     "mlp.c_proj": "mlp.fc2",
     "ln_final": "final_layer_norm",
 }
-_PARTS = re.compile(r"\b(?<!embeddings\.)(?:%s)\b" % "|".join(map(re.escape, _OPENCLIP_NAMES)))
+_OPENCLIP_PART = re.compile(rf"\b(?<!embeddings\.)(?:{'|'.join(_OPENCLIP_NAMES)})\b")
 
 
 class TextEncoder:
@@ -135,7 +135,7 @@ def transformers_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     prefix = next((p for p in _PREFIXES if _holds_tower(tensors, p)), "")
     state: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        ours = _PARTS.sub(lambda part: _OPENCLIP_NAMES[part[0]], name.removeprefix(prefix))
+        ours = _OPENCLIP_PART.sub(lambda part: _OPENCLIP_NAMES[part[0]], name.removeprefix(prefix))
         if not name.startswith(prefix) or not _is_used(ours):
             continue
         if ".attn.in_proj_" in ours:
