@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from venhancer.config import ModelConfig
+from venhancer.contract import denoiser_inputs
 from venhancer.model.denoiser import Denoiser
 from venhancer.plan import Plan
 
@@ -41,18 +42,11 @@ def denoiser_flop(model: ModelConfig, frames: int, rows: int, columns: int) -> i
 
 def sample_inputs(model: ModelConfig, frames: int, rows: int, columns: int) -> dict[str, Tensor]:
     """Inputs of the right shapes, for counting and timing."""
-    shape = (1, model.unet.latent_channels, frames, rows, columns)
-    inputs = {
-        "latents": torch.zeros(shape),
-        "timestep": torch.full((1,), 500),
-        "hint": torch.zeros(shape),
-        "is_key": torch.ones(1, frames),
-        "noise_level": torch.zeros(1),
-        "scale": torch.ones(1),
+    sizes = {"b": 1, "f": frames, "h": rows, "w": columns, "l": 77}
+    return {
+        spec.name: torch.ones(spec.shape(sizes), dtype=getattr(torch, spec.dtype))
+        for spec in denoiser_inputs(model)
     }
-    if model.unet.text_width:
-        inputs["text"] = torch.zeros(1, 77, model.unet.text_width)
-    return inputs
 
 
 def part_shape(plan: Plan) -> tuple[int, int, int]:

@@ -1,0 +1,114 @@
+"""The network: static inputs, key frames only where told, the same in both ways of calling it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.clips import SMALL_UNET, small_preset
+from venhancer.config import TINY, ModelConfig, UNetConfig
+from venhancer.contract import denoiser_inputs
+from venhancer.errors import ConfigError
+from venhancer.model.denoiser import Denoiser, fill_between_keys
+
+SMALL = small_preset().model
+
+
+def inputs(config: ModelConfig, frames: int = 5) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    unet = config.unet
+    sizes = {"b": 1, "f": frames, "h": 8 + unet.row_remainder, "w": 8, "l": 7}
+    made = {
+        spec.name: torch.randn(spec.shape(sizes), generator=generator)
+        for spec in denoiser_inputs(config)
+    }
+    made["is_key"] = (torch.arange(frames) % 2 == 0).float()[None]
+    made["timestep"] = torch.tensor([300])
+    made["noise_level"], made["scale"] = torch.tensor([20.0]), torch.tensor([4.0])
+    return made
+
+
+def randomised(config: ModelConfig) -> Denoiser:
+    torch.manual_seed(0)
+    model = Denoiser(config).eval()
+    for parameter in model.parameters():
+        fan_in = parameter[0].numel() if parameter.ndim > 1 else 100
+        torch.nn.init.normal_(parameter, std=fan_in**-0.5)
+        if parameter.ndim == 1:
+            parameter.data += 0.5
+    return model
+
+
+@pytest.mark.parametrize("config", [SMALL, TINY.model], ids=["sample", "v"])
+def test_what_stands_between_key_frames_is_ignored(config: ModelConfig) -> None:
+    """The hint counts on key frames only, and there it counts."""
+    model, given = randomised(config), inputs(config)
+    with torch.inference_mode():
+        out = model(**given)
+        between = given["hint"] + (1 - given["is_key"])[:, None, :, None, None]
+        on_keys = given["hint"] + given["is_key"][:, None, :, None, None]
+        torch.testing.assert_close(model(**{**given, "hint": between}), out)
+        assert not torch.allclose(model(**{**given, "hint": on_keys}), out, atol=1e-3)
+
+
+@pytest.mark.parametrize("config", [SMALL, TINY.model], ids=["sample", "v"])
+def test_preparing_once_changes_nothing(config: ModelConfig) -> None:
+    """`prepare` then `step` is `forward`."""
+    model, given = randomised(config), inputs(config)
+    latents, timestep = given.pop("latents"), given.pop("timestep")
+    with torch.inference_mode():
+        stepped = model.step(latents, timestep, model.prepare(**given))
+        assert torch.equal(stepped, model(latents=latents, timestep=timestep, **given))
+
+
+@pytest.mark.parametrize("name", ["noise_level", "scale"])
+def test_the_controller_listens(name: str) -> None:
+    """How degraded the key frames are changes the prediction."""
+    model, given = randomised(SMALL), inputs(SMALL)
+    with torch.inference_mode():
+        out = model(**given)
+        assert not torch.allclose(model(**{**given, name: given[name] + 3}), out, atol=1e-4)
+
+
+def test_filling_between_key_frames() -> None:
+    """Linear in time between two, the nearest one beyond the ends."""
+    hint = torch.tensor([9.0, 1.0, 9.0, 9.0, 4.0, 9.0]).reshape(1, 1, 6, 1, 1)
+    is_key = torch.tensor([[0.0, 1, 0, 0, 1, 0]])
+
+    filled = fill_between_keys(hint, is_key)
+
+    torch.testing.assert_close(filled.flatten(), torch.tensor([1.0, 1, 2, 3, 4, 4]))
+
+
+def test_sizes_that_do_not_fit_are_refused() -> None:
+    """With both numbers in the message."""
+    with pytest.raises(ConfigError, match="level 0 has 50 channels.*norm_groups=32"):
+        UNetConfig(base_channels=50)
+    with pytest.raises(ConfigError, match="text_width=0"):
+        UNetConfig(text_width=0)
+
+
+def test_every_size_comes_from_the_configuration() -> None:
+    """Another width, depth and channel count give a network that runs, with its padding rule."""
+    config = ModelConfig(
+        unet=UNetConfig(
+            latent_channels=6,
+            base_channels=24,
+            multipliers=(1, 2, 3),
+            blocks_per_level=1,
+            spatial_levels=(1,),
+            temporal_levels=(0, 2),
+            head_channels=12,
+            first_temporal_heads=3,
+            text_width=40,
+            norm_groups=6,
+            temporal_convs=3,
+            extra_rows=1,
+        )
+    )
+    assert (config.unet.size_step, config.unet.row_remainder) == (4, 2)
+    given = inputs(config)
+
+    assert randomised(config)(**given).shape == given["latents"].shape
+    assert SMALL_UNET.row_remainder == 0
