@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 WANTED := pyproject.toml constraints.txt
 SAMPLE := assets/butterfly.mp4
 RESULT := demo/butterfly_4x.mp4
@@ -13,7 +13,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-full lint data bench-quality train clean
+.PHONY: help demo test test-full test-open-clip lint data bench-quality train clean
 unexport PYTHONPATH
 
 help: ## this list
@@ -30,6 +30,11 @@ test: lint ## lint, types and the quick tests
 
 test-full: lint ## the slow tests too
 	$(BIN)/python -m pytest -m "slow or not slow"
+
+# open_clip without what it depends on: its torchvision does not import beside a CPU torch
+test-open-clip: $(VENV)/.dev ## the text encoder against open_clip
+	$(INSTALL) --no-deps ftfy wcwidth open_clip_torch
+	$(BIN)/python -m pytest tests/core/test_text.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
