@@ -7,19 +7,28 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from venhancer.errors import OptionError, VEnhancerError
+
+if TYPE_CHECKING:  # so that --help needs no torch
+    from venhancer.config import Preset
+    from venhancer.model.denoiser import Denoiser
+    from venhancer.training.config import TrainingConfig
+    from venhancer.training.trainer import Encoders
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="venhancer.training", description=__doc__)
-    parser.add_argument("--preset", default="nano", choices=["nano"], help="model to train")
-    parser.add_argument("--data", type=Path, nargs="+", required=True, help="videos and photos")
-    parser.add_argument("-o", "--out", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--steps", type=int, help="updates in all")
-    parser.add_argument("--resume", action="store_true", help="continue OUT/state.pt")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: all)")
-    parser.add_argument("--float32", action="store_true", help="do not compute in bfloat16")
+    add = parser.add_argument
+    add("--preset", default="nano", choices=["nano", "released"], help="model to train")
+    add("--data", type=Path, nargs="+", required=True, help="videos and photos")
+    add("--prior", type=Path, help="pretrained UNet in the released layout; it stays frozen")
+    add("-o", "--out", type=Path, required=True, help="folder of the run")
+    add("--steps", type=int, help="updates in all")
+    add("--resume", action="store_true", help="continue OUT/state.pt")
+    add("--threads", type=int, help="CPU threads (default: all)")
+    add("--float32", action="store_true", help="do not compute in bfloat16")
     return parser
 
 
@@ -28,33 +37,71 @@ def run(args: argparse.Namespace) -> None:
     from torch.utils.data import DataLoader
 
     from venhancer.config import PRESETS
-    from venhancer.model.denoiser import Denoiser
-    from venhancer.training.config import NANO_TRAINING
+    from venhancer.training.config import NANO_TRAINING, TrainingConfig
     from venhancer.training.dataset import Clips
-    from venhancer.training.trainer import Trainer, initialise, lapped_encoder, train
+    from venhancer.training.trainer import Trainer, train
 
     if args.threads:
         torch.set_num_threads(args.threads)
     state = args.out / "state.pt"
-    if state.exists() and not args.resume:
-        raise OptionError(f"{state} exists: continue it with --resume, or choose another -o")
+    _check_state(state, args.resume)
     preset = PRESETS[args.preset]
-    config = dataclasses.replace(NANO_TRAINING, **({"steps": args.steps} if args.steps else {}))
+    config = NANO_TRAINING if args.preset == "nano" else TrainingConfig()
+    config = dataclasses.replace(
+        config, trains_prior=args.prior is None, steps=args.steps or config.steps
+    )
+    clips = Clips(args.data, config, preset.model.upsampling)
     torch.manual_seed(config.seed)
-    model = Denoiser(preset.model)
-    initialise(model, config)
-    trainer = Trainer(model, preset, config)
+    trainer = Trainer(_new_model(preset, config, args.prior), preset, config)
     if args.resume:
         trainer.load(state)
-    clips = Clips(args.data, config, preset.model.upsampling, start_step=trainer.step)
-    loader = DataLoader(clips, batch_size=None, num_workers=1, prefetch_factor=4)
+    clips.start_step = trainer.step
     train(
         trainer,
-        iter(loader),
+        iter(DataLoader(clips, batch_size=None, num_workers=1, prefetch_factor=4)),
         args.out,
-        encode=lapped_encoder(preset.model.latent_scale),
+        encoders=_encoders(preset, seed=config.seed + trainer.step),
         autocast=not args.float32,
         report=_show,
+    )
+
+
+def _check_state(state: Path, resume: bool) -> None:
+    if state.exists() and not resume:
+        raise OptionError(f"{state} exists: continue it with --resume, or choose another -o")
+    if resume and not state.is_file():
+        raise OptionError(f"--resume: there is no {state} to continue")
+
+
+def _new_model(preset: Preset, config: TrainingConfig, prior: Path | None) -> Denoiser:
+    """Random where UNet and controller learn together, else both from the prior."""
+    from venhancer.model.denoiser import Denoiser
+    from venhancer.training.trainer import initialise
+    from venhancer.weights import load_prior
+
+    if prior is not None:
+        return load_prior(prior, preset)
+    if preset.name == "released":
+        raise OptionError("preset 'released' learns round a frozen prior: name it by --prior FILE")
+    model = Denoiser(preset.model)
+    initialise(model, config)
+    return model
+
+
+def _encoders(preset: Preset, seed: int) -> Encoders:
+    import torch
+
+    from venhancer.training.trainer import Encoders, autoencoder_encoder, lapped_encoder
+
+    if preset.model.codec == "lapped":
+        return Encoders(lapped_encoder(preset.model.latent_scale))
+    from venhancer.model.text import load_text_encoder
+    from venhancer.model.vae import load_codec
+
+    text = load_text_encoder()
+    return Encoders(
+        autoencoder_encoder(load_codec(), seed),
+        lambda captions: torch.cat([text.encode(caption) for caption in captions]),
     )
 
 
@@ -68,7 +115,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         run(args)
     except VEnhancerError as error:
-        print(f"venhancer.training: {error}", file=sys.stderr)
+        line = str(error).strip().splitlines()[-1]  # a data worker's comes with its traceback
+        print(f"venhancer.training: {line}", file=sys.stderr)
         return 2
     return 0
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import av
@@ -28,6 +29,7 @@ PHOTOS = {".jpg", ".jpeg", ".png", ".webp"}
 CLIPS_A_DECODE = 24
 BUFFER = 384  # clips waiting to be drawn from
 PHOTO_SHARE = 0.25
+PATIENCE = 200  # files drawn in a row without a single clip
 CUT = 24.0  # mean absolute change (of 255) between neighbours that we take for a cut
 
 Sample = tuple[Tensor, str]
@@ -75,13 +77,24 @@ class Clips(IterableDataset[Batch]):
             yield make_batch(clips, self.config, self.upsampling, rng)
 
     def _samples(self, rng: Generator) -> Iterator[Sample]:
-        while True:
+        """Passes over a file that cannot be read; OptionError where none at all gives a clip."""
+        barren = 0
+        while barren < PATIENCE:
             takes_photo = not self.videos or (self.photos and rng.random() < PHOTO_SHARE)
             source = self.photos if takes_photo else self.videos
             path = Path(rng.choice([str(p) for p in source], p=_shares(source)))
             make = photo_clips if takes_photo else video_clips
             caption = caption_of(path)
-            yield from ((clip, caption) for clip in make(path, self.config, rng))
+            barren += 1
+            with suppress(OSError, av.FFmpegError):
+                for clip in make(path, self.config, rng):
+                    barren = 0
+                    yield clip, caption
+        width, height = self.config.crop
+        raise OptionError(
+            f"no clip of {width}x{height} and {self.config.frames} frames to be had, last from "
+            f"{path}: take larger or longer videos, or photos four times that size"
+        )
 
 
 def _shares(paths: list[Path]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
@@ -102,6 +115,8 @@ def shuffled(samples: Iterator[Sample], rng: Generator) -> Iterator[Sample]:
 def read_run(path: Path, length: int, rng: Generator) -> list[Tensor]:
     """Up to `length` frames (H W 3, uint8) from a random place of a video."""
     with av.open(str(path)) as container:
+        if not container.streams.video:
+            return []
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         if container.duration:
@@ -147,7 +162,7 @@ def _resize(frames: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def has_cut(clip: Tensor) -> bool:
-    """Whether neighbours differ by more than motion explains, compared at a sixteenth of the size."""
+    """Whether neighbours, at a sixteenth of the size, differ by more than motion explains."""
     small = F.avg_pool2d(clip.float(), min(16, clip.shape[-1]))
     return bool((small[1:] - small[:-1]).abs().mean(dim=(1, 2, 3)).max() > CUT)
 

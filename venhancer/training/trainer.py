@@ -7,6 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,21 @@ from venhancer.errors import WeightsError
 from venhancer.model import lapped
 from venhancer.model.denoiser import Denoiser
 from venhancer.model.layers import zero_init
+from venhancer.model.vae import AutoencoderCodec
 from venhancer.training.augmentation import Batch
 from venhancer.training.config import TrainingConfig
 from venhancer.training.objective import Encode, loss
-from venhancer.weights import save_checkpoint
+from venhancer.weights import UNREADABLE, save_checkpoint
 
 Report = Callable[[int, float, float], None]  # step, loss, seconds a step
+
+
+@dataclass(frozen=True, slots=True)
+class Encoders:
+    """What turns clips into latents and, for a model with text, captions into its context."""
+
+    pixels: Encode
+    text: Callable[[list[str]], Tensor] | None = None
 
 
 def lapped_encoder(scale: float) -> Encode:
@@ -32,6 +42,18 @@ def lapped_encoder(scale: float) -> Encode:
 
     def encode(clips: Tensor) -> Tensor:
         latents = lapped.encode(clips.flatten(0, 1), scale)
+        return rearrange(latents, "(b f) c h w -> b c f h w", b=len(clips))
+
+    return encode
+
+
+def autoencoder_encoder(codec: AutoencoderCodec, seed: int) -> Encode:
+    """The released model's codec for batches, which samples: b f 3 H W -> b c f h w."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def encode(clips: Tensor) -> Tensor:
+        latents = codec.encode(clips.flatten(0, 1), generator)
+        latents = latents.clone()  # out of inference mode, so that gradients may pass
         return rearrange(latents, "(b f) c h w -> b c f h w", b=len(clips))
 
     return encode
@@ -48,8 +70,9 @@ def initialise(model: Denoiser, config: TrainingConfig) -> None:
     model.controller.time_embedding.load_state_dict(model.time_embedding.state_dict())
     if config.trains_prior:
         zero_init(model.unet.head)
-        model.controller.hint_conv.reset_parameters()
-        for conv in (*model.controller.zero_convs, model.controller.zero_conv_middle):
+        controller = model.controller
+        for conv in (controller.hint_conv, *controller.zero_convs, controller.zero_conv_middle):
+            assert isinstance(conv, nn.Conv2d)
             conv.reset_parameters()
 
 
@@ -57,7 +80,7 @@ class Trainer:
     """A model in training, with all that a checkpoint has to hold."""
 
     def __init__(self, model: Denoiser, preset: Preset, config: TrainingConfig) -> None:
-        self.model = model.to(memory_format=torch.channels_last)
+        self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.preset = preset
         self.config = config
         self.step = 0
@@ -117,8 +140,13 @@ class Trainer:
 
     def load(self, path: Path) -> None:
         """Continue where `save` left off; WeightsError if it was another model."""
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        if state["preset"] != self.preset.to_json():
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            preset = state["preset"]
+        except UNREADABLE as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+            raise WeightsError(f"{path} is not the state of a training run: {reason}") from error
+        if preset != self.preset.to_json():
             raise WeightsError(f"{path} was trained with another model configuration")
         self.model.load_state_dict(state["model"])
         self.average = state["average"]
@@ -130,8 +158,10 @@ class Trainer:
         """Write the averaged weights as a checkpoint that `--weights` takes, in float16."""
         trained = [p.detach().clone() for p in self.weights]
         self._set(self.average)
-        save_checkpoint(path, self.model, self.preset)
-        self._set(trained)
+        try:
+            save_checkpoint(path, self.model, self.preset)
+        finally:
+            self._set(trained)
 
     @torch.no_grad()
     def _set(self, values: list[Tensor]) -> None:
@@ -144,20 +174,20 @@ def train(
     batches: Iterator[Batch],
     folder: Path,
     *,
-    encode: Encode,
-    encode_text: Callable[[list[str]], Tensor] | None = None,
+    encoders: Encoders,
     autocast: bool = True,
     save_every: int = 250,
     report: Report = lambda step, value, seconds: None,
 ) -> None:
     """Train to `config.steps`; leaves state.pt, loss.jsonl and model.safetensors in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
+    _forget(folder / "loss.jsonl", trainer.step)
     with (folder / "loss.jsonl").open("a") as log:
         while trainer.step < trainer.config.steps:
             start = time.perf_counter()
             batch = next(batches)
-            text = encode_text(batch.captions) if encode_text else None
-            value = trainer.update(batch, encode, text, autocast)
+            text = encoders.text(batch.captions) if encoders.text else None
+            value = trainer.update(batch, encoders.pixels, text, autocast)
             seconds = time.perf_counter() - start
             log.write(json.dumps({"step": trainer.step, "loss": value, "seconds": seconds}) + "\n")
             log.flush()
@@ -165,3 +195,9 @@ def train(
             if trainer.step % save_every == 0 or trainer.step == trainer.config.steps:
                 trainer.save(folder / "state.pt")
                 trainer.export(folder / "model.safetensors")
+
+
+def _forget(log: Path, step: int) -> None:
+    """Drop what a run that ended between two states logged beyond the state: one line is a step."""
+    if log.is_file():
+        log.write_text("".join(log.read_text().splitlines(keepends=True)[:step]))

@@ -1,0 +1,84 @@
+"""What tests of training share: small networks, batches and a folder of media."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from tests.clips import moving_frames, write_clip
+from venhancer.config import ModelConfig, Preset, UNetConfig
+from venhancer.model.denoiser import Denoiser
+from venhancer.training.augmentation import Batch, make_batch
+from venhancer.training.config import TrainingConfig
+from venhancer.training.trainer import Trainer, initialise
+
+SMALL = TrainingConfig(
+    batch=2,
+    frames=5,
+    crop=(32, 32),
+    learning_rate=1e-3,
+    warmup_steps=1,
+    steps=4,
+    strides=(1, 2),
+    stride_weights=(1, 1),
+    trains_prior=True,
+)
+TEXT_WIDTH = 16
+
+
+def small_v_preset() -> Preset:
+    """The released kind of network, with text and a frozen prior, in no time."""
+    unet = UNetConfig(
+        base_channels=32,
+        multipliers=(1, 2),
+        blocks_per_level=1,
+        spatial_levels=(1,),
+        temporal_levels=(1,),
+        head_channels=16,
+        first_temporal_heads=1,
+        text_width=TEXT_WIDTH,
+    )
+    return Preset(name="small", model=ModelConfig(unet=unet))
+
+
+def pooled_encoder(clips: Tensor) -> Tensor:
+    """A codec for tests, four channels at an eighth of the size: b f 3 H W -> b 4 f h w."""
+    small = F.avg_pool2d(clips.flatten(0, 1), 8).unflatten(0, clips.shape[:2])
+    return torch.cat([small, small.mean(dim=2, keepdim=True)], dim=2).transpose(1, 2)
+
+
+def new_trainer(preset: Preset, config: TrainingConfig = SMALL) -> Trainer:
+    """A trainer of random weights, none of which is zero where that would hide something."""
+    torch.manual_seed(0)
+    model = Denoiser(preset.model)
+    for parameter in model.unet.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.05)
+    initialise(model, config)
+    return Trainer(model, preset, config)
+
+
+def random_clip(frames: int = SMALL.frames, seed: int = 0) -> Tensor:
+    noise = torch.rand(frames, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+    return (F.interpolate(noise, (32, 32), mode="bicubic").clamp(0, 1) * 255).to(torch.uint8)
+
+
+def some_batches(count: int, config: TrainingConfig = SMALL) -> list[Batch]:
+    rng = np.random.default_rng(0)
+    clips = [(random_clip(seed=i), f"clip {i}") for i in range(config.batch)]
+    return [make_batch(clips, config, "bilinear", rng) for _ in range(count)]
+
+
+def write_media(folder: Path) -> Path:
+    """A folder with two videos, one of them with a caption, and a photo."""
+    folder.mkdir()
+    write_clip(folder / "a.mp4", 24, 64, 48)
+    write_clip(folder / "b.mkv", 24, 48, 64)
+    (folder / "a.txt").write_text("waves that move to the right\n")
+    Image.fromarray(moving_frames(1, 160, 144)[0]).save(folder / "photo.png")
+    return folder
