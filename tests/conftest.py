@@ -9,6 +9,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when huggingface_hub is imp
 import pytest
 import torch
 
+NEEDS = {"gpu": "a CUDA device", "trt": "TensorRT and a GPU"}
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
@@ -16,12 +18,17 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def _offline(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test asks the hub, but for those that bring their own: the fixture `server`."""
+    has_own_hub = "server" in request.fixturenames
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", not has_own_hub)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip, by name, what needs a GPU or TensorRT that this machine lacks."""
-    reasons = {}
-    if not torch.cuda.is_available():
-        reasons = {"gpu": "needs a CUDA device", "trt": "needs TensorRT and a GPU"}
+    """Skip, by name, what needs a device that this machine lacks."""
+    if torch.cuda.is_available():
+        return
     for item in items:
-        for mark, reason in reasons.items():
-            if item.get_closest_marker(mark):
-                item.add_marker(pytest.mark.skip(reason=reason))
+        for mark in NEEDS.keys() & {mark.name for mark in item.iter_markers()}:
+            item.add_marker(pytest.mark.skip(reason=f"needs {NEEDS[mark]}"))
