@@ -1,0 +1,164 @@
+"""The released model at its full size, with random weights: a film from file to file on a CPU."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.clips import read_all, write_clip
+from tests.tokens import write_tokenizer
+from venhancer.config import RELEASED
+from venhancer.model.denoiser import Denoiser
+from venhancer.model.text import TextEncoder, build_network
+from venhancer.model.vae import AutoencoderCodec
+from venhancer.options import Options
+from venhancer.pipeline import Report, enhance
+from venhancer.plan import make_plan
+from venhancer.reference import Reference
+from venhancer.tokenizer import load_tokenizer
+from venhancer.video import probe
+from venhancer.weights import assign
+
+ROOT = Path(__file__).parents[2]
+MOST_MEMORY = 20e9  # bytes
+DTYPE = torch.bfloat16
+OPTIONS = Options(
+    preset="released",
+    scale=1,
+    interpolate=2,
+    prompt="a cat",
+    solver="normal",
+    steps=2,
+    device="cpu",
+    dtype="bfloat16",
+)
+
+
+def random_state(build: Callable[[], nn.Module]) -> dict[str, Tensor]:
+    """Weights of the network that `build` makes, in bfloat16 from the first byte on."""
+    with torch.device("meta"):
+        shapes = {name: t.shape for name, t in build().state_dict().items()}
+    return {name: random_weight(name, shape) for name, shape in shapes.items()}
+
+
+def random_weight(name: str, shape: torch.Size) -> Tensor:
+    """What keeps signals at their size: one for norms, zero for biases, else by fan-in."""
+    if len(shape) == 1:
+        return torch.full(shape, float(name.endswith("weight")), dtype=DTYPE)
+    return torch.empty(shape, dtype=DTYPE).normal_(std=1 / math.sqrt(math.prod(shape[1:])))
+
+
+def vit_h() -> nn.Module:
+    """OpenCLIP ViT-H/14's text tower with the 23 layers that are used."""
+    import transformers
+
+    config = transformers.CLIPTextConfig(
+        vocab_size=49408,
+        hidden_size=1024,
+        intermediate_size=4096,
+        num_hidden_layers=23,
+        num_attention_heads=16,
+        hidden_act="gelu",
+    )
+    return transformers.CLIPTextModel(config)
+
+
+def sd_vae() -> Any:
+    """Stable Diffusion 2.1's VAE."""
+    import diffusers
+
+    return diffusers.AutoencoderKL(
+        block_out_channels=(128, 256, 512, 512),
+        layers_per_block=2,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        latent_channels=4,
+    )
+
+
+class Watched(Reference):
+    """Notes whether all numbers between the networks are finite."""
+
+    is_finite = True
+
+    def sample(self, *args: Any) -> Tensor:
+        return self.noted(super().sample(*args))
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return self.noted(super().decode(latents))
+
+    def noted(self, x: Tensor) -> Tensor:
+        self.is_finite &= bool(x.isfinite().all())
+        return x
+
+
+def build_networks(folder: Path) -> Watched:
+    torch.manual_seed(0)
+    config = RELEASED.model
+    model = assign(config, random_state(lambda: Denoiser(config)), dtype=DTYPE, device="cpu")
+    write_tokenizer(folder / "tokenizer")
+    text = build_network(random_state(vit_h))
+    vae = sd_vae().to(DTYPE).eval().requires_grad_(False)
+    return Watched(
+        model.eval().requires_grad_(False),
+        AutoencoderCodec(vae),
+        TextEncoder(text, load_tokenizer(folder)),
+    )
+
+
+def run(folder: Path) -> None:
+    """Enhance folder/in.mp4 to folder/out.mp4 and leave what was measured in folder/run.json."""
+    start = time.perf_counter()
+    plan = make_plan(probe(folder / "in.mp4"), RELEASED, OPTIONS)
+    networks = build_networks(folder)
+    loaded = time.perf_counter()
+    report: Report = enhance(plan, folder / "out.mp4", networks, OPTIONS)
+    measured = {
+        "parameters": sum(p.numel() for p in networks.model.parameters()),
+        "padded": [plan.geometry.padded_width, plan.geometry.padded_height],
+        "evaluations": plan.evaluations,
+        "is_finite": networks.is_finite,
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "seconds": {"load": loaded - start, **report.seconds},
+    }
+    (folder / "run.json").write_text(json.dumps(measured))
+
+
+@pytest.mark.slow
+def test_the_released_size_runs_from_file_to_file(tmp_path: Path) -> None:
+    """2 B parameters, text tower and VAE enhance a clip within 20 GB, all numbers finite."""
+    for package in ("transformers", "diffusers"):
+        pytest.importorskip(package, reason="the released model's networks are from there")
+    write_clip(tmp_path / "in.mp4", 2, 64, 48)
+
+    # a process of its own, so that the peak is this run's
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, __file__, str(tmp_path)], env=environment, check=True)
+    measured = json.loads((tmp_path / "run.json").read_text())
+    frames = read_all(tmp_path / "out.mp4")
+
+    print(measured)  # noqa: T201
+    assert measured["parameters"] == pytest.approx(2.045e9, rel=1e-3)
+    assert measured["padded"] == [64, 80]
+    assert measured["evaluations"] == 4
+    assert measured["is_finite"]
+    assert measured["peak_bytes"] < MOST_MEMORY
+    assert [frame.shape for frame in frames] == [(48, 64, 3)] * len(frames)
+    assert len(frames) == 3
+    assert all(frame.std() > 1 for frame in frames)
+
+
+if __name__ == "__main__":
+    run(Path(sys.argv[1]))
