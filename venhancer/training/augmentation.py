@@ -70,10 +70,11 @@ def make_batch(
 ) -> Batch:
     """Degrade true clips (f 3 H W, uint8) with their captions.
 
-    The last key frame ends the clip, so a stride that does not divide it uses fewer frames.
+    The last key frame ends the clip, so a stride that does not divide it uses fewer frames; one that
+    is longer than the clip uses two key frames.
     """
     stride = sample_stride(config, rng)
-    frames = (config.frames - 1) // stride * stride + 1
+    frames = max(1, (config.frames - 1) // stride) * stride + 1
     true = [clip[:frames].float() / 127.5 - 1 for clip, _ in clips]
     scales = [sample_scale(config, rng) for _ in clips]
     return Batch(

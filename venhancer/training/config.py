@@ -10,7 +10,7 @@ class TrainingConfig:
     """Defaults are the paper's (section 4.1) where it names a value."""
 
     batch: int = 256
-    frames: int = 33  # true frames a clip; a stride that does not fit uses fewer
+    frames: int = 33  # true frames a clip, about: it begins and ends on key frames
     crop: tuple[int, int] = (1280, 720)  # width, height
     learning_rate: float = 1e-5
     warmup_steps: int = 100
@@ -29,13 +29,18 @@ class TrainingConfig:
     trains_prior: bool = False  # else the UNet is frozen and only the controller learns
     seed: int = 0
 
+    @property
+    def longest(self) -> int:
+        """True frames that the longest clip needs."""
+        return max(self.frames, max(self.strides) + 1)
+
 
 NANO_TRAINING = TrainingConfig(
     batch=4,
-    frames=9,
+    frames=5,
     crop=(96, 96),
-    learning_rate=1.5e-3,
-    steps=4_200,
+    learning_rate=1e-3,
+    steps=4_500,
     ema_decay=0.997,
     stride_weights=(1, 4, 1, 2, 1, 1, 1, 1),  # what people ask for most, most often
     scale_power=0.0,  # even, since large factors leave little to learn from

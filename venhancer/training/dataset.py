@@ -92,7 +92,7 @@ class Clips(IterableDataset[Batch]):
                     yield clip, caption
         width, height = self.config.crop
         raise OptionError(
-            f"no clip of {width}x{height} and {self.config.frames} frames to be had, last from "
+            f"no clip of {width}x{height} and {self.config.longest} frames to be had, last from "
             f"{path}: take larger or longer videos, or photos four times that size"
         )
 
@@ -127,9 +127,9 @@ def read_run(path: Path, length: int, rng: Generator) -> list[Tensor]:
 
 def video_clips(path: Path, config: TrainingConfig, rng: Generator) -> Iterator[Tensor]:
     """Random crops (f 3 H W, uint8) of one decoded run, cuts left out."""
-    run = read_run(path, 4 * config.frames, rng)
+    run = read_run(path, 4 * config.longest, rng)
     width, height = config.crop
-    if len(run) < config.frames or not _fits(run[0], height, width):
+    if len(run) < config.longest or not _fits(run[0], height, width):
         return
     whole = torch.stack(run).permute(0, 3, 1, 2)
     factor = _downscale_factor(whole, config, rng)
@@ -137,10 +137,10 @@ def video_clips(path: Path, config: TrainingConfig, rng: Generator) -> Iterator[
         size = (round(whole.shape[-2] / factor), round(whole.shape[-1] / factor))
         whole = torch.cat([_resize(frame[None], size) for frame in whole])
     for _ in range(CLIPS_A_DECODE):
-        start = int(rng.integers(len(whole) - config.frames + 1))
+        start = int(rng.integers(len(whole) - config.longest + 1))
         top = int(rng.integers(whole.shape[-2] - height + 1))
         left = int(rng.integers(whole.shape[-1] - width + 1))
-        clip = whole[start : start + config.frames, :, top : top + height, left : left + width]
+        clip = whole[start : start + config.longest, :, top : top + height, left : left + width]
         if not has_cut(clip):
             yield _flip(clip, rng)
 
@@ -195,15 +195,15 @@ def pan_and_zoom(photo: Tensor, config: TrainingConfig, rng: Generator) -> Tenso
     top = int(rng.integers(photo.shape[1] - tall + 1))
     left = int(rng.integers(photo.shape[2] - wide + 1))
     area = photo[None, :, top : top + tall, left : left + wide].float()
-    time = torch.linspace(-1, 1, config.frames)
+    time = torch.linspace(-1, 1, config.longest)
     speed = torch.tensor(rng.uniform(-1, 1, 2) * rng.random() * (1 - 1 / span))
     zoom = 1 / span * (1 + 0.15 * float(rng.uniform(-1, 1)) * time)
-    theta = torch.zeros(config.frames, 2, 3)
+    theta = torch.zeros(config.longest, 2, 3)
     theta[:, 0, 0] = theta[:, 1, 1] = zoom
     theta[:, :, 2] = time[:, None] * speed.float() * 0.8
-    grid = F.affine_grid(theta, [config.frames, 3, height, width], align_corners=False)
+    grid = F.affine_grid(theta, [config.longest, 3, height, width], align_corners=False)
     out = F.grid_sample(
-        area.expand(config.frames, -1, -1, -1),
+        area.expand(config.longest, -1, -1, -1),
         grid,
         mode="bicubic",
         padding_mode="reflection",

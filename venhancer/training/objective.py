@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from venhancer.diffusion.schedule import START, alpha_sigma, diffuse
-from venhancer.model.denoiser import Denoiser
+from venhancer.model.denoiser import Denoiser, fill_between_keys
 from venhancer.training.augmentation import Batch
 from venhancer.training.config import TrainingConfig
 
@@ -23,16 +23,17 @@ def loss(
     generator: torch.Generator,
     text: Tensor | None = None,
 ) -> Tensor:
-    """Mean v-loss of one batch, at timesteps drawn evenly from those that sampling starts in."""
+    """v-loss of one batch, at timesteps drawn evenly from those that sampling passes."""
     clean, hint = encode(batch.target), encode(batch.hint)
     noise = torch.randn(clean.shape, generator=generator)
     hint_noise = torch.randn(clean.shape, generator=generator)
     timestep = torch.randint(0, START + 1, (len(clean),), generator=generator)
     noisy = diffuse(model.sigmas, clean, noise, timestep)
+    shown = diffuse(model.sigmas, hint, hint_noise, batch.noise_level)
     out = model(
         latents=noisy,
         timestep=timestep,
-        hint=diffuse(model.sigmas, hint, hint_noise, batch.noise_level),
+        hint=shown,
         is_key=batch.is_key,
         noise_level=batch.noise_level,
         scale=batch.scale,
@@ -42,4 +43,19 @@ def loss(
     if model.config.prediction == "v":
         return (out - (alpha * noise - sigma * clean)).square().mean()
     weight = 1 / sigma.clamp(min=config.sigma_floor) ** 2
-    return (weight * (out - clean).square()).mean()
+    anchor = fill_between_keys(shown, batch.is_key)
+    return (weight * relative_error(out, clean, anchor)).mean()
+
+
+LEAST_ERROR = 1e-3  # below this a frame is as good as perfect, and counts less
+
+
+def relative_error(out: Tensor, clean: Tensor, anchor: Tensor) -> Tensor:
+    """Squared error of each frame over that of the anchor: b c f h w -> b 1 f 1 1.
+
+    Fast motion and large factors leave errors a hundred times those of easy clips; in plain squares
+    they would drown what can be learned from the rest.
+    """
+    axes = (1, 3, 4)
+    error = (out - clean).square().mean(dim=axes, keepdim=True)
+    return error / ((anchor - clean).square().mean(dim=axes, keepdim=True) + LEAST_ERROR)
