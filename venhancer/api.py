@@ -27,7 +27,6 @@ def enhance(
     options = options or Options()
     target = Path(target)
     plan = plan_run(Path(source), options)
-    pipeline.check_output(target, plan, options)
     return pipeline.enhance(plan, target, open_networks(plan, options), options, progress)
 
 

@@ -173,7 +173,7 @@ NANO = Preset(
             extra_rows=0,
         ),
         prediction="sample",
-        residual_std=0.2,
+        residual_std=0.1,
         codec="lapped",
         latent_scale=2.0,
         upsampling="bicubic",

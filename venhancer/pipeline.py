@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
 
@@ -16,11 +17,11 @@ from torch import Tensor
 from venhancer import conditioning
 from venhancer.compare import Comparison, check_comparison
 from venhancer.conditioning import Conditions, Frame
-from venhancer.errors import OptionError, OutputError
+from venhancer.errors import OutputError
 from venhancer.options import Options
 from venhancer.plan import Plan, Sampling
 from venhancer.video import read_frames
-from venhancer.video_writer import check_target, open_writer
+from venhancer.video_writer import FolderWriter, VideoWriter, check_target, open_writer
 
 Progress = Callable[[str, int, int], None]  # stage, parts done, parts in all
 
@@ -99,7 +100,7 @@ def enhance(
     """Carry out `plan` and write `target`; nothing is left behind if it fails."""
     check_output(target, plan, options)
     watch = Stopwatch()
-    with torch.inference_mode():
+    with open_output(plan, target, options) as output, torch.inference_mode():
         with watch("prompt"):
             text = networks.encode_text(options.prompt, is_guided=plan.branches == 2)
         keys = encode_keys(plan, networks, options, watch, progress)
@@ -109,7 +110,7 @@ def enhance(
         with watch("denoise"):
             latents = networks.sample(start, conditions, plan.sampling, progress)
         del start, conditions
-        write(plan, latents, target, networks, options, watch, progress)
+        write(plan, latents, output, networks, watch, progress)
     return Report(plan, target, watch.seconds)
 
 
@@ -146,39 +147,55 @@ def prepare(plan: Plan, keys: Tensor, text: Tensor | None) -> tuple[Conditions, 
     return conditions, start
 
 
-def write(
-    plan: Plan,
-    latents: Tensor,
-    target: Path,
-    networks: Networks,
-    options: Options,
-    watch: Stopwatch,
-    progress: Progress,
-) -> None:
-    """Decode and write every shown frame, and the comparison beside it."""
-    geometry, timeline = plan.geometry, plan.timeline
+@dataclass(frozen=True, slots=True)
+class Files:
+    """The output, and the comparison beside it."""
+
+    writer: VideoWriter | FolderWriter
+    comparison: Comparison | None
+
+    def add(self, frame: Frame, moment: Fraction) -> None:
+        self.writer.write(frame, moment)
+        if self.comparison is not None:
+            self.comparison.add(frame)
+
+
+@contextmanager
+def open_output(plan: Plan, target: Path, options: Options) -> Iterator[Files]:
+    """Open all that will be written, so that a codec that cannot be used is told before the work."""
     writer = open_writer(
         target,
-        width=geometry.width,
-        height=geometry.height,
-        fps=timeline.fps,
+        width=plan.geometry.width,
+        height=plan.geometry.height,
+        fps=plan.timeline.fps,
         source=plan.source,
         crf=options.crf,
         codec=options.codec,
         overwrite=options.overwrite,
     )
     with writer, _comparison(plan, options) as comparison:
-        frames = decoded(plan, latents, networks, watch)
-        for i, (frame, moment) in enumerate(zip(frames, timeline.times, strict=True)):
-            with watch("write"):
-                writer.write(frame, moment)
-                if comparison is not None:
-                    comparison.add(frame)
-            progress("decode", i + 1, len(timeline.shown))
+        yield Files(writer, comparison)
 
 
 def _comparison(plan: Plan, options: Options) -> AbstractContextManager[Comparison | None]:
     return nullcontext() if options.compare is None else Comparison(plan, options)
+
+
+def write(
+    plan: Plan,
+    latents: Tensor,
+    output: Files,
+    networks: Networks,
+    watch: Stopwatch,
+    progress: Progress,
+) -> None:
+    """Decode and write every shown frame."""
+    times = plan.timeline.times
+    frames = decoded(plan, latents, networks, watch)
+    for i, (frame, moment) in enumerate(zip(frames, times, strict=True)):
+        with watch("write"):
+            output.add(frame, moment)
+        progress("decode", i + 1, len(times))
 
 
 def decoded(

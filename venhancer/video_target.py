@@ -43,7 +43,7 @@ def check_existing(path: Path, overwrite: bool) -> None:
     if not os.path.lexists(path):
         return
     if not overwrite:
-        raise OutputError(f"{path} exists: choose another name or allow overwriting")
+        raise OutputError(f"{path} exists: choose another name, or pass --overwrite")
     if is_folder_target(path) and not _is_png_folder(path):
         raise OutputError(f"{path} exists and is no folder of PNG files: it is not replaced")
 

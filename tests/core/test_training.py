@@ -6,7 +6,8 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -24,9 +25,10 @@ from tests.training_parts import (
 )
 from venhancer import config as presets
 from venhancer.config import TINY, Preset
+from venhancer.diffusion.schedule import noise_schedule
 from venhancer.errors import WeightsError
 from venhancer.model.attention import SpatialTransformer
-from venhancer.model.denoiser import to_frames
+from venhancer.model.denoiser import Denoiser, to_frames
 from venhancer.training import __main__ as command
 from venhancer.training import config as recipes
 from venhancer.training import dataset
@@ -73,6 +75,30 @@ def test_a_new_controller_leaves_the_prior_as_it_is() -> None:
 
     assert out.std() > 1e-3
     torch.testing.assert_close(out[0].transpose(0, 1), alone, atol=1e-5, rtol=1e-4)
+
+
+def test_a_right_prediction_has_no_loss() -> None:
+    """Of v and of x_0; a wrong x_0 costs its square over sigma's, which is the v-loss."""
+    [batch] = some_batches(1)
+    clean = pooled_encoder(batch.target)
+    sigmas = noise_schedule().float()
+    seen: list[Tensor] = []
+
+    def value(prediction: str, error: float = 0.0) -> float:
+        def network(latents: Tensor, timestep: Tensor, **_: Any) -> Tensor:
+            sigma = sigmas[timestep][:, None, None, None, None]
+            seen[:] = [sigma]
+            x0 = clean + error
+            return x0 if prediction == "sample" else ((1 - sigma**2).sqrt() * latents - x0) / sigma
+
+        vars(network).update(sigmas=sigmas, config=SimpleNamespace(prediction=prediction))
+        generator = torch.Generator().manual_seed(0)
+        return float(loss(cast(Denoiser, network), batch, pooled_encoder, SMALL, generator))
+
+    assert value("v") < 1e-6
+    assert value("sample") == 0
+    assert value("sample", 0.5) > 0
+    assert value("v", 0.5) == pytest.approx(float((0.5 / seen[0]).square().mean()), rel=1e-3)
 
 
 def text_of(captions: list[str]) -> Tensor:
@@ -196,10 +222,12 @@ def test_a_crash_while_saving_leaves_the_last_state(
 
 def test_the_export_is_the_average(tmp_path: Path) -> None:
     """`load_model` takes it; it holds the averaged weights in float16; training goes on."""
-    trainer = new_trainer(small_preset(), dataclasses.replace(SMALL, steps=2))
-    train(trainer, iter(some_batches(2)), tmp_path, encoders=encoders())
+    trainer = new_trainer(small_preset())
+    for batch in some_batches(2):
+        trainer.update(batch, lapped_encoder(2.0), None, autocast=True)
     weights = [p.detach().clone() for p in trainer.weights]
 
+    trainer.export(tmp_path / "model.safetensors")
     model, preset = load_model(tmp_path / "model.safetensors", TINY)
 
     assert preset == small_preset()

@@ -40,11 +40,11 @@ NANO_TRAINING = TrainingConfig(
     frames=5,
     crop=(96, 96),
     learning_rate=1e-3,
-    steps=4_500,
+    steps=4_200,
     ema_decay=0.997,
     stride_weights=(1, 4, 1, 2, 1, 1, 1, 1),  # what people ask for most, most often
     scale_power=0.0,  # even, since large factors leave little to learn from
     noise_level_power=4.0,  # half the clips below level 19
-    sigma_floor=0.5,
+    sigma_floor=1.0,
     trains_prior=True,  # there is no pretrained prior of this size: both learn together
 )
