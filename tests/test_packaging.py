@@ -135,7 +135,9 @@ def test_the_default_model_is_in_the_package() -> None:
     assert list(PRESETS.glob("*.md")), "no model card beside the checkpoints"
 
 
-@pytest.mark.parametrize("path", sorted({NANO, *PRESETS.glob("*.safetensors")}), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted({NANO, *PRESETS.glob("*.safetensors")}), ids=lambda path: path.stem
+)
 def test_checkpoints_in_the_package_are_small(path: Path) -> None:
     """At most 16 MB and 8 M parameters each, and they say what they are."""
     if not path.is_file():
