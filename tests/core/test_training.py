@@ -12,6 +12,7 @@ from typing import Any, cast
 import pytest
 import torch
 from torch import Tensor
+from torch._utils import ExceptionWrapper
 
 from tests.clips import small_preset
 from tests.training_parts import (
@@ -26,7 +27,7 @@ from tests.training_parts import (
 from venhancer import config as presets
 from venhancer.config import TINY, Preset
 from venhancer.diffusion.schedule import noise_schedule
-from venhancer.errors import WeightsError
+from venhancer.errors import OptionError, WeightsError
 from venhancer.model.attention import SpatialTransformer
 from venhancer.model.denoiser import Denoiser, to_frames
 from venhancer.training import __main__ as command
@@ -349,16 +350,18 @@ def test_bad_input_is_one_line(
     assert "another model configuration" in refusal(capsys)
 
 
-@pytest.mark.usefixtures("small_nano")
 def test_what_a_data_worker_refuses_is_one_line(
-    media: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The worker's traceback stays out of it."""
-    monkeypatch.setattr(recipes, "NANO_TRAINING", dataclasses.replace(SMALL, crop=(640, 480)))
-    monkeypatch.setattr(dataset, "PATIENCE", 3)
+    """PyTorch passes it on with the worker's traceback, which stays out of it."""
 
-    assert call(media, tmp_path / "run") == 2
-    assert "no clip of 640x480" in refusal(capsys)
+    def refuse(_: Any) -> None:
+        try:
+            raise OptionError("no clip to be had")
+        except OptionError:
+            ExceptionWrapper(where="in DataLoader worker process 0").reraise()
+
+    monkeypatch.setattr(command, "run", refuse)
+
+    assert call(tmp_path, tmp_path / "run") == 2
+    assert refusal(capsys) == "venhancer.training: no clip to be had\n"

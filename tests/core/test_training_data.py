@@ -99,18 +99,20 @@ def test_degrading_is_bilinear_down_and_up() -> None:
     torch.testing.assert_close(inner, slope[..., 8:-8], atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("frames", [5, 33])
 @pytest.mark.parametrize("stride", range(1, 9))
-def test_a_clip_ends_on_a_key_frame(stride: int) -> None:
-    """Key frames lie `stride` apart, the first and the last frame among them."""
-    config = dataclasses.replace(SMALL, frames=33, strides=(stride,), stride_weights=(1,))
+def test_a_clip_ends_on_a_key_frame(stride: int, frames: int) -> None:
+    """Key frames lie `stride` apart, the first and the last frame among them, and there are two."""
+    config = dataclasses.replace(SMALL, frames=frames, strides=(stride,), stride_weights=(1,))
     clips = [(random_clip(frames=33), "")]
 
     batch = make_batch(clips, config, "bilinear", np.random.default_rng(0))
 
+    length = batch.target.shape[1]
     keys = batch.is_key[0].nonzero().flatten().tolist()
-    assert keys == list(range(0, batch.target.shape[1], stride))
-    assert keys[-1] == batch.target.shape[1] - 1
-    assert 33 - stride < batch.target.shape[1] <= 33
+    assert keys == list(range(0, length, stride))
+    assert keys[-1] == length - 1 > 0
+    assert frames - stride < length <= max(frames, stride + 1)
 
 
 def test_a_batch_has_what_the_network_takes(media: Path) -> None:

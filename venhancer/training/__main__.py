@@ -110,13 +110,19 @@ def _show(step: int, value: float, seconds: float) -> None:
         print(f"step {step}  loss {value:.4f}  {seconds:.2f} s", flush=True)
 
 
+def _last_line(error: VEnhancerError) -> str:
+    """The message; that of a data worker comes at the end of its traceback."""
+    kind = type(error)
+    line = str(error).strip().splitlines()[-1]
+    return line.removeprefix(f"{kind.__module__}.{kind.__qualname__}: ")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
         run(args)
     except VEnhancerError as error:
-        line = str(error).strip().splitlines()[-1]  # a data worker's comes with its traceback
-        print(f"venhancer.training: {line}", file=sys.stderr)
+        print(f"venhancer.training: {_last_line(error)}", file=sys.stderr)
         return 2
     return 0
 

@@ -70,8 +70,8 @@ def make_batch(
 ) -> Batch:
     """Degrade true clips (f 3 H W, uint8) with their captions.
 
-    The last key frame ends the clip, so a stride that does not divide it uses fewer frames; one that
-    is longer than the clip uses two key frames.
+    The last key frame ends the clip, so a stride that does not divide it uses fewer frames; one
+    that is longer than the clip uses two key frames.
     """
     stride = sample_stride(config, rng)
     frames = max(1, (config.frames - 1) // stride) * stride + 1
