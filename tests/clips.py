@@ -34,7 +34,9 @@ SMALL_UNET = UNetConfig(
 def small_preset() -> Preset:
     """A NANO that runs in no time."""
     model = dataclasses.replace(NANO.model, unet=SMALL_UNET)
-    return Preset(name="nano", model=model, defaults=RunDefaults(steps=2, solver="normal", scale=2.0))
+    return Preset(
+        name="nano", model=model, defaults=RunDefaults(steps=2, solver="normal", scale=2.0)
+    )
 
 
 def small_checkpoint(path: Path) -> Path:

@@ -12,7 +12,11 @@ if TYPE_CHECKING:
 __all__ = ["Options", "Report", "__version__", "enhance"]
 __version__ = "0.1.0"
 
-_HOMES = {"enhance": "venhancer.api", "Options": "venhancer.options", "Report": "venhancer.pipeline"}
+_HOMES = {
+    "enhance": "venhancer.api",
+    "Options": "venhancer.options",
+    "Report": "venhancer.pipeline",
+}
 
 
 def __getattr__(name: str) -> Any:

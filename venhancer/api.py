@@ -17,7 +17,10 @@ from venhancer.weights import find_weights, load_model, read_preset
 
 
 def enhance(
-    source: Path | str, target: Path | str, options: Options | None = None, progress: Progress = silent
+    source: Path | str,
+    target: Path | str,
+    options: Options | None = None,
+    progress: Progress = silent,
 ) -> Report:
     """Enhance a video file (or folder of numbered PNG files) into `target`, in PyTorch.
 

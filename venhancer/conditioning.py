@@ -30,9 +30,7 @@ class Conditions:
     text: Tensor | None  # 2 l d: prompt, then negative prompt; 1 l d without guidance
 
 
-def resize(
-    frame: Frame, width: int, height: int, upsampling: Upsampling = "bilinear"
-) -> Tensor:
+def resize(frame: Frame, width: int, height: int, upsampling: Upsampling = "bilinear") -> Tensor:
     """Enlarge as the model was trained: H W 3, uint8 -> 1 3 height width in [-1, 1]."""
     pixels = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None].float()
     size = (height, width)

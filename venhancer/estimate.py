@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -31,7 +32,7 @@ class Cost:
 
 @cache
 def denoiser_flop(model: ModelConfig, frames: int, rows: int, columns: int) -> int:
-    """Operations (two a multiply-add) of one evaluation of one branch, counted without computing."""
+    """Operations (two a multiply-add) of one evaluation of one branch, counted on shapes alone."""
     with torch.device("meta"):
         network = Denoiser(model)
         inputs = sample_inputs(model, frames, rows, columns)
@@ -82,12 +83,11 @@ SMALL = 100_000_000  # parameters: a network up to this is timed itself
 
 
 def calibrate(model: ModelConfig, device: str, dtype: torch.dtype) -> float:
-    """Operations a second: of the network on a small clip, or of a matrix product if it is large."""
+    """Operations a second: of the network on a small clip; of a matrix product if it is large."""
     if weight_bytes(model, torch.int8) <= SMALL:
         frames, side = 9, 8 * model.unet.size_step
         rows = side + model.unet.row_remainder
-        network = Denoiser(model).eval().to(device=device, dtype=dtype)
-        network = network.to(memory_format=torch.channels_last)
+        network: Denoiser = Denoiser(model).eval().to(device=device, dtype=dtype)
         inputs = {k: v.to(device) for k, v in sample_inputs(model, frames, rows, side).items()}
         with torch.inference_mode():
             seconds = _seconds(lambda: network(**inputs), device)
@@ -97,7 +97,7 @@ def calibrate(model: ModelConfig, device: str, dtype: torch.dtype) -> float:
     return MATMUL_SHARE * 2 * size**3 / _seconds(lambda: left @ left, device)
 
 
-def _seconds(work, device: str) -> float:  # type: ignore[no-untyped-def]
+def _seconds(work: Callable[[], object], device: str) -> float:
     """The faster of two runs, after a warm-up."""
     taken = []
     for _ in range(3):

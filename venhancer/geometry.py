@@ -80,9 +80,7 @@ def released_padding(width: int, height: int) -> Geometry:
     """The release's padding; beyond 1280 or 720 it always adds something, a whole 64 if need be."""
     left, right = _released_pad(width, RELEASED_LEAST_WIDTH, 0)
     top, bottom = _released_pad(height, RELEASED_LEAST_HEIGHT, 16)
-    return Geometry(
-        width=width, height=height, left=left, right=right, top=top, bottom=bottom
-    )
+    return Geometry(width=width, height=height, left=left, right=right, top=top, bottom=bottom)
 
 
 def _released_pad(size: int, least: int, remainder: int) -> tuple[int, int]:

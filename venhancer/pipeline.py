@@ -162,7 +162,7 @@ class Files:
 
 @contextmanager
 def open_output(plan: Plan, target: Path, options: Options) -> Iterator[Files]:
-    """Open all that will be written, so that a codec that cannot be used is told before the work."""
+    """Open all that will be written, so that an unusable codec is told before the work."""
     writer = open_writer(
         target,
         width=plan.geometry.width,
@@ -198,9 +198,7 @@ def write(
         progress("decode", i + 1, len(times))
 
 
-def decoded(
-    plan: Plan, latents: Tensor, networks: Networks, watch: Stopwatch
-) -> Iterator[Frame]:
+def decoded(plan: Plan, latents: Tensor, networks: Networks, watch: Stopwatch) -> Iterator[Frame]:
     """The shown frames in order, cropped: H W 3, uint8; the grid is decoded chunk by chunk."""
     shown = iter(plan.timeline.shown)
     wanted = next(shown)

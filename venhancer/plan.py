@@ -154,7 +154,7 @@ def _sampling(
 
 
 def _tile(model: ModelConfig, defaults: RunDefaults, options: Options) -> tuple[int, int]:
-    """Rows and columns of a tile, in latents: what is asked for, rounded up to a size that works."""
+    """Rows and columns of a tile, in latents: as asked for, rounded up to a size that works."""
     width, height = _or(options.tile, defaults.tile)
     if min(width, height) < 64:
         raise OptionError(f"tile {width}x{height}: take 64x64 or more")

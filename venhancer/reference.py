@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from venhancer.conditioning import Conditions, dense_hint
-from venhancer.config import Preset
 from venhancer.diffusion import solver
 from venhancer.diffusion.guidance import guide
 from venhancer.diffusion.schedule import denoised_from
@@ -72,7 +71,9 @@ class Part:
 def parts(sampling: Sampling) -> Iterator[Part]:
     """All windows and tiles, one at a time; their shares sum to one at every position."""
     axes = (sampling.windows, sampling.rows, sampling.columns)
-    frames, rows, columns = ([torch.tensor(w) for w in weights(list(a), sampling.join)] for a in axes)
+    frames, rows, columns = (
+        [torch.tensor(w) for w in weights(list(a), sampling.join)] for a in axes
+    )
     for window, f in zip(sampling.windows, frames, strict=True):
         for row, h in zip(sampling.rows, rows, strict=True):
             for column, w in zip(sampling.columns, columns, strict=True):
@@ -132,7 +133,9 @@ class Reference:
                 noisy = part.cut(x) * seen_by_network
                 x0 = self.denoise(noisy, int(steps.timesteps[i]), part, conditions, sampling)
                 part.cut(denoised).add_(x0 * part.share)
-                progress("denoise", i * len(evaluations) + number + 1, len(table) * len(evaluations))
+                progress(
+                    "denoise", i * len(evaluations) + number + 1, len(table) * len(evaluations)
+                )
             advance(x, denoised, previous, row, sampling.seed, i)
             previous, denoised = denoised, previous
         return x

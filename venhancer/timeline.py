@@ -1,8 +1,8 @@
 """When each output frame is shown, and which frame of the model's grid it is.
 
 The model makes a grid: `gap` frames for every input frame but the last, key frames among them at
-their own times. An integer ratio shows the whole grid. A fractional one generates a grid at least as
-fine as asked and shows, at each target time, the grid frame that lies nearest.
+their own times. An integer ratio shows the whole grid. A fractional one generates a grid at least
+as fine as asked and shows, at each target time, the grid frame that lies nearest.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 
 from venhancer.errors import OptionError
 
@@ -36,7 +37,7 @@ def key_of_frame(grid_frame: int, gap: int) -> int:
 
 def grid_times(times: Sequence[Fraction], gap: int) -> list[Fraction]:
     """Times of the grid: between key frames, evenly."""
-    grid = [a + (b - a) * k / gap for a, b in zip(times, times[1:], strict=False) for k in range(gap)]
+    grid = [a + (b - a) * k / gap for a, b in pairwise(times) for k in range(gap)]
     return [*grid, times[-1]]
 
 
@@ -85,7 +86,9 @@ def at_rate(
 
 def grid_gap(ratio: Fraction) -> int:
     """The grid that holds every target time exactly, or else the next multiple that is as fine."""
-    return ratio.numerator if ratio.numerator <= MAX_GAP else -(-ratio.numerator // ratio.denominator)
+    return (
+        ratio.numerator if ratio.numerator <= MAX_GAP else -(-ratio.numerator // ratio.denominator)
+    )
 
 
 def nearest(grid: Sequence[Fraction], time: Fraction) -> int:

@@ -38,8 +38,7 @@ def window_length(window: int, gap: int) -> int:
     """The longest window of at most `window` frames that begins and ends on key frames."""
     if window < gap + 1:
         raise OptionError(
-            f"window={window} holds no two key frames that lie {gap} apart: "
-            f"take {gap + 1} or more"
+            f"window={window} holds no two key frames that lie {gap} apart: take {gap + 1} or more"
         )
     return (window - 1) // gap * gap + 1
 
@@ -52,7 +51,7 @@ def temporal_windows(frames: int, window: int, gap: int) -> list[Span]:
 
 
 def tiles(size: int, tile: int, step: int) -> list[Span]:
-    """Tiles along one axis of `size` latents, a quarter overlapping; borders on multiples of `step`.
+    """Tiles along one axis of `size` latents, a quarter overlapping; each begins on a `step`.
 
     Tile and size must both suit the network; so do all tiles, for the last slides back.
     """

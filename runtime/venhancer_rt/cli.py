@@ -67,10 +67,14 @@ def _add_how(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--detail", type=float, help="1 to 8 (default: the scale): detail to invent")
     group.add_argument("--steps", type=int, help="of the solver")
     group.add_argument("--solver", choices=["fast", "normal"], help="spacing of the steps")
-    group.add_argument("--eta", type=float, help="0: deterministic solver, 1: fresh noise each step")
+    group.add_argument(
+        "--eta", type=float, help="0: deterministic solver, 1: fresh noise each step"
+    )
     group.add_argument("--guidance", type=float, help="strength of the prompt; 1 is none")
     group.add_argument("--seed", type=int, help="same seed, same frames (default 0)")
-    group.add_argument("--geometry", choices=["exact", "released"], help="sizes as asked, or theirs")
+    group.add_argument(
+        "--geometry", choices=["exact", "released"], help="sizes as asked, or theirs"
+    )
     group.add_argument("--padding", choices=["reflect", "white"], help="round the frame (reflect)")
 
 
@@ -88,7 +92,12 @@ def _size(text: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
-NTSC = {"23.976": "24000/1001", "29.97": "30000/1001", "59.94": "60000/1001", "119.88": "120000/1001"}
+NTSC = {
+    "23.976": "24000/1001",
+    "29.97": "30000/1001",
+    "59.94": "60000/1001",
+    "119.88": "120000/1001",
+}
 
 
 def _rate(text: str) -> Fraction:

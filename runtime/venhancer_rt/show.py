@@ -36,15 +36,19 @@ def plan_lines(plan: Plan) -> list[str]:
 
 def _output_line(plan: Plan) -> str:
     g = plan.geometry
-    padded = "" if (g.padded_width, g.padded_height) == (g.width, g.height) else (
-        f" (the network sees {g.padded_width}x{g.padded_height})"
+    padded = (
+        ""
+        if (g.padded_width, g.padded_height) == (g.width, g.height)
+        else (f" (the network sees {g.padded_width}x{g.padded_height})")
     )
     return f"output   {g.width}x{g.height}{padded}"
 
 
 def _time_line(plan: Plan) -> str:
     t = plan.timeline
-    error = f", largest timing error {1000 * float(t.timing_error):.1f} ms" if t.timing_error else ""
+    error = (
+        f", largest timing error {1000 * float(t.timing_error):.1f} ms" if t.timing_error else ""
+    )
     made = f" of {t.grid_frames} made" if len(t.shown) != t.grid_frames else ""
     return f"frames   {len(t.shown)}{made} at {float(t.fps):.6g} fps{error}"
 
@@ -66,7 +70,7 @@ def cost_lines(plan: Plan, cost: Cost, device: str) -> list[str]:
     """What it would cost here, and what to change where that is too much."""
     lines = [
         f"work     {cost.tflop:.4g} TFLOP",
-        f"memory   {cost.memory_bytes / GB:.1f} GB, of it {plan.latent_bytes / GB:.1f} GB for latents",
+        f"memory   {cost.memory_bytes / GB:.1f} GB, {plan.latent_bytes / GB:.1f} GB of it latents",
         f"disk     up to {plan.output_bytes / GB:.3f} GB",
         f"time     about {duration(cost.seconds)} on this {device}, for the denoiser",
     ]
@@ -159,7 +163,9 @@ def info_lines(name: str) -> list[str]:
         return clip_lines(probe(path))
     except VideoError as error:
         known = ", ".join(PRESETS)
-        raise VideoError(f"{error} (info takes a video, a checkpoint or a preset: {known})") from error
+        raise VideoError(
+            f"{error} (info takes a video, a checkpoint or a preset: {known})"
+        ) from error
 
 
 def checkpoint_lines(path: Path) -> list[str]:
@@ -169,7 +175,9 @@ def checkpoint_lines(path: Path) -> list[str]:
     count = sum(t.numel() for t in tensors.values())
     preset = read_preset(path)
     lines = [f"{path.name}: {len(tensors)} tensors, {count / 1e6:.1f} M parameters"]
-    return lines + (preset_lines(preset) if preset else ["no configuration inside: a released one?"])
+    return lines + (
+        preset_lines(preset) if preset else ["no configuration inside: a released one?"]
+    )
 
 
 def preset_lines(preset: Preset) -> list[str]:
@@ -177,8 +185,9 @@ def preset_lines(preset: Preset) -> list[str]:
     unet = model.unet
     return [
         f"preset   {preset.name}",
-        f"network  widths {'-'.join(map(str, unet.widths))}, {unet.latent_channels} latent channels, "
-        f"{model.latent_stride} pixels to a latent, predicts {model.prediction}, codec {model.codec}",
+        f"network  widths {'-'.join(map(str, unet.widths))}, predicts {model.prediction}",
+        f"codec    {model.codec}, {unet.latent_channels} channels, "
+        f"{model.latent_stride} pixels to a latent position",
         f"defaults {defaults.steps} steps ({defaults.solver}), guidance {defaults.guidance:g}, "
         f"window {defaults.window}, scale {defaults.scale:g}, refine {defaults.refine}",
     ]

@@ -83,7 +83,7 @@ def test_filling_between_key_frames() -> None:
 
 def test_sizes_that_do_not_fit_are_refused() -> None:
     """With both numbers in the message."""
-    with pytest.raises(ConfigError, match="level 0 has 50 channels.*norm_groups=32"):
+    with pytest.raises(ConfigError, match=r"level 0 has 50 channels.*norm_groups=32"):
         UNetConfig(base_channels=50)
     with pytest.raises(ConfigError, match="text_width=0"):
         UNetConfig(text_width=0)

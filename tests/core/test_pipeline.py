@@ -1,4 +1,4 @@
-"""The flow from file to file, with networks that do nothing: sizes, times, and nothing left behind."""
+"""The flow from file to file, with networks that do nothing: sizes, times, no leftovers."""
 
 from __future__ import annotations
 
@@ -55,7 +55,10 @@ def run(tmp_path: Path) -> Run:
     """Enhance a clip of 48x32 with `Repeat`."""
 
     def enhance(
-        frames: int = 5, target: str = "out.mp4", shape: tuple[int, int] = (48, 32), **options: object
+        frames: int = 5,
+        target: str = "out.mp4",
+        shape: tuple[int, int] = (48, 32),
+        **options: object,
     ) -> Report:
         clip = probe(write_clip(tmp_path / "in.mp4", frames, *shape))
         chosen = Options(**{"refine": 0, **options})  # type: ignore[arg-type]
@@ -103,7 +106,7 @@ def test_a_fractional_rate(run: Run) -> None:
 
 
 def test_what_comes_out_is_what_went_in(run: Run, tmp_path: Path) -> None:
-    """Read, enlarged, padded, encoded, decoded, cropped and written: the enlarged input, exactly."""
+    """Read, enlarged, padded, encoded, decoded, cropped, written: the enlarged input, exactly."""
     report = run(3, "frames", scale=1.5, shape=(50, 38))
 
     files = sorted((tmp_path / "frames").glob("*.png"))
@@ -184,7 +187,7 @@ def test_the_input_is_not_overwritten(tmp_path: Path) -> None:
 
 def test_a_prompt_needs_a_text_encoder(run: Run) -> None:
     """Refused, with the preset that has one."""
-    with pytest.raises(OptionError, match="has no text encoder.*--preset released"):
+    with pytest.raises(OptionError, match=r"has no text encoder.*--preset released"):
         run(prompt="a cat")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import pytest
 import torch
@@ -67,7 +66,7 @@ def test_same_seed_same_bits(networks: Reference) -> None:
 
 
 def test_the_result_is_a_video_near_its_key_frames(networks: Reference) -> None:
-    """Finite, of the right shape, and tied to the hint: the small network's corrections are small."""
+    """Of the right shape, and tied to the hint: the small network's corrections are small."""
     out, shown = run(networks, sampling(9, 9, eta=0.0)), conditions(9)
 
     assert out.shape == (9, 48, 8, 8)

@@ -37,7 +37,12 @@ def test_variable_rate_keeps_its_own_times() -> None:
 
 @pytest.mark.parametrize(
     ("source", "target", "gap", "worst"),
-    [("24", "60", 5, 0.0), ("25", "60", 3, 1 / 150), ("24000/1001", "24", 2, 1 / 95), ("24", "48", 2, 0.0)],
+    [
+        ("24", "60", 5, 0.0),
+        ("25", "60", 3, 1 / 150),
+        ("24000/1001", "24", 2, 1 / 95),
+        ("24", "48", 2, 0.0),
+    ],
 )
 def test_fractional_rates(source: str, target: str, gap: int, worst: float) -> None:
     """The grid is exact where 8x allows, else the next multiple, with a bounded timing error."""
@@ -66,7 +71,13 @@ def test_one_frame_at_another_rate() -> None:
 def test_rates_out_of_reach_are_refused(target: str) -> None:
     """Slower than the input, or more than eight times as fast."""
     with pytest.raises(OptionError, match="take a rate from 24 to 192"):
-        at_rate(steady(5, Fraction(24)), Fraction(24), Fraction(5, 24), Fraction(target), is_variable=False)
+        at_rate(
+            steady(5, Fraction(24)),
+            Fraction(24),
+            Fraction(5, 24),
+            Fraction(target),
+            is_variable=False,
+        )
 
 
 @pytest.mark.parametrize("factor", [0, 9])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from venhancer.errors import OptionError
@@ -39,7 +41,9 @@ def test_a_window_without_two_key_frames_is_refused() -> None:
 
 
 @pytest.mark.parametrize("join", ["blend", "cut"])
-@pytest.mark.parametrize(("total", "length", "stride"), [(49, 25, 12), (26, 25, 12), (7, 25, 12), (40, 9, 8)])
+@pytest.mark.parametrize(
+    ("total", "length", "stride"), [(49, 25, 12), (26, 25, 12), (7, 25, 12), (40, 9, 8)]
+)
 def test_weights_sum_to_one(total: int, length: int, stride: int, join: Join) -> None:
     """Wherever windows overlap, two or three deep."""
     spans = cover(total, length, stride)
@@ -57,11 +61,13 @@ def test_blend_rises_steadily() -> None:
     first, second = weights(cover(37, 25, 12), "blend")
 
     assert second[:13] == sorted(second[:13])
-    assert max(abs(a - b) for a, b in zip(second, second[1:], strict=False)) < 0.15
+    assert max(abs(a - b) for a, b in pairwise(second)) < 0.15
     assert first[12:] == pytest.approx(second[12::-1])
 
 
-@pytest.mark.parametrize(("size", "tile", "step"), [(90, 90, 8), (154, 90, 8), (320, 160, 8), (100, 36, 4)])
+@pytest.mark.parametrize(
+    ("size", "tile", "step"), [(90, 90, 8), (154, 90, 8), (320, 160, 8), (100, 36, 4)]
+)
 def test_tiles_cover_the_frame_in_steps(size: int, tile: int, step: int) -> None:
     """Equal tiles, each beginning on a multiple of the network's step."""
     spans = tiles(size, tile, step)

@@ -68,7 +68,8 @@ def test_diffusing_agrees(t: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "start", "count"), [("normal50", 999, 50), ("steps15_t900", 899, 15), ("steps45_t900", 899, 45)]
+    ("name", "start", "count"),
+    [("normal50", 999, 50), ("steps15_t900", 899, 15), ("steps45_t900", 899, 45)],
 )
 def test_sampling_agrees(name: str, start: int, count: int) -> None:
     """The ODE solver, step for step, with guidance 7.5 and rescale 0.2."""

@@ -104,7 +104,9 @@ def test_info(what: str, clip: Path, weights: Path, capsys: Capture) -> None:
 
     assert main(["info", str(name)]) == 0
 
-    assert {"clip": "48x32", "weights": "parameters"}.get(what, "network") in capsys.readouterr().out
+    assert {"clip": "48x32", "weights": "parameters"}.get(
+        what, "network"
+    ) in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

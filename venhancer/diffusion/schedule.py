@@ -79,8 +79,8 @@ class Steps:
 def plan_steps(name: SolverName, steps: int, start: int = START) -> Steps:
     """Where to evaluate the network.
 
-    `normal`: `steps` evaluations, evenly spaced (trailing). `fast`: the release's two spacings, 4 in
-    15 of the steps down to `SPLIT` and the rest from there; the last falls away, so `steps - 1`.
+    `normal`: `steps` evaluations, evenly spaced (trailing). `fast`: the release's two spacings,
+    4 in 15 of the steps down to `SPLIT`, the rest from there; the last falls away, so `steps - 1`.
     """
     if not 1 <= steps <= start + 1:
         raise OptionError(f"steps={steps}: take 1 to {start + 1}")

@@ -23,7 +23,9 @@ def solver_table(sigmas: Tensor, eta: float = 1.0) -> Tensor:
     """
     sigma, following = sigmas[:-1], sigmas[1:]
     table = torch.zeros(len(sigma), 4, dtype=torch.float64)
-    h = sigma[:-1].log() - following[:-1].log()  # the last step ends at 0: log-SNR has no step there
+    h = (
+        sigma[:-1].log() - following[:-1].log()
+    )  # the last step ends at 0: log-SNR has no step there
     gain = -torch.expm1(-(1 + eta) * h)
     back = torch.zeros_like(h)
     back[1:] = gain[1:] * h[1:] / (2 * h[:-1])
@@ -46,7 +48,9 @@ def heun(denoise: Denoise, x: Tensor, sigmas: Tensor) -> Tensor:
 
     `denoise` takes the index of the sigma that x is at.
     """
-    for i, (sigma, following) in enumerate(zip(sigmas[:-1].tolist(), sigmas[1:].tolist(), strict=True)):
+    for i, (sigma, following) in enumerate(
+        zip(sigmas[:-1].tolist(), sigmas[1:].tolist(), strict=True)
+    ):
         slope = (x - denoise(x, i)) / sigma
         ahead = x + slope * (following - sigma)
         if following > 0:

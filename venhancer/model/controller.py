@@ -1,7 +1,7 @@
 """The Space-Time Controller: a trainable copy of the encoder that also sees the key frames.
 
-VEnhancer paper, section 3.2: key frames come as condition latents; how degraded they are (downscaling
-s, noise level) is added to the embedding of key frames only.
+VEnhancer paper, section 3.2: key frames come as condition latents; how degraded they are (their
+downscaling s, their noise level) is added to the embedding of key frames only.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ def fill_between_keys(hint: Tensor, is_key: Tensor) -> Tensor:
     hint: b c f h w, is_key: b f, 1 on key frames -> b c f h w; before the first and after the last
     key frame stands the nearest one. Dense arithmetic, so that a static graph can hold it.
     """
-    b, c, frames, h, w = hint.shape
+    _, c, frames, h, w = hint.shape
     index = torch.arange(frames, device=hint.device, dtype=torch.float32)
     here, there = index[:, None], index[None, :]
     is_key = is_key.float()[:, None, :]
@@ -92,9 +92,7 @@ class Denoiser(nn.Module):
             return ()
         text = text.to(self.dtype)
         modules = [*self.controller.modules(), *self.unet.modules()]
-        return tuple(
-            m.text_keys_values(text) for m in modules if isinstance(m, SpatialTransformer)
-        )
+        return tuple(m.text_keys_values(text) for m in modules if isinstance(m, SpatialTransformer))
 
     def step(self, latents: Tensor, timestep: Tensor, prepared: Prepared) -> Tensor:
         """One evaluation with what `prepare` made: latents b c f h w, timestep (b) -> b c f h w."""

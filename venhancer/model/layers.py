@@ -46,8 +46,9 @@ class Embedding(nn.Sequential):
         self.width = config.base_channels
 
     def forward(self, position: Tensor) -> Tensor:
-        weight = self[0].weight
-        embedded: Tensor = super().forward(sinusoid(position, self.width).to(weight.dtype))
+        embedded = sinusoid(position, self.width).to(self[0].get_parameter("weight").dtype)
+        for layer in self:
+            embedded = layer(embedded)
         return embedded
 
 
@@ -107,9 +108,7 @@ class Downsample(nn.Conv2d):
     """Half the size; the release pads rows by two, so that 90 -> 46 -> 24 -> 13."""
 
     def __init__(self, channels: int, config: UNetConfig) -> None:
-        super().__init__(
-            channels, channels, 3, stride=2, padding=(1 + config.extra_rows, 1)
-        )
+        super().__init__(channels, channels, 3, stride=2, padding=(1 + config.extra_rows, 1))
 
 
 class Upsample(nn.Module):

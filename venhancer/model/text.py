@@ -124,9 +124,10 @@ def build_network(tensors: Mapping[str, Tensor]) -> Any:
     )
     with torch.device("meta"):
         network = transformers.CLIPTextModel(config)
-    check_shapes(state, {name: tuple(t.shape) for name, t in network.state_dict().items()})
-    network.load_state_dict(state, assign=True)
-    network.embeddings.position_ids = torch.arange(LENGTH)[None]  # no file holds this buffer
+    tower = getattr(network, "text_model", network)  # a layer of its own in transformers 5.0
+    check_shapes(state, {name: tuple(t.shape) for name, t in tower.state_dict().items()})
+    tower.load_state_dict(state, assign=True)
+    tower.embeddings.position_ids = torch.arange(LENGTH)[None]  # no file holds this buffer
     return network.eval().requires_grad_(False)
 
 
