@@ -79,7 +79,8 @@ def sd_vae() -> Any:
     """Stable Diffusion 2.1's VAE."""
     import diffusers
 
-    return diffusers.AutoencoderKL(
+    kind: Any = diffusers.AutoencoderKL
+    return kind(
         block_out_channels=(128, 256, 512, 512),
         layers_per_block=2,
         down_block_types=("DownEncoderBlock2D",) * 4,
