@@ -35,6 +35,8 @@ def sample_stride(config: TrainingConfig, rng: Generator) -> int:
 
 def sample_scale(config: TrainingConfig, rng: Generator) -> float:
     """s in [1, max_scale]; at the paper's power of 1, 8x comes twice as often as 4x."""
+    if rng.random() < config.usual_share:
+        return config.usual_scale
     power = config.scale_power + 1
     return float(rng.uniform(1.0, config.max_scale**power) ** (1 / power))
 

@@ -47,7 +47,7 @@ def loss(
     return (weight * relative_error(out, clean, anchor)).mean()
 
 
-LEAST_ERROR = 1e-3  # below this a frame is as good as perfect, and counts less
+LEAST_ERROR = 1e-2  # frames with less (32 dB, in NANO's latents) count by their plain squares
 
 
 def relative_error(out: Tensor, clean: Tensor, anchor: Tensor) -> Tensor:
