@@ -7,11 +7,12 @@ from pathlib import Path
 
 from venhancer import pipeline
 from venhancer.config import PRESETS, Preset
+from venhancer.device import choose_device, choose_dtype, keep_freed_memory
 from venhancer.errors import OptionError
 from venhancer.options import Options
 from venhancer.pipeline import Networks, Progress, Report, silent
 from venhancer.plan import Plan, make_plan
-from venhancer.reference import LappedCodec, Reference, choose_device, choose_dtype
+from venhancer.reference import LappedCodec, Reference
 from venhancer.video import probe
 from venhancer.weights import find_weights, load_model, read_preset
 
@@ -55,6 +56,8 @@ def open_networks(plan: Plan, options: Options) -> Networks:
     """Load the plan's model and what stands round it."""
     device = choose_device(options.device)
     dtype = choose_dtype(options.dtype, device)
+    if device == "cpu":
+        keep_freed_memory()
     weights = find_weights(plan.preset, options.weights)
     model, preset = load_model(weights, plan.preset, dtype=dtype, device=device)
     if preset.model.codec == "lapped":

@@ -14,7 +14,6 @@ from venhancer.diffusion import solver
 from venhancer.diffusion.guidance import guide
 from venhancer.diffusion.schedule import denoised_from
 from venhancer.diffusion.solver import frame_noise
-from venhancer.errors import DeviceError
 from venhancer.model import lapped
 from venhancer.model.denoiser import Denoiser
 from venhancer.pipeline import Progress
@@ -188,21 +187,3 @@ def advance(
     for j in range(len(x)):
         noise = frame_noise(x.shape[1:], seed, f"step {step}", j) if has_noise else x.new_zeros(())
         x[j] = solver.step(x[j], denoised[j], previous[j], noise, row)
-
-
-def choose_device(asked: str) -> str:
-    """`auto` takes CUDA where there is one; DeviceError for CUDA where there is none."""
-    if asked == "cuda" and not torch.cuda.is_available():
-        raise DeviceError("--device cuda: PyTorch finds no CUDA device here; take --device cpu")
-    if asked == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return asked
-
-
-def choose_dtype(asked: str, device: str) -> torch.dtype:
-    """`auto` takes float16 on CUDA, bfloat16 on a CPU that computes in it, else float32."""
-    if asked != "auto":
-        return getattr(torch, asked)
-    if device == "cuda":
-        return torch.float16
-    return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32

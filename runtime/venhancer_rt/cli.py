@@ -151,8 +151,8 @@ def run_enhance(args: argparse.Namespace) -> None:
 
 def run_plan(args: argparse.Namespace) -> None:
     from venhancer import api
+    from venhancer.device import choose_device, choose_dtype
     from venhancer.estimate import estimate
-    from venhancer.reference import choose_device, choose_dtype
     from venhancer_rt import show
 
     options = _options(args)

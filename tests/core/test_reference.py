@@ -9,11 +9,12 @@ import torch
 
 from tests.clips import small_checkpoint, small_preset
 from venhancer.conditioning import Conditions, dense_hint, noisy_start
+from venhancer.device import choose_device
 from venhancer.diffusion.solver import frame_noise
 from venhancer.errors import DeviceError
 from venhancer.pipeline import silent
 from venhancer.plan import Sampling
-from venhancer.reference import LappedCodec, Reference, choose_device, parts
+from venhancer.reference import LappedCodec, Reference, parts
 from venhancer.weights import load_model
 from venhancer.windows import Span, cover
 

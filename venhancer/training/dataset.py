@@ -176,8 +176,8 @@ def _flip(clip: Tensor, rng: Generator) -> Tensor:
 def photo_clips(path: Path, config: TrainingConfig, rng: Generator) -> Iterator[Tensor]:
     """Pans and zooms over a photo, which is halved first: few are sharp at full size."""
     with Image.open(path) as image:
-        image.draft("RGB", (image.width // 2, image.height // 2))
         half = (max(1, image.width // 2), max(1, image.height // 2))
+        image.draft("RGB", half)
         pixels = np.asarray(image.convert("RGB").resize(half, Image.Resampling.BOX))
     photo = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
     width, height = config.crop
