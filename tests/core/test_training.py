@@ -306,9 +306,9 @@ def test_a_released_model_gets_its_encoders(monkeypatch: pytest.MonkeyPatch) -> 
     class Text:
         encode = staticmethod(lambda caption: text_of([caption]))
 
-    monkeypatch.setattr("venhancer.model.vae.load_codec", Codec)
-    monkeypatch.setattr("venhancer.model.text.load_text_encoder", Text)
-    found = command._encoders(small_v_preset(), seed=0)
+    monkeypatch.setattr("venhancer.model.vae.load_codec", lambda device: Codec())
+    monkeypatch.setattr("venhancer.model.text.load_text_encoder", lambda device: Text())
+    found = command._encoders(small_v_preset(), seed=0, device="cpu")
     assert found.text is not None
 
     latents, context = found.pixels(torch.rand(2, 5, 3, 32, 32)), found.text(["a", "bcd"])

@@ -27,6 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("-o", "--out", type=Path, required=True, help="folder of the run")
     add("--steps", type=int, help="updates in all")
     add("--resume", action="store_true", help="continue OUT/state.pt")
+    add("--device", default="auto", choices=["auto", "cpu", "cuda"])
     add("--threads", type=int, help="CPU threads (default: all)")
     add("--float32", action="store_true", help="do not compute in bfloat16")
     return parser
@@ -37,6 +38,7 @@ def run(args: argparse.Namespace) -> None:
     from torch.utils.data import DataLoader
 
     from venhancer.config import PRESETS
+    from venhancer.device import choose_device
     from venhancer.training.config import NANO_TRAINING, TrainingConfig
     from venhancer.training.dataset import Clips
     from venhancer.training.trainer import Trainer, train
@@ -52,7 +54,9 @@ def run(args: argparse.Namespace) -> None:
     )
     clips = Clips(args.data, config, preset.model.upsampling)
     torch.manual_seed(config.seed)
-    trainer = Trainer(_new_model(preset, config, args.prior), preset, config)
+    device = choose_device(args.device)
+    model = _new_model(preset, config, args.prior).to(device)
+    trainer = Trainer(model, preset, config)
     if args.resume:
         trainer.load(state)
     clips.start_step = trainer.step
@@ -60,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
         trainer,
         iter(DataLoader(clips, batch_size=None, num_workers=1, prefetch_factor=4)),
         args.out,
-        encoders=_encoders(preset, seed=config.seed + trainer.step),
+        encoders=_encoders(preset, config.seed + trainer.step, device),
         autocast=not args.float32,
         report=_show,
     )
@@ -88,7 +92,7 @@ def _new_model(preset: Preset, config: TrainingConfig, prior: Path | None) -> De
     return model
 
 
-def _encoders(preset: Preset, seed: int) -> Encoders:
+def _encoders(preset: Preset, seed: int, device: str) -> Encoders:
     import torch
 
     from venhancer.training.trainer import Encoders, autoencoder_encoder, lapped_encoder
@@ -98,9 +102,9 @@ def _encoders(preset: Preset, seed: int) -> Encoders:
     from venhancer.model.text import load_text_encoder
     from venhancer.model.vae import load_codec
 
-    text = load_text_encoder()
+    text = load_text_encoder(device=device)
     return Encoders(
-        autoencoder_encoder(load_codec(), seed),
+        autoencoder_encoder(load_codec(device=device), seed),
         lambda captions: torch.cat([text.encode(caption) for caption in captions]),
     )
 

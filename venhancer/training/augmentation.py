@@ -26,6 +26,11 @@ class Batch:
     noise_level: Tensor  # (b), int64: the timestep that the hint's latents are diffused to
     captions: list[str]
 
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on another device."""
+        tensors = (self.target, self.hint, self.is_key, self.scale, self.noise_level)
+        return Batch(*(t.to(device) for t in tensors), self.captions)
+
 
 def sample_stride(config: TrainingConfig, rng: Generator) -> int:
     """Output frames from one key frame to the next."""

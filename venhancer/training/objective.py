@@ -24,10 +24,12 @@ def loss(
     text: Tensor | None = None,
 ) -> Tensor:
     """v-loss of one batch, at timesteps drawn evenly from those that sampling passes."""
+    device = model.sigmas.device
+    batch = batch.to(device)
     clean, hint = encode(batch.target), encode(batch.hint)
-    noise = torch.randn(clean.shape, generator=generator)
-    hint_noise = torch.randn(clean.shape, generator=generator)
-    timestep = torch.randint(0, START + 1, (len(clean),), generator=generator)
+    noise = torch.randn(clean.shape, generator=generator).to(device)
+    hint_noise = torch.randn(clean.shape, generator=generator).to(device)
+    timestep = torch.randint(0, START + 1, (len(clean),), generator=generator).to(device)
     noisy = diffuse(model.sigmas, clean, noise, timestep)
     shown = diffuse(model.sigmas, hint, hint_noise, batch.noise_level)
     out = model(

@@ -106,7 +106,7 @@ class Trainer:
         """One step of AdamW -> the loss."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate()
-        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        with torch.autocast(self.model.sigmas.device.type, torch.bfloat16, enabled=autocast):
             value = loss(self.model, batch, encode, self.config, self.generator, text)
         self.optimizer.zero_grad(set_to_none=True)
         value.backward()
@@ -146,10 +146,10 @@ class Trainer:
         except UNREADABLE as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
             raise WeightsError(f"{path} is not the state of a training run: {reason}") from error
-        if preset != self.preset.to_json():
+        if Preset.from_json(preset).model != self.preset.model:
             raise WeightsError(f"{path} was trained with another model configuration")
         self.model.load_state_dict(state["model"])
-        self.average = state["average"]
+        self.average = [a.to(self.model.sigmas.device) for a in state["average"]]
         self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"])
         self.step = state["step"]
