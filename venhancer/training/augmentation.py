@@ -28,8 +28,14 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
-        tensors = (self.target, self.hint, self.is_key, self.scale, self.noise_level)
-        return Batch(*(t.to(device) for t in tensors), self.captions)
+        return Batch(
+            self.target.to(device),
+            self.hint.to(device),
+            self.is_key.to(device),
+            self.scale.to(device),
+            self.noise_level.to(device),
+            self.captions,
+        )
 
 
 def sample_stride(config: TrainingConfig, rng: Generator) -> int:

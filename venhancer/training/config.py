@@ -26,6 +26,7 @@ class TrainingConfig:
     usual_share: float = 0.0  # of clips that are degraded by just that
     max_noise_level: int = 300
     noise_level_power: float = 1.0  # above 1: more clips with little noise
+    timestep_power: float = 1.0  # below 1: noisy timesteps more often
     text_drop: float = 0.1
     sigma_floor: float = 0.3  # `sample` models: the v-loss weight is 1 / max(sigma, this)^2
     trains_prior: bool = False  # else the UNet is frozen and only the controller learns
@@ -48,6 +49,7 @@ NANO_TRAINING = TrainingConfig(
     scale_power=0.0,  # even, since large factors leave little to learn from
     usual_share=0.7,  # a small network learns one factor well before many
     noise_level_power=4.0,  # half the clips below level 19
+    timestep_power=0.5,  # where little but the hint is known, most is decided
     sigma_floor=1.0,
     trains_prior=True,  # there is no pretrained prior of this size: both learn together
 )

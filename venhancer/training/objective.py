@@ -23,13 +23,14 @@ def loss(
     generator: torch.Generator,
     text: Tensor | None = None,
 ) -> Tensor:
-    """v-loss of one batch, at timesteps drawn evenly from those that sampling passes."""
+    """v-loss of one batch, at timesteps that sampling passes, drawn evenly or as the config says."""
     device = model.sigmas.device
     batch = batch.to(device)
     clean, hint = encode(batch.target), encode(batch.hint)
     noise = torch.randn(clean.shape, generator=generator).to(device)
     hint_noise = torch.randn(clean.shape, generator=generator).to(device)
-    timestep = torch.randint(0, START + 1, (len(clean),), generator=generator).to(device)
+    drawn = torch.rand(len(clean), generator=generator) ** config.timestep_power
+    timestep = (drawn * (START + 1)).long().clamp(max=START).to(device)
     noisy = diffuse(model.sigmas, clean, noise, timestep)
     shown = diffuse(model.sigmas, hint, hint_noise, batch.noise_level)
     out = model(
