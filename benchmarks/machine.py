@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ def describe_run(module: str) -> dict[str, Any]:
         "benchmark": module,
         "command": " ".join(["python", "-m", module, *map(shown, sys.argv[1:])]),
         "commit": git_commit(),
-        "date": datetime.now(UTC).date().isoformat(),
+        "date": datetime.now(timezone.utc).date().isoformat(),
         "versions": versions(),
         "machine": {"cpu": cpu_model(), "cores": os.cpu_count()},
     }

@@ -13,7 +13,6 @@ from fractions import Fraction
 from math import lcm
 from pathlib import Path
 from types import TracebackType
-from typing import Self
 
 import av
 import numpy as np
@@ -22,6 +21,7 @@ from av.container import OutputContainer
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
+from typing_extensions import Self
 
 from venhancer.errors import OptionError, OutputError, ShapeError
 from venhancer.video import Clip

@@ -23,7 +23,7 @@ def loss(
     generator: torch.Generator,
     text: Tensor | None = None,
 ) -> Tensor:
-    """v-loss of one batch, at timesteps that sampling passes, drawn evenly or as the config says."""
+    """v-loss of one batch, at timesteps that sampling passes, drawn as the config says."""
     device = model.sigmas.device
     batch = batch.to(device)
     clean, hint = encode(batch.target), encode(batch.hint)
