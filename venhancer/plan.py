@@ -60,12 +60,17 @@ class Plan:
         return 1 if self.sampling.guidance == 1 else 2
 
     @property
+    def parts(self) -> int:
+        """Windows times tiles: the evaluations of one unguided step."""
+        s = self.sampling
+        return len(s.windows) * len(s.rows) * len(s.columns)
+
+    @property
     def evaluations(self) -> int:
         """Passes through the network, a guided step counting twice."""
         s = self.sampling
-        parts = len(s.windows) * len(s.rows) * len(s.columns)
         steps = s.schedule.timesteps.tolist()
-        return parts * sum(2 if s.is_guided(t) else 1 for t in steps)
+        return self.parts * sum(2 if s.is_guided(t) else 1 for t in steps)
 
     @property
     def latent_bytes(self) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol
 
 import torch
@@ -15,7 +16,8 @@ from venhancer.diffusion.guidance import guide
 from venhancer.diffusion.schedule import denoised_from
 from venhancer.diffusion.solver import frame_noise
 from venhancer.model import lapped
-from venhancer.model.denoiser import Denoiser
+from venhancer.model.attention import KeysValues
+from venhancer.model.denoiser import Denoiser, Prepared
 from venhancer.pipeline import Progress
 from venhancer.plan import Sampling
 from venhancer.prompts import NEGATIVE, POSITIVE
@@ -48,7 +50,7 @@ class LappedCodec:
         return lapped.decode(latents, self.scale)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Part:
     """A window of the grid, a tile of its frames, and how much each position counts there."""
 
@@ -123,60 +125,67 @@ class Reference:
         steps = sampling.schedule
         table = solver.solver_table(steps.sigmas, sampling.eta)
         evaluations = list(parts(sampling))
+        total = len(table) * len(evaluations)
+        prepare = self._preparer(conditions, is_single=len(evaluations) == 1)
         x = start * float(steps.sigmas[0])
         previous, denoised = torch.zeros_like(x), torch.zeros_like(x)
         for i, row in enumerate(table):
             denoised.zero_()
             seen_by_network = float((1 + steps.sigmas[i] ** 2).rsqrt())
+            timestep = int(steps.timesteps[i])
             for number, part in enumerate(evaluations):
                 noisy = part.cut(x) * seen_by_network
-                x0 = self.denoise(noisy, int(steps.timesteps[i]), part, conditions, sampling)
+                prepared = prepare(part, sampling.is_guided(timestep))
+                x0 = self.denoise(noisy, timestep, prepared, sampling)
                 part.cut(denoised).add_(x0 * part.share)
-                progress(
-                    "denoise", i * len(evaluations) + number + 1, len(table) * len(evaluations)
-                )
+                progress("denoise", i * len(evaluations) + number + 1, total)
             advance(x, denoised, previous, row, sampling.seed, i)
             previous, denoised = denoised, previous
         return x
 
     def denoise(
-        self, noisy: Tensor, timestep: int, part: Part, conditions: Conditions, sampling: Sampling
+        self, noisy: Tensor, timestep: int, prepared: Prepared, sampling: Sampling
     ) -> Tensor:
-        """Guided x_0 of one part: f c h w -> f c h w."""
+        """Guided x_0 of one part, both branches as one batch: f c h w -> f c h w."""
         latents = noisy.transpose(0, 1)[None].to(self.device)
         is_guided = sampling.is_guided(timestep)
-        text = conditions.text
-        if text is not None and not is_guided:
-            text = text[:1]
-        out = self._evaluate(latents, timestep, part, conditions, text)
+        batch = 2 if is_guided else 1
+        at = torch.full((batch,), timestep, device=self.device)
+        out = self.model.step(latents.expand(batch, -1, -1, -1, -1), at, prepared)
         if is_guided:
             out = guide(out[:1], out[1:], sampling.guidance)
         sigma = self.model.sigmas[timestep]
         x0 = denoised_from(self.model.config.prediction, out, latents, sigma)
         return x0[0].transpose(0, 1).cpu()
 
-    def _evaluate(
-        self,
-        latents: Tensor,
-        timestep: int,
-        part: Part,
-        conditions: Conditions,
-        text: Tensor | None,
-    ) -> Tensor:
-        """The network on one part, both branches of guidance as one batch."""
+    def _preparer(
+        self, conditions: Conditions, is_single: bool
+    ) -> Callable[[Part, bool], Prepared]:
+        """What does not depend on the timestep: text once a run, the hint once where there is
+        but one part, else with each part again, which is cheap and keeps memory flat.
+        """
+        text = conditions.text if conditions.text is None else conditions.text.to(self.device)
+        guided = self.model.prepare_text(text)
+        alone = self.model.prepare_text(text if text is None else text[:1])
+
+        def prepare(part: Part, is_guided: bool) -> Prepared:
+            return self._prepare(part, conditions, guided if is_guided else alone, is_guided)
+
+        return cache(prepare) if is_single else prepare
+
+    def _prepare(
+        self, part: Part, conditions: Conditions, texts: tuple[KeysValues, ...], is_guided: bool
+    ) -> Prepared:
+        batch = 2 if is_guided else 1
         hint, is_key = dense_hint(conditions, part.frames.start, part.frames.stop)
         hint = hint[..., part.rows.start : part.rows.stop, part.columns.start : part.columns.stop]
-        batch = 1 if text is None else len(text)
-        out: Tensor = self.model(
-            latents=latents.expand(batch, -1, -1, -1, -1),
-            timestep=torch.full((batch,), timestep, device=self.device),
+        return self.model.prepare(
             hint=hint.to(self.device).expand(batch, -1, -1, -1, -1),
             is_key=is_key.to(self.device).expand(batch, -1),
             noise_level=torch.full((batch,), float(conditions.noise_level), device=self.device),
             scale=torch.full((batch,), conditions.scale, device=self.device),
-            text=None if text is None else text.to(self.device),
+            texts=texts,
         )
-        return out
 
 
 def advance(

@@ -71,6 +71,12 @@ def _add_how(group: argparse._ArgumentGroup) -> None:
         "--eta", type=float, help="0: deterministic solver, 1: fresh noise each step"
     )
     group.add_argument("--guidance", type=float, help="strength of the prompt; 1 is none")
+    group.add_argument(
+        "--guidance-interval",
+        type=_interval,
+        metavar="LOW:HIGH",
+        help="guide at these timesteps only",
+    )
     group.add_argument("--seed", type=int, help="same seed, same frames (default 0)")
     group.add_argument(
         "--geometry", choices=["exact", "released"], help="sizes as asked, or theirs"
@@ -90,6 +96,13 @@ def _size(text: str) -> tuple[int, int]:
     if not (width.isdigit() and height.isdigit()):
         raise argparse.ArgumentTypeError(f"{text!r} is no size: write 1280x720")
     return int(width), int(height)
+
+
+def _interval(text: str) -> tuple[int, int]:
+    low, _, high = text.partition(":")
+    if not (low.isdigit() and high.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no interval of timesteps: write 200:800")
+    return int(low), int(high)
 
 
 NTSC = {
@@ -113,7 +126,18 @@ def _rate(text: str) -> Fraction:
 
 OPTION_NAMES = (
     *("scale", "size", "interpolate", "fps", "input_fps", "crf", "codec", "preset", "weights"),
-    *("prompt", "refine", "detail", "steps", "solver", "eta", "guidance", "seed", "geometry"),
+    *(
+        "prompt",
+        "refine",
+        "detail",
+        "steps",
+        "solver",
+        "eta",
+        "guidance",
+        "guidance_interval",
+        "seed",
+        "geometry",
+    ),
     *("padding", "device", "dtype", "window", "tile", "overwrite", "compare"),
 )
 
@@ -142,7 +166,7 @@ def run_enhance(args: argparse.Namespace) -> None:
     pipeline.check_output(target, plan, options)
     print("\n".join(show.plan_lines(plan)))
     networks = api.open_networks(plan, options)
-    with Bar() as bar:
+    with Bar(plan.parts) as bar:
         report = pipeline.enhance(plan, target, networks, options, bar)
     print("\n".join(show.report_lines(report, options.compare)))
     if args.json:

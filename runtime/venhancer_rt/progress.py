@@ -10,9 +10,13 @@ from tqdm import tqdm
 
 
 class Bar:
-    """A `Progress`: a bar per stage, on stderr; silent where that is no terminal."""
+    """A `Progress`: a bar per stage, on stderr; silent where that is no terminal.
 
-    def __init__(self) -> None:
+    parts: windows times tiles, the evaluations of one step
+    """
+
+    def __init__(self, parts: int) -> None:
+        self.parts = parts
         self.stage = ""
         self.bar: tqdm[Any] | None = None
 
@@ -25,6 +29,10 @@ class Bar:
             )
             self.stage = stage
         assert self.bar is not None
+        if stage == "denoise":
+            step, part = divmod(done - 1, self.parts)
+            steps = total // self.parts
+            self.bar.set_postfix_str(f"step {step + 1}/{steps}, window {part + 1}/{self.parts}")
         self.bar.update(done - self.bar.n)
 
     def _close(self) -> None:

@@ -58,8 +58,10 @@ def test_preparing_once_changes_nothing(config: ModelConfig) -> None:
     model, given = randomised(config), inputs(config)
     latents, timestep = given.pop("latents"), given.pop("timestep")
     with torch.inference_mode():
-        stepped = model.step(latents, timestep, model.prepare(**given))
-        assert torch.equal(stepped, model(latents=latents, timestep=timestep, **given))
+        whole = model(latents=latents, timestep=timestep, **given)
+        texts = model.prepare_text(given.pop("text", None))
+        stepped = model.step(latents, timestep, model.prepare(**given, texts=texts))
+        assert torch.equal(stepped, whole)
 
 
 @pytest.mark.parametrize("name", ["noise_level", "scale"])

@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from tests.clips import small_checkpoint, small_preset
+from tests.training_parts import small_v_preset
 from venhancer.conditioning import Conditions, dense_hint, noisy_start
 from venhancer.device import choose_device
 from venhancer.diffusion.solver import frame_noise
 from venhancer.errors import DeviceError
+from venhancer.model.denoiser import Denoiser
 from venhancer.pipeline import silent
 from venhancer.plan import Sampling
 from venhancer.reference import LappedCodec, Reference, parts
@@ -168,3 +170,30 @@ def test_the_ode_agrees_with_diffusers() -> None:
         other = theirs.step(guess, theirs.timesteps[i], other).prev_sample
 
     torch.testing.assert_close(mine.float(), other.float(), atol=2e-3, rtol=0)
+
+
+def test_guidance_acts_in_its_interval_only() -> None:
+    """Outside of it the prompt's branch alone is evaluated; inside, both as one batch."""
+    torch.manual_seed(0)
+    preset = small_v_preset()
+    model = Denoiser(preset.model).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    networks = Reference(model, LappedCodec(1.0))
+    unet = preset.model.unet
+    text = torch.randn(2, 5, unet.text_width)
+    hint = torch.randn(2, unet.latent_channels, 8 + unet.row_remainder, 8)
+    shown = Conditions(hint=hint, gap=GAP, noise_level=10, scale=2.0, text=text)
+    rows = (Span(0, hint.shape[-2]),)
+
+    def result(**fields: object) -> torch.Tensor:
+        plan = sampling(3, 3, rows=rows, steps=2, **fields)
+        with torch.inference_mode():
+            return networks.sample(noisy_start(hint, 3, GAP, 0), shown, plan, silent)
+
+    plain = result(guidance=1.0)
+    assert torch.equal(plain, result(guidance=7.5, guidance_interval=(0, 10)))
+    late = result(guidance=7.5, guidance_interval=(0, 700))
+    everywhere = result(guidance=7.5)
+    assert not torch.allclose(plain, late, atol=1e-4)
+    assert not torch.allclose(late, everywhere, atol=1e-4)

@@ -74,9 +74,12 @@ class Denoiser(nn.Module):
         is_key: Tensor,
         noise_level: Tensor,
         scale: Tensor,
-        text: Tensor | None = None,
+        texts: tuple[KeysValues, ...] = (),
     ) -> Prepared:
-        """Compute what is the same at every timestep; inputs as in `forward`."""
+        """Compute what is the same at every timestep; inputs as in `forward`.
+
+        texts: what `prepare_text` made, once for all windows
+        """
         frames = hint.shape[2]
         anchor = fill_between_keys(hint, is_key) if self.config.prediction == "sample" else None
         shown = hint * is_key[:, None, :, None, None].to(hint.dtype) if anchor is None else anchor
@@ -85,9 +88,10 @@ class Denoiser(nn.Module):
             features = features * is_key.reshape(-1, 1, 1, 1).to(features.dtype)
         gain = self.controller.condition(noise_level, scale)
         condition = per_frame(gain, frames) * is_key.reshape(-1, 1).to(gain.dtype)
-        return Prepared(features, condition, self._keys_values(text), anchor)
+        return Prepared(features, condition, texts, anchor)
 
-    def _keys_values(self, text: Tensor | None) -> tuple[KeysValues, ...]:
+    def prepare_text(self, text: Tensor | None) -> tuple[KeysValues, ...]:
+        """Keys and values of every spatial transformer for text (b l d), in order of execution."""
         if text is None:
             return ()
         text = text.to(self.dtype)
@@ -149,7 +153,11 @@ class Denoiser(nn.Module):
         noise_level: (b), the hint's noise_aug - 1; scale: (b), its downscaling s -> b c f h w
         """
         prepared = self.prepare(
-            hint=hint, is_key=is_key, noise_level=noise_level, scale=scale, text=text
+            hint=hint,
+            is_key=is_key,
+            noise_level=noise_level,
+            scale=scale,
+            texts=self.prepare_text(text),
         )
         return self.step(latents, timestep, prepared)
 
