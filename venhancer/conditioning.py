@@ -74,9 +74,11 @@ def noisy_hint(clean: Tensor, refine: int, gap: int, seed: int) -> Tensor:
     if refine == 0:
         return clean
     sigmas, timestep = noise_schedule().float(), torch.tensor([refine - 1])
-    noise = (frame_noise(clean.shape[1:], seed, "hint", i * gap) for i in range(len(clean)))
-    frames = zip(clean, noise, strict=True)
-    return torch.cat([diffuse(sigmas, x[None], n[None], timestep) for x, n in frames])
+    hint = torch.empty_like(clean)
+    for i, frame in enumerate(clean):
+        noise = frame_noise(frame.shape, seed, "hint", i * gap)
+        hint[i] = diffuse(sigmas, frame[None], noise[None], timestep)[0]
+    return hint
 
 
 def noisy_start(clean: Tensor, grid_frames: int, gap: int, seed: int) -> Tensor:

@@ -40,6 +40,6 @@ def keep_freed_memory() -> None:
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
     if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, 2**30)
+        mallopt(M_MMAP_THRESHOLD, 2**29)  # latents of long clips stay apart
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
         mallopt(M_TOP_PAD, 2**28)

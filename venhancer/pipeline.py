@@ -44,7 +44,7 @@ class Networks(Protocol):
     def sample(
         self, start: Tensor, conditions: Conditions, sampling: Sampling, progress: Progress
     ) -> Tensor:
-        """x_0 of the whole grid from its diffused start."""
+        """x_0 of the whole grid from its diffused start, whose memory it may take."""
 
     def decode(self, latents: Tensor) -> Tensor:
         """Frames of neighbouring latents."""

@@ -74,9 +74,9 @@ class Plan:
 
     @property
     def latent_bytes(self) -> int:
-        """Latents held through the run: x and two denoised of the grid, the key frames, float32."""
+        """Latents held through the run: x and two x_0 of the grid, and the key frames, float32."""
         one = 4 * math.prod(self.latents)
-        return one * (3 * self.timeline.grid_frames + 2 * self.source.frames)
+        return one * (3 * self.timeline.grid_frames + self.source.frames)
 
     @property
     def output_bytes(self) -> int:

@@ -121,13 +121,16 @@ class Reference:
     def sample(
         self, start: Tensor, conditions: Conditions, sampling: Sampling, progress: Progress
     ) -> Tensor:
-        """Windows and tiles meet on x_0 at every step, so the solver sees one video."""
+        """Windows and tiles meet on x_0 at every step, so the solver sees one video.
+
+        `start` is used up: x lives in its place.
+        """
         steps = sampling.schedule
         table = solver.solver_table(steps.sigmas, sampling.eta)
         evaluations = list(parts(sampling))
         total = len(table) * len(evaluations)
         prepare = self._preparer(conditions, is_single=len(evaluations) == 1)
-        x = start * float(steps.sigmas[0])
+        x = start.mul_(float(steps.sigmas[0]))
         previous, denoised = torch.zeros_like(x), torch.zeros_like(x)
         for i, row in enumerate(table):
             denoised.zero_()
