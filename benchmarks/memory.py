@@ -11,29 +11,13 @@ import resource
 import subprocess
 import sys
 import tempfile
-from fractions import Fraction
 from pathlib import Path
 
-import av
-import numpy as np
-
 from benchmarks.machine import describe_run
+from benchmarks.waves import write_clip
 
 SHORT, LONG = 60, 300
 CHILD = "--child"
-
-
-def write_clip(path: Path, frames: int) -> None:
-    """Soft waves that move, 320x180."""
-    y, x = np.mgrid[0:180, 0:320]
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=Fraction(24))
-        stream.width, stream.height, stream.pix_fmt = 320, 180, "yuv420p"
-        for k in range(frames):
-            waves = (np.sin((x - 3 * k) / 9), np.cos((y + k) / 7), np.sin((x + y - k) / 13))
-            pixels = np.stack([127 + 90 * w for w in waves], axis=-1).astype(np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        container.mux(stream.encode(None))
 
 
 def child(frames: int, weights: Path | None) -> None:

@@ -14,6 +14,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from venhancer.config import NANO as NANO_PRESET
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -112,8 +114,6 @@ def test_the_map_is_read_as_meant() -> None:
 
 def test_every_file_of_the_readme_exists() -> None:
     """The file map of README.md names nothing that is not there."""
-    if not (ROOT / "README.md").is_file():
-        pytest.skip("README.md is not written yet")
     names = named_files((ROOT / "README.md").read_text(encoding="utf-8"))
 
     assert len(names) > 5, "README.md has no fenced map with a line `venhancer/`"
@@ -129,19 +129,16 @@ def header(checkpoint: Path) -> dict[str, Any]:
 
 def test_the_default_model_is_in_the_package() -> None:
     """`nano` comes with the wheel, with a model card."""
-    if not NANO.is_file():
-        pytest.skip("venhancer/presets/nano.safetensors is still being trained")
-
-    assert list(PRESETS.glob("*.md")), "no model card beside the checkpoints"
+    assert NANO.is_file()
+    assert NANO.with_suffix(".md").is_file(), "no model card beside the checkpoint"
+    assert json.loads(header(NANO)["__metadata__"]["preset"]) == json.loads(NANO_PRESET.to_json())
 
 
 @pytest.mark.parametrize(
-    "path", sorted({NANO, *PRESETS.glob("*.safetensors")}), ids=lambda path: path.stem
+    "path", sorted(PRESETS.glob("*.safetensors")), ids=lambda path: path.stem
 )
 def test_checkpoints_in_the_package_are_small(path: Path) -> None:
     """At most 16 MB and 8 M parameters each, and they say what they are."""
-    if not path.is_file():
-        pytest.skip("venhancer/presets/nano.safetensors is still being trained")
     described = header(path)
     shapes = [entry["shape"] for name, entry in described.items() if name != "__metadata__"]
 
