@@ -52,6 +52,13 @@ def sample_scale(config: TrainingConfig, rng: Generator) -> float:
     return float(rng.uniform(1.0, config.max_scale**power) ** (1 / power))
 
 
+def sample_downscaling(config: TrainingConfig, rng: Generator) -> Upsampling:
+    """Bilinear as in the paper, or the sharper kernel that most real inputs come closer to."""
+    if config.bicubic_share and rng.random() < config.bicubic_share:
+        return "bicubic"
+    return "bilinear"
+
+
 def sample_noise_level(config: TrainingConfig, rng: Generator) -> int:
     """Timestep in [0, max_noise_level), which is the paper's 1..300 less one."""
     return int(config.max_noise_level * rng.random() ** config.noise_level_power)
@@ -62,11 +69,13 @@ def drop_text(caption: str, config: TrainingConfig, rng: Generator) -> str:
     return "" if rng.random() < config.text_drop else caption
 
 
-def degrade(frames: Tensor, scale: float, upsampling: Upsampling) -> Tensor:
-    """Bilinear down by `scale` and back up as the model's input comes: f 3 H W -> f 3 H W."""
+def degrade(
+    frames: Tensor, scale: float, upsampling: Upsampling, downscaling: Upsampling = "bilinear"
+) -> Tensor:
+    """Down by `scale` (bilinear in the paper) and back up: f 3 H W -> f 3 H W."""
     h, w = frames.shape[-2:]
     small = (max(1, round(h / scale)), max(1, round(w / scale)))
-    down = F.interpolate(frames, small, mode="bilinear", antialias=True, align_corners=False)
+    down = F.interpolate(frames, small, mode=downscaling, antialias=True, align_corners=False)
     return F.interpolate(down, (h, w), mode=upsampling, align_corners=False)
 
 
@@ -90,9 +99,13 @@ def make_batch(
     frames = max(1, (config.frames - 1) // stride) * stride + 1
     true = [clip[:frames].float() / 127.5 - 1 for clip, _ in clips]
     scales = [sample_scale(config, rng) for _ in clips]
+    hints = [
+        degrade(clip, scale, upsampling, sample_downscaling(config, rng))
+        for clip, scale in zip(true, scales, strict=True)
+    ]
     return Batch(
         target=torch.stack(true),
-        hint=torch.stack([degrade(c, s, upsampling) for c, s in zip(true, scales, strict=True)]),
+        hint=torch.stack(hints),
         is_key=key_layout(frames, stride).expand(len(clips), frames),
         scale=torch.tensor(scales, dtype=torch.float32),
         noise_level=torch.tensor([sample_noise_level(config, rng) for _ in clips]),

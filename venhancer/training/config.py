@@ -24,6 +24,7 @@ class TrainingConfig:
     scale_power: float = 1.0  # density of s is proportional to s to this power
     usual_scale: float = 4.0
     usual_share: float = 0.0  # of clips that are degraded by just that
+    bicubic_share: float = 0.0  # of clips that are downscaled bicubically, not bilinearly
     max_noise_level: int = 300
     noise_level_power: float = 1.0  # above 1: more clips with little noise
     timestep_power: float = 1.0  # below 1: noisy timesteps more often
@@ -47,6 +48,7 @@ NANO_TRAINING = TrainingConfig(
     ema_decay=0.997,
     stride_weights=(1, 8, 1, 2, 1, 1, 1, 1),  # what people ask for most, most often
     scale_power=0.0,  # even, since large factors leave little to learn from
+    bicubic_share=0.75,
     usual_share=0.7,  # a small network learns one factor well before many
     noise_level_power=4.0,  # half the clips below level 19
     timestep_power=0.5,  # where little but the hint is known, most is decided
