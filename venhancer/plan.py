@@ -102,7 +102,7 @@ def make_plan(clip: Clip, preset: Preset, options: Options) -> Plan:
         geometry=geometry,
         timeline=timeline,
         sampling=_sampling(preset, options, timeline, rows, columns),
-        scale=_told_scale(clip, geometry, options),
+        scale=_told_scale(clip, preset, geometry, options),
         refine=_or(options.refine, preset.defaults.refine),
         latents=(preset.model.unet.latent_channels, rows, columns),
     )
@@ -130,9 +130,9 @@ def _timeline(clip: Clip, options: Options) -> Timeline:
     return at_rate(clip.times, clip.fps, clip.end, options.fps, clip.is_variable)
 
 
-def _told_scale(clip: Clip, geometry: Geometry, options: Options) -> float:
+def _told_scale(clip: Clip, preset: Preset, geometry: Geometry, options: Options) -> float:
     real = max(geometry.width / clip.width, geometry.height / clip.height)
-    scale = _or(options.detail, min(max(real, 1.0), 8.0))
+    scale = _or(options.detail, min(max(real * preset.defaults.detail, 1.0), 8.0))
     return float(int(scale)) if options.geometry == "released" else scale
 
 
