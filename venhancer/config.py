@@ -179,7 +179,9 @@ NANO = Preset(
         latent_scale=2.0,
         upsampling="bicubic",
     ),
-    defaults=RunDefaults(steps=4, solver="normal", eta=0.0, guidance=1.0, window=49, refine=0, detail=0.75),
+    defaults=RunDefaults(
+        steps=4, solver="normal", eta=0.0, guidance=1.0, window=49, refine=0, detail=0.75
+    ),
 )
 
 PRESETS: Mapping[str, Preset] = {preset.name: preset for preset in (NANO, RELEASED, TINY)}
