@@ -1,16 +1,24 @@
-"""Every tensor of an exported network, described once; a number is fixed, a letter is a size."""
+"""Every tensor of an exported network, described once; a number is fixed, a letter is a size.
+
+Letters: b branches of guidance, f frames, n = b f, h w latent rows and columns, H W pixels,
+k frames of one step of the codec, l text tokens.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
-from venhancer.config import ModelConfig
+from venhancer.config import ModelConfig, UNetConfig
+
+Precision = Literal["float32", "float16"]
+TEXT_LENGTH = 77
 
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """Letters: b clips, f frames, h w latent rows and columns, l text tokens."""
+    """The name, the axes and the element type of a tensor."""
 
     name: str
     axes: str
@@ -24,14 +32,19 @@ class TensorSpec:
         return {i: a for i, a in enumerate(self.axes.split()) if not a.isdigit()}
 
 
-def denoiser_inputs(model: ModelConfig) -> tuple[TensorSpec, ...]:
-    """Inputs of `Denoiser`, in order; `text` only where the model has an encoder."""
-    c, d = model.unet.latent_channels, model.unet.text_width
-    text = (TensorSpec("text", f"b l {d}"),) if d else ()
+@dataclass(frozen=True, slots=True)
+class NetworkSpec:
+    """Inputs and outputs of one exported network, in order."""
+
+    name: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+def condition_inputs(model: ModelConfig) -> tuple[TensorSpec, ...]:
+    """What the controller is shown of one window."""
+    c = model.unet.latent_channels
     return (
-        TensorSpec("latents", f"b {c} f h w"),
-        TensorSpec("timestep", "b", "int64"),
-        *text,
         TensorSpec("hint", f"b {c} f h w"),
         TensorSpec("is_key", "b f"),
         TensorSpec("noise_level", "b"),
@@ -39,6 +52,72 @@ def denoiser_inputs(model: ModelConfig) -> tuple[TensorSpec, ...]:
     )
 
 
-def denoiser_outputs(model: ModelConfig) -> tuple[TensorSpec, ...]:
-    """v, or x_0, as the model predicts."""
-    return (TensorSpec("prediction", f"b {model.unet.latent_channels} f h w"),)
+def model_inputs(model: ModelConfig) -> tuple[TensorSpec, ...]:
+    """Inputs of `Denoiser.forward`; `text` only where the model has an encoder."""
+    d = model.unet.text_width
+    text = (TensorSpec("text", f"b l {d}"),) if d else ()
+    return (*_noisy(model), *text, *condition_inputs(model))
+
+
+def _noisy(model: ModelConfig) -> tuple[TensorSpec, ...]:
+    latents = TensorSpec("latents", f"b {model.unet.latent_channels} f h w")
+    return (latents, TensorSpec("timestep", "b", "int64"))
+
+
+def text_features_width(unet: UNetConfig) -> int:
+    """Channels of the keys and values of every spatial transformer, side by side."""
+    encoder = [unet.widths[level] for level in unet.spatial_levels] * unet.blocks_per_level
+    middle = [unet.widths[-1]] if unet.spatial_levels else []
+    decoder = [unet.widths[level] for level in unet.spatial_levels] * (unet.blocks_per_level + 1)
+    return 2 * sum(2 * (encoder + middle) + decoder)
+
+
+def prepared(model: ModelConfig, precision: Precision) -> tuple[TensorSpec, ...]:
+    """What `prepare` makes once for every timestep."""
+    c, unet = model.unet.latent_channels, model.unet
+    anchor = (TensorSpec("anchor", f"b {c} f h w"),) if model.prediction == "sample" else ()
+    return (
+        TensorSpec("hint_features", f"n {unet.base_channels} h w", precision),
+        TensorSpec("condition", f"n {unet.embedding_width}", precision),
+        *anchor,
+    )
+
+
+def denoiser_networks(model: ModelConfig, precision: Precision) -> tuple[NetworkSpec, ...]:
+    """`denoiser` is one evaluation; `prepare` and `text_keys` hold what needs no timestep.
+
+    `denoiser` gives v, or x_0, as the model predicts.
+    """
+    d = model.unet.text_width
+    text = TensorSpec("text_features", f"b l {text_features_width(model.unet)}", precision)
+    prediction = TensorSpec("prediction", f"b {model.unet.latent_channels} f h w")
+    once = prepared(model, precision)
+    inputs = (*_noisy(model), *once, *([text] if d else []))
+    always = (
+        NetworkSpec("denoiser", inputs, (prediction,)),
+        NetworkSpec("prepare", condition_inputs(model), once),
+    )
+    if not d:
+        return always
+    return (*always, NetworkSpec("text_keys", (TensorSpec("text", f"b l {d}"),), (text,)))
+
+
+def codec_networks(model: ModelConfig) -> tuple[NetworkSpec, ...]:
+    """The learned codec and the text encoder that the model needs round its denoiser."""
+    if model.codec != "autoencoder":
+        return ()
+    c, d = model.unet.latent_channels, model.unet.text_width
+    pixels, latents = TensorSpec("frames", "k 3 H W"), TensorSpec("latents", f"k {c} h w")
+    moments = (TensorSpec("mean", f"k {c} h w"), TensorSpec("std", f"k {c} h w"))
+    ids, text = TensorSpec("ids", "b l", "int64"), TensorSpec("text", f"b l {d}")
+    return (
+        NetworkSpec("vae_encoder", (pixels,), moments),
+        NetworkSpec("vae_decoder", (latents,), (pixels,)),
+        NetworkSpec("text_encoder", (ids,), (text,)),
+    )
+
+
+def networks(model: ModelConfig, precision: Precision) -> dict[str, NetworkSpec]:
+    """Every network of a bundle, by name."""
+    specs = (*denoiser_networks(model, precision), *codec_networks(model))
+    return {spec.name: spec for spec in specs}

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from venhancer.config import ModelConfig
-from venhancer.contract import denoiser_inputs
+from venhancer.contract import model_inputs
 from venhancer.model.denoiser import Denoiser
 from venhancer.plan import Plan
 
@@ -46,7 +46,7 @@ def sample_inputs(model: ModelConfig, frames: int, rows: int, columns: int) -> d
     sizes = {"b": 1, "f": frames, "h": rows, "w": columns, "l": 77}
     return {
         spec.name: torch.ones(spec.shape(sizes), dtype=getattr(torch, spec.dtype))
-        for spec in denoiser_inputs(model)
+        for spec in model_inputs(model)
     }
 
 

@@ -16,7 +16,6 @@ from venhancer.diffusion.guidance import guide
 from venhancer.diffusion.schedule import denoised_from
 from venhancer.diffusion.solver import frame_noise
 from venhancer.model import lapped
-from venhancer.model.attention import KeysValues
 from venhancer.model.denoiser import Denoiser, Prepared
 from venhancer.pipeline import Progress
 from venhancer.plan import Sampling
@@ -177,7 +176,7 @@ class Reference:
         return cache(prepare) if is_single else prepare
 
     def _prepare(
-        self, part: Part, conditions: Conditions, texts: tuple[KeysValues, ...], is_guided: bool
+        self, part: Part, conditions: Conditions, text_features: Tensor | None, is_guided: bool
     ) -> Prepared:
         batch = 2 if is_guided else 1
         hint, is_key = dense_hint(conditions, part.frames.start, part.frames.stop)
@@ -187,7 +186,7 @@ class Reference:
             is_key=is_key.to(self.device).expand(batch, -1),
             noise_level=torch.full((batch,), float(conditions.noise_level), device=self.device),
             scale=torch.full((batch,), conditions.scale, device=self.device),
-            texts=texts,
+            text_features=text_features,
         )
 
 

@@ -95,13 +95,18 @@ def load_model(
     Reads our files and the released ones. WeightsError if the file cannot be read or holds other
     tensors than the preset needs.
     """
-    preset = read_preset(path) or preset
-    try:
-        state = _our_state(read_tensors(path), preset.model)
-    except WeightsError as error:
-        raise WeightsError(f"{path}, preset {preset.name!r}: {error}") from error
+    state, preset = load_state(path, preset)
     model = assign(preset.model, state, dtype=dtype, device=device)
     return model.eval().requires_grad_(False), preset
+
+
+def load_state(path: Path, preset: Preset) -> tuple[dict[str, Tensor], Preset]:
+    """The tensors of a checkpoint under our names, mapped into memory; as `load_model` else."""
+    preset = read_preset(path) or preset
+    try:
+        return _our_state(read_tensors(path), preset.model), preset
+    except WeightsError as error:
+        raise WeightsError(f"{path}, preset {preset.name!r}: {error}") from error
 
 
 def load_prior(
@@ -121,14 +126,22 @@ def assign(
     """A model whose weights are the tensors of `state`, which is emptied on the way.
 
     The model is never allocated beside them: a tensor that needs no conversion becomes the
-    weight, and any other is replaced one at a time. Filters are channels last.
+    weight, and any other is replaced one at a time. Filters are channels last; embeddings of
+    numbers stay in float32, which costs nothing and is most of what half precision would lose.
     """
     with torch.device("meta"):
         model = Denoiser(config)
-    placed = {name: _place(state.pop(name), dtype, device) for name in list(state)}
+    placed = {
+        name: _place(state.pop(name), precision_of(name, dtype), device) for name in list(state)
+    }
     model.load_state_dict(placed, assign=True)
     model.sigmas = noise_schedule().float().to(device)
     return model
+
+
+def precision_of(name: str, dtype: torch.dtype) -> torch.dtype:
+    """What the weight of this name is held in, where the network computes in `dtype`."""
+    return torch.float32 if "_embedding." in name else dtype
 
 
 def _place(tensor: Tensor, dtype: torch.dtype, device: str) -> Tensor:

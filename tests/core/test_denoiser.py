@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tests.clips import SMALL_UNET, small_preset
 from venhancer.config import TINY, ModelConfig, UNetConfig
-from venhancer.contract import denoiser_inputs
+from venhancer.contract import model_inputs
 from venhancer.errors import ConfigError
 from venhancer.model.denoiser import Denoiser, fill_between_keys
 
@@ -21,7 +21,7 @@ def inputs(config: ModelConfig, frames: int = 5) -> dict[str, Tensor]:
     sizes = {"b": 1, "f": frames, "h": 8 + unet.row_remainder, "w": 8, "l": 7}
     made = {
         spec.name: torch.randn(spec.shape(sizes), generator=generator)
-        for spec in denoiser_inputs(config)
+        for spec in model_inputs(config)
     }
     made["is_key"] = (torch.arange(frames) % 2 == 0).float()[None]
     made["timestep"] = torch.tensor([300])
@@ -59,8 +59,9 @@ def test_preparing_once_changes_nothing(config: ModelConfig) -> None:
     latents, timestep = given.pop("latents"), given.pop("timestep")
     with torch.inference_mode():
         whole = model(latents=latents, timestep=timestep, **given)
-        texts = model.prepare_text(given.pop("text", None))
-        stepped = model.step(latents, timestep, model.prepare(**given, texts=texts))
+        text_features = model.prepare_text(given.pop("text", None))
+        prepared = model.prepare(**given, text_features=text_features)
+        stepped = model.step(latents, timestep, prepared)
         assert torch.equal(stepped, whole)
 
 

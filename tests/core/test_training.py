@@ -68,7 +68,7 @@ def test_a_new_controller_leaves_the_prior_as_it_is() -> None:
             scale=torch.tensor([4.0]),
             text=text,
         )
-        texts = model.prepare_text(text)
+        texts = list(model.read_texts(model.prepare_text(text)))
         count = sum(isinstance(m, SpatialTransformer) for m in model.unet.modules())
         embedding = model.time_embedding(timestep).expand(3, -1)
         own = iter(texts[-count:])  # after the controller's

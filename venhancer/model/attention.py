@@ -8,12 +8,13 @@ from torch import Tensor, nn
 
 from venhancer.config import UNetConfig
 
-KeysValues = tuple[Tensor, Tensor]  # each (b, heads, l, head_channels)
+KeysValues = tuple[Tensor, Tensor]  # each (b, l, heads * head_channels)
 
 
-def split_heads(x: Tensor, head_channels: int) -> Tensor:
-    """b l (heads c) -> b heads l c"""
-    return rearrange(x, "b l (n c) -> b n l c", c=head_channels)
+def attend(query: Tensor, key: Tensor, value: Tensor, head_channels: int) -> Tensor:
+    """Scaled dot-product attention of every head: b l (n c), twice b m (n c) -> b l (n c)."""
+    heads = (rearrange(x, "b l (n c) -> b n l c", c=head_channels) for x in (query, key, value))
+    return rearrange(F.scaled_dot_product_attention(*heads), "b n l c -> b l (n c)")
 
 
 class Attention(nn.Module):
@@ -31,16 +32,11 @@ class Attention(nn.Module):
         self.out = nn.Linear(channels, channels)
 
     def keys_values(self, context: Tensor) -> KeysValues:
-        return (
-            split_heads(self.key(context), self.head_channels),
-            split_heads(self.value(context), self.head_channels),
-        )
+        return self.key(context), self.value(context)
 
     def forward(self, x: Tensor, context: KeysValues | None = None) -> Tensor:
-        query = split_heads(self.query(x), self.head_channels)
         key, value = self.keys_values(x) if context is None else context
-        out = F.scaled_dot_product_attention(query, key, value)
-        return self.out(rearrange(out, "b n l c -> b l (n c)"))
+        return self.out(attend(self.query(x), key, value, self.head_channels))
 
 
 class FeedForward(nn.Module):

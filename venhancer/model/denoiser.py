@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -20,10 +21,10 @@ from venhancer.model.unet import UNet
 class Prepared:
     """What a run computes once, because it does not depend on the timestep."""
 
-    hint: Tensor  # (b f) c h w features
+    hint_features: Tensor  # (b f) c h w
     condition: Tensor  # (b f) e, zero on interpolated frames
-    texts: tuple[KeysValues, ...]  # the controller's, then the UNet's
-    anchor: Tensor | None  # b c f h w: the hint, filled in between key frames
+    text_features: Tensor | None = None  # b l t: every keys and values, the controller's first
+    anchor: Tensor | None = None  # b c f h w: the hint, filled in between key frames
 
 
 def fill_between_keys(hint: Tensor, is_key: Tensor) -> Tensor:
@@ -74,11 +75,11 @@ class Denoiser(nn.Module):
         is_key: Tensor,
         noise_level: Tensor,
         scale: Tensor,
-        texts: tuple[KeysValues, ...] = (),
+        text_features: Tensor | None = None,
     ) -> Prepared:
         """Compute what is the same at every timestep; inputs as in `forward`.
 
-        texts: what `prepare_text` made, once for all windows
+        text_features: what `prepare_text` made, once for all windows
         """
         frames = hint.shape[2]
         anchor = fill_between_keys(hint, is_key) if self.config.prediction == "sample" else None
@@ -87,16 +88,29 @@ class Denoiser(nn.Module):
         if anchor is None:  # the bias too is for key frames only
             features = features * is_key.reshape(-1, 1, 1, 1).to(features.dtype)
         gain = self.controller.condition(noise_level, scale)
-        condition = per_frame(gain, frames) * is_key.reshape(-1, 1).to(gain.dtype)
-        return Prepared(features, condition, texts, anchor)
+        condition = self._per_frame(gain, frames) * is_key.reshape(-1, 1).to(self.dtype)
+        return Prepared(features, condition, text_features, anchor)
 
-    def prepare_text(self, text: Tensor | None) -> tuple[KeysValues, ...]:
-        """Keys and values of every spatial transformer for text (b l d), in order of execution."""
+    def prepare_text(self, text: Tensor | None) -> Tensor | None:
+        """Keys and values of every spatial transformer, side by side: text b l d -> b l t."""
         if text is None:
-            return ()
+            return None
         text = text.to(self.dtype)
+        pairs = [transformer.text_keys_values(text) for transformer in self._spatial_transformers()]
+        return torch.cat([x for pair in pairs for x in pair], dim=-1)
+
+    def _spatial_transformers(self) -> list[SpatialTransformer]:
+        """In order of execution."""
         modules = [*self.controller.modules(), *self.unet.modules()]
-        return tuple(m.text_keys_values(text) for m in modules if isinstance(m, SpatialTransformer))
+        return [m for m in modules if isinstance(m, SpatialTransformer)]
+
+    def read_texts(self, text_features: Tensor | None) -> Iterator[KeysValues]:
+        """What each spatial transformer reads, cut out of what `prepare_text` made."""
+        if text_features is None:
+            return iter(())
+        widths = [t.norm.num_channels for t in self._spatial_transformers() for _ in range(2)]
+        parts = iter(text_features.split(widths, dim=-1))
+        return zip(parts, parts, strict=True)
 
     def step(self, latents: Tensor, timestep: Tensor, prepared: Prepared) -> Tensor:
         """One evaluation with what `prepare` made: latents b c f h w, timestep (b) -> b c f h w."""
@@ -107,12 +121,16 @@ class Denoiser(nn.Module):
     def _network(self, latents: Tensor, timestep: Tensor, prepared: Prepared) -> Tensor:
         frames = latents.shape[2]
         x = to_frames(latents, self.dtype)
-        texts = iter(prepared.texts)
-        own = per_frame(self.controller.time_embedding(timestep), frames) + prepared.condition
-        control = self.controller(x, own, texts, frames, prepared.hint)
-        embedding = per_frame(self.time_embedding(timestep), frames)
+        texts = self.read_texts(prepared.text_features)
+        own = self._per_frame(self.controller.time_embedding(timestep), frames)
+        own = own + prepared.condition
+        control = self.controller(x, own, texts, frames, prepared.hint_features)
+        embedding = self._per_frame(self.time_embedding(timestep), frames)
         out = self.unet(x, embedding, texts, frames, control)
         return rearrange(out, "(b f) c h w -> b c f h w", f=frames).to(latents.dtype)
+
+    def _per_frame(self, embedding: Tensor, frames: int) -> Tensor:
+        return per_frame(embedding.to(self.dtype), frames)
 
     def _corrected(
         self, latents: Tensor, timestep: Tensor, prepared: Prepared, anchor: Tensor
@@ -157,7 +175,7 @@ class Denoiser(nn.Module):
             is_key=is_key,
             noise_level=noise_level,
             scale=scale,
-            texts=self.prepare_text(text),
+            text_features=self.prepare_text(text),
         )
         return self.step(latents, timestep, prepared)
 
