@@ -1,7 +1,7 @@
 """Every tensor of an exported network, described once; a number is fixed, a letter is a size.
 
 Letters: b branches of guidance, f frames, n = b f, h w latent rows and columns, H W pixels,
-k frames of one step of the codec, l text tokens.
+k frames that the codec decodes at a time, l text tokens.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from venhancer.config import ModelConfig, UNetConfig
 
 Precision = Literal["float32", "float16"]
 TEXT_LENGTH = 77
+DECODED_FRAMES = 3  # at a time, as the release decodes them; a temporal decoder sees them together
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +108,12 @@ def codec_networks(model: ModelConfig) -> tuple[NetworkSpec, ...]:
     if model.codec != "autoencoder":
         return ()
     c, d = model.unet.latent_channels, model.unet.text_width
-    pixels, latents = TensorSpec("frames", "k 3 H W"), TensorSpec("latents", f"k {c} h w")
-    moments = (TensorSpec("mean", f"k {c} h w"), TensorSpec("std", f"k {c} h w"))
+    frame, pixels = TensorSpec("frames", "1 3 H W"), TensorSpec("frames", "k 3 H W")
+    moments = (TensorSpec("mean", f"1 {c} h w"), TensorSpec("std", f"1 {c} h w"))
+    latents = TensorSpec("latents", f"k {c} h w")
     ids, text = TensorSpec("ids", "b l", "int64"), TensorSpec("text", f"b l {d}")
     return (
-        NetworkSpec("vae_encoder", (pixels,), moments),
+        NetworkSpec("vae_encoder", (frame,), moments),
         NetworkSpec("vae_decoder", (latents,), (pixels,)),
         NetworkSpec("text_encoder", (ids,), (text,)),
     )
@@ -121,3 +123,31 @@ def networks(model: ModelConfig, precision: Precision) -> dict[str, NetworkSpec]
     """Every network of a bundle, by name."""
     specs = (*denoiser_networks(model, precision), *codec_networks(model))
     return {spec.name: spec for spec in specs}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """What static networks take at a time: a frame in pixels, a window in frames."""
+
+    width: int
+    height: int
+    window: int
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}x{self.window}"
+
+
+def sizes(model: ModelConfig, shape: Shape) -> dict[str, int]:
+    """Every letter of the contract, for one shape; both branches where there is text."""
+    branches = 2 if model.unet.text_width else 1
+    return {
+        "b": branches,
+        "f": shape.window,
+        "n": branches * shape.window,
+        "h": shape.height // model.latent_stride,
+        "w": shape.width // model.latent_stride,
+        "H": shape.height,
+        "W": shape.width,
+        "k": DECODED_FRAMES,
+        "l": TEXT_LENGTH,
+    }

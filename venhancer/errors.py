@@ -31,3 +31,7 @@ class WeightsError(VEnhancerError):
 
 class DeviceError(VEnhancerError):
     """A device or a package that this machine does not have."""
+
+
+class BundleError(VEnhancerError):
+    """A bundle of exported networks that is cut short, changed, or made for something else."""

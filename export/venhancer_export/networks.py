@@ -58,7 +58,9 @@ def _bound(function: Any, module: nn.Module) -> Function:
     return lambda **inputs: function(module, **inputs)
 
 
-def _denoiser(module: Denoiser, *, latents: Tensor, timestep: Tensor, **once: Tensor) -> tuple[Tensor]:
+def _denoiser(
+    module: Denoiser, *, latents: Tensor, timestep: Tensor, **once: Tensor
+) -> tuple[Tensor]:
     return (module.step(latents, timestep, Prepared(**once)),)
 
 

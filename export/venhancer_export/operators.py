@@ -40,7 +40,9 @@ def _operand(graph: Graph, x: Any, dtype: torch.dtype) -> Value:
 def _common_type(*operands: Any) -> torch.dtype:
     """What torch computes in."""
     like = [
-        torch.empty((1,) * len(x.shape), dtype=x.dtype, device="meta") if isinstance(x, Value) else x
+        torch.empty((1,) * len(x.shape), dtype=x.dtype, device="meta")
+        if isinstance(x, Value)
+        else x
         for x in operands
     ]
     return torch.result_type(*like)
@@ -194,9 +196,7 @@ def _cat(graph: Graph, results: Results, tensors: Sequence[Value], dim: int = 0)
 
 
 @_is(torch.chunk, Tensor.chunk, torch.split, Tensor.split)
-def _split(
-    graph: Graph, results: Results, x: Value, _: Any, dim: int = 0
-) -> Sequence[Value]:
+def _split(graph: Graph, results: Results, x: Value, _: Any, dim: int = 0) -> Sequence[Value]:
     axis = dim % len(x.shape)
     sizes = graph.constant([shape[axis] for shape, _ in results])
     return graph.add_many("Split", x, sizes, outputs=results, axis=axis)
@@ -227,9 +227,7 @@ def _spelled_out(parts: Sequence[Any], axes: int) -> list[Any]:
 
 def _slices(graph: Graph, x: Value, parts: Sequence[Any]) -> Value:
     """x cut along its axes; a number keeps its axis, of length one."""
-    ranges = [
-        slice(part, part + 1 or None) if isinstance(part, int) else part for part in parts
-    ]
+    ranges = [slice(part, part + 1 or None) if isinstance(part, int) else part for part in parts]
     cuts = [r.indices(size) for r, size in zip(ranges, x.shape, strict=True)]
     axes = [i for i, cut in enumerate(cuts) if cut != (0, x.shape[i], 1)]
     if not axes:
@@ -321,9 +319,7 @@ def _group_norm(
     """Sums are taken in float32 (stash_type), as torch does on a GPU."""
     attributes = {"num_groups": num_groups, "epsilon": eps, "stash_type": 1}
     return [
-        graph.add(
-            "GroupNormalization", x, weight, bias, shape=x.shape, dtype=x.dtype, **attributes
-        )
+        graph.add("GroupNormalization", x, weight, bias, shape=x.shape, dtype=x.dtype, **attributes)
     ]
 
 
@@ -339,9 +335,7 @@ def _layer_norm(
 ) -> Sequence[Value]:
     attributes = {"axis": -len(normalized_shape), "epsilon": eps, "stash_type": 1}
     return [
-        graph.add(
-            "LayerNormalization", x, weight, bias, shape=x.shape, dtype=x.dtype, **attributes
-        )
+        graph.add("LayerNormalization", x, weight, bias, shape=x.shape, dtype=x.dtype, **attributes)
     ]
 
 

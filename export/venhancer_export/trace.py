@@ -80,9 +80,7 @@ class _Tracer(TorchFunctionMode):
         found = self.known.get(id(tensor))
         return found[1] if found else self.graph.constant(tensor)
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func == _DEVICE:
             return torch.device("cpu")  # where constants are computed

@@ -78,4 +78,3 @@ def _check_range(name: str, tensor: Tensor, dtype: torch.dtype) -> None:
         raise WeightsError(
             f"{name} reaches {largest:.3g}, float16 ends at {FLOAT16_MAX:g}: export it as float32"
         )
-

@@ -42,10 +42,13 @@ class AutoencoderCodec:
         return torch.cat([self._encode(part, generator) for part in torch.split(frames, chunk)])
 
     def _encode(self, frames: Tensor, generator: torch.Generator) -> Tensor:
-        posterior = self.network.encode(self._placed(frames)).latent_dist
-        mean, std = posterior.mean.float(), posterior.std.float()
+        mean, std = self._moments(frames)
         noise = torch.stack([torch.randn(m.shape, generator=generator) for m in mean])
         return (mean + std * noise.to(mean.device)) * self.scale
+
+    def _moments(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        posterior = self.network.encode(self._placed(frames)).latent_dist
+        return posterior.mean.float(), posterior.std.float()
 
     @torch.inference_mode()
     def decode(self, latents: Tensor, chunk: int = 3) -> Tensor:
@@ -53,12 +56,12 @@ class AutoencoderCodec:
 
         A temporal decoder sees the frames of one chunk together; the release takes three.
         """
-        return torch.cat([self._decode(part) for part in torch.split(latents, chunk)])
+        parts = torch.split(latents / self.scale, chunk)
+        return torch.cat([self._pixels(part) for part in parts])
 
-    def _decode(self, latents: Tensor) -> Tensor:
-        scaled = self._placed(latents / self.scale)
+    def _pixels(self, latents: Tensor) -> Tensor:
         options = {"num_frames": len(latents)} if self.is_temporal else {}
-        return self.network.decode(scaled, **options).sample.float()
+        return self.network.decode(self._placed(latents), **options).sample.float()
 
     def _placed(self, x: Tensor) -> Tensor:
         return x.to(self.network.device, self.network.dtype)

@@ -1,0 +1,171 @@
+"""`bundle.json`: what a folder of exported networks holds, and what it was made for.
+
+Written by `venhancer_export`, read by it and by `venhancer_rt`. Every file is listed with its
+SHA-256, so that a bundle which was cut short or edited is refused before anything runs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from venhancer.config import Preset
+from venhancer.contract import Precision, Shape
+from venhancer.errors import BundleError, ConfigError
+
+NAME = "bundle.json"
+FORMAT = 1
+BLOCK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Port:
+    """An input or an output of a graph."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """A graph, built for one GPU."""
+
+    gpu: str
+    capability: str  # compute capability, as "8.0"
+    file: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One network at one shape."""
+
+    network: str
+    shape: Shape | None  # None: it depends on neither frame nor window
+    file: str  # its ONNX graph
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    operators: Mapping[str, int]
+    engines: tuple[Engine, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class File:
+    """A file of the bundle."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """A bundle."""
+
+    preset: Preset
+    checkpoint: str  # its file's name
+    checkpoint_sha256: str
+    precision: Precision
+    opset: int
+    builder: str  # "onnx", "tensorrt" or "tensorrt-rtx"
+    builder_version: str
+    gpus: tuple[str, ...]
+    shapes: tuple[Shape, ...]
+    schedule: Mapping[str, Any]  # the preset's steps: timesteps and sigmas
+    request: str  # hash of what was asked for: an equal one is not built again
+    versions: Mapping[str, str]
+    entries: tuple[Entry, ...]
+    files: tuple[File, ...]
+    seconds: float  # to build it
+    format: int = FORMAT
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+
+    def find(self, network: str, shape: Shape) -> Entry:
+        """BundleError where the bundle has no such network."""
+        for entry in self.entries:
+            if entry.network == network and entry.shape in (None, shape):
+                return entry
+        has = ", ".join(sorted({entry.network for entry in self.entries}))
+        raise BundleError(f"the bundle has no {network} for {shape}, only {has}: build it again")
+
+    def command(self, folder: Path, gpus: tuple[str, ...] | None = None) -> str:
+        """What builds this bundle again, for other GPUs if given."""
+        words = ["venhancer-export build-engines", f"--preset {self.preset.name}"]
+        words += [
+            f"--size {w}x{h}" for w, h in dict.fromkeys((s.width, s.height) for s in self.shapes)
+        ]
+        words += [f"--window {f}" for f in dict.fromkeys(s.window for s in self.shapes)]
+        words += [f"--gpu {gpu}" for gpu in (self.gpus if gpus is None else gpus)]
+        return " ".join([*words, f"--builder {self.builder}", "--overwrite", f"-o {folder}"])
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a bundle; BundleError where there is none that we can read."""
+    path = folder / NAME
+    if not path.is_file():
+        raise BundleError(
+            f"{folder} is no bundle (it has no {NAME}): make one with venhancer-export"
+        )
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        if fields.get("format") != FORMAT:
+            raise BundleError(
+                f"{path} has format {fields.get('format')}, this version reads {FORMAT}: "
+                "build the bundle again"
+            )
+        return _manifest(fields)
+    except (ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
+        raise BundleError(f"{path} is cut short or edited ({error}): build it again") from error
+
+
+def _manifest(fields: dict[str, Any]) -> Manifest:
+    return Manifest(
+        **{
+            **fields,
+            "preset": Preset.from_json(json.dumps(fields["preset"])),
+            "gpus": tuple(fields["gpus"]),
+            "shapes": tuple(Shape(**shape) for shape in fields["shapes"]),
+            "entries": tuple(_entry(entry) for entry in fields["entries"]),
+            "files": tuple(File(**file) for file in fields["files"]),
+        }
+    )
+
+
+def _entry(fields: dict[str, Any]) -> Entry:
+    shape = fields["shape"]
+    ports = {
+        side: tuple(Port(**{**port, "shape": tuple(port["shape"])}) for port in fields[side])
+        for side in ("inputs", "outputs")
+    }
+    engines = tuple(Engine(**engine) for engine in fields["engines"])
+    return Entry(**{**fields, **ports, "shape": shape and Shape(**shape), "engines": engines})
+
+
+def check_files(folder: Path, manifest: Manifest) -> None:
+    """BundleError names the first file that is missing, cut short or changed."""
+    for file in manifest.files:
+        path = folder / file.path
+        if not path.is_file():
+            raise BundleError(f"{path} is missing from the bundle: build it again")
+        size = path.stat().st_size
+        if size != file.size:
+            raise BundleError(f"{path} has {size} bytes, not {file.size}: build the bundle again")
+        if sha256_of(path) != file.sha256:
+            raise BundleError(f"{path} was changed after it was built: build the bundle again")
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()

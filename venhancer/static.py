@@ -1,0 +1,138 @@
+"""Networks of fixed shapes (ONNX, engines) behind the functions of the PyTorch ones.
+
+A network takes exactly one number of branches, frames, rows and columns. What is shorter is
+extended and the result is cut: branches by repeating the last, frames by going back from the last
+one, so that the spacing of key frames stays what it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from venhancer.config import ModelConfig
+from venhancer.contract import NetworkSpec
+from venhancer.diffusion.schedule import noise_schedule
+from venhancer.errors import ShapeError
+from venhancer.model.denoiser import Prepared
+from venhancer.model.vae import AutoencoderCodec
+from venhancer.tokenizer import Tokenizer
+
+Inputs = Mapping[str, Tensor]
+Run = Callable[[Inputs], dict[str, Tensor]]  # one network: inputs by name -> outputs by name
+
+
+class StaticDenoiser:
+    """`Denoiser` by its exported parts: `denoiser`, `prepare` and, with text, `text_keys`."""
+
+    def __init__(self, config: ModelConfig, sizes: Mapping[str, int], runs: Mapping[str, Run]):
+        self.config = config
+        self.sizes = sizes
+        self.runs = runs
+        self.sigmas = noise_schedule().float()
+
+    def prepare_text(self, text: Tensor | None) -> Tensor | None:
+        """text b l d -> what `prepare` takes as text_features."""
+        if text is None:
+            return None
+        return self.runs["text_keys"]({"text": self._branches(text)})["text_features"]
+
+    def prepare(
+        self,
+        *,
+        hint: Tensor,
+        is_key: Tensor,
+        noise_level: Tensor,
+        scale: Tensor,
+        text_features: Tensor | None = None,
+    ) -> Prepared:
+        """As `Denoiser.prepare`, for a window of at most the network's frames."""
+        inputs = {
+            "hint": self._frames(hint, axis=2),
+            "is_key": self._frames(is_key, axis=1),
+            "noise_level": noise_level,
+            "scale": scale,
+        }
+        made = self.runs["prepare"]({name: self._branches(x) for name, x in inputs.items()})
+        return Prepared(**made, text_features=text_features)
+
+    def step(self, latents: Tensor, timestep: Tensor, prepared: Prepared) -> Tensor:
+        """One evaluation: latents b c f h w, timestep (b) -> b c f h w."""
+        b, _, frames, *_ = latents.shape
+        inputs = {
+            "latents": self._branches(self._frames(latents, axis=2)),
+            "timestep": self._branches(timestep),
+            "hint_features": prepared.hint_features,
+            "condition": prepared.condition,
+            "text_features": prepared.text_features,
+            "anchor": prepared.anchor,
+        }
+        run = self.runs["denoiser"]
+        out = run({name: x for name, x in inputs.items() if x is not None})["prediction"]
+        return out[:b, :, :frames]
+
+    def _branches(self, x: Tensor) -> Tensor:
+        missing = self.sizes["b"] - len(x)
+        return x if missing == 0 else torch.cat([x, x[-1:].expand(missing, *x.shape[1:])])
+
+    def _frames(self, x: Tensor, axis: int) -> Tensor:
+        found, wanted = x.shape[axis], self.sizes["f"]
+        if found == wanted:
+            return x
+        if found > wanted:
+            raise ShapeError(f"a window has {found} frames, the network takes {wanted}")
+        return x.index_select(axis, there_and_back(found, wanted).to(x.device))
+
+
+def there_and_back(frames: int, wanted: int) -> Tensor:
+    """`wanted` indices that run to the last of `frames`, back to the first, and so on."""
+    if frames == 1:
+        return torch.zeros(wanted, dtype=torch.int64)
+    position = torch.arange(wanted) % (2 * frames - 2)
+    return torch.minimum(position, 2 * frames - 2 - position)
+
+
+class StaticCodec(AutoencoderCodec):
+    """`AutoencoderCodec` by its exported parts: `vae_encoder` and `vae_decoder`."""
+
+    def __init__(
+        self, specs: Mapping[str, NetworkSpec], sizes: Mapping[str, int], runs: Mapping[str, Run]
+    ) -> None:
+        super().__init__(None)
+        self.specs = specs
+        self.sizes = sizes
+        self.runs = runs
+
+    def _moments(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        made = self._in_chunks("vae_encoder", frames)
+        return made["mean"], made["std"]
+
+    def _pixels(self, latents: Tensor) -> Tensor:
+        return self._in_chunks("vae_decoder", latents)["frames"]
+
+    def _in_chunks(self, network: str, x: Tensor) -> dict[str, Tensor]:
+        """Run on as many frames at a time as the network takes; the last one is repeated."""
+        [spec] = self.specs[network].inputs
+        count, *size = spec.shape(self.sizes)
+        if list(x.shape[1:]) != size:
+            raise ShapeError(f"{network} takes {size}, not {list(x.shape[1:])}")
+        made = []
+        for part in torch.split(x, count):
+            full = torch.cat([part, part[-1:].expand(count - len(part), *size)])
+            out = self.runs[network]({spec.name: full})
+            made.append({key: value[: len(part)] for key, value in out.items()})
+        return {key: torch.cat([part[key] for part in made]) for key in made[0]}
+
+
+class StaticTextEncoder:
+    """`TextEncoder` by its exported network."""
+
+    def __init__(self, run: Run, tokenizer: Tokenizer) -> None:
+        self.run = run
+        self.tokenizer = tokenizer
+
+    def encode(self, prompt: str) -> Tensor:
+        """(1, 77, d)"""
+        return self.run({"ids": self.tokenizer.encode(prompt)})["text"]
