@@ -12,13 +12,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-HEAVY = ("torch", "transformers", "diffusers", "huggingface_hub")
+HEAVY = (
+    "torch", "transformers", "diffusers", "huggingface_hub",
+    "onnx", "onnxruntime", "polygraphy", "tensorrt", "tensorrt_rtx",
+)  # fmt: skip
 LIGHT_SECONDS = 2.0  # a generous half second: CI machines are busy
 
 FORBIDDEN = {
     "venhancer": (
-        "venhancer_export", "venhancer_rt", "onnx", "onnxruntime", "tensorrt",
-        "benchmarks", "tests",
+        "venhancer_export", "venhancer_rt", "onnx", "onnxruntime", "polygraphy",
+        "tensorrt", "tensorrt_rtx", "benchmarks", "tests",
     ),
     "export/venhancer_export": ("venhancer_rt", "venhancer.training", "benchmarks", "tests"),
     "runtime/venhancer_rt": (
@@ -28,7 +31,11 @@ FORBIDDEN = {
 PROBES = {
     "venhancer_rt.cli": ([], ["--help"], ["--version"], ["enhance", "--help"], ["plan", "--help"]),
     "venhancer.training.__main__": ([], ["--help"]),
-}
+    "venhancer_export.cli": (
+        [], ["--help"], ["--version"], ["build-engines", "--help"], ["onnx", "--help"],
+        ["verify", "--help"], ["info", "--help"],
+    ),
+}  # fmt: skip
 PROBE = """
 import importlib, sys
 module = importlib.import_module(sys.argv[1])
@@ -102,9 +109,9 @@ def _is_late(node: ast.AST) -> bool:
     return isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
 
 
-@pytest.mark.parametrize("folder", ["venhancer", "runtime", "benchmarks", "tests"])
+@pytest.mark.parametrize("folder", ["venhancer", "export", "runtime", "benchmarks", "tests"])
 def test_imports_are_absolute(folder: str) -> None:
-    """A module is called by one name only, and `runtime` is a folder, no package."""
+    """A module is called by one name only, and `export` and `runtime` are folders, no packages."""
     found = [line for path in sources(folder) for line in offences(path, ("runtime", "export"))]
     found += [
         f"{path.relative_to(ROOT)} imports {name}"
@@ -121,7 +128,7 @@ def test_imports_are_absolute(folder: str) -> None:
     [(module, arguments) for module, all_of in PROBES.items() for arguments in all_of],
 )
 def test_help_needs_no_torch(module: str, arguments: list[str]) -> None:
-    """Importing a command, its help and its version leave torch and its like alone."""
+    """Importing a command, its help and its version leave torch, onnx and their like alone."""
     done = _probe(module, arguments)
 
     assert done.returncode == 0, done.stderr

@@ -52,7 +52,7 @@ def test_every_command_loads(name: str) -> None:
 
 @pytest.mark.parametrize("wanted", requirements(), ids=lambda wanted: wanted.name)
 def test_every_dependency_is_a_range_with_a_pin_inside(wanted: Requirement) -> None:
-    """pyproject.toml says what works; constraints.txt says what is tested, and nothing is loose."""
+    """pyproject.toml says what works; constraints.txt what is installed: nothing is loose."""
     pin = pins()[canonicalize_name(wanted.name)]
     (exact,) = pin.specifier
 
