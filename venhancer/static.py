@@ -105,11 +105,11 @@ class StaticCodec(AutoencoderCodec):
         self.sizes = sizes
         self.runs = runs
 
-    def _moments(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+    def moments(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         made = self._in_chunks("vae_encoder", frames)
         return made["mean"], made["std"]
 
-    def _pixels(self, latents: Tensor) -> Tensor:
+    def pixels(self, latents: Tensor) -> Tensor:
         return self._in_chunks("vae_decoder", latents)["frames"]
 
     def _in_chunks(self, network: str, x: Tensor) -> dict[str, Tensor]:

@@ -42,11 +42,12 @@ class AutoencoderCodec:
         return torch.cat([self._encode(part, generator) for part in torch.split(frames, chunk)])
 
     def _encode(self, frames: Tensor, generator: torch.Generator) -> Tensor:
-        mean, std = self._moments(frames)
+        mean, std = self.moments(frames)
         noise = torch.stack([torch.randn(m.shape, generator=generator) for m in mean])
         return (mean + std * noise.to(mean.device)) * self.scale
 
-    def _moments(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+    def moments(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and spread of the latents, before scaling: f 3 H W -> twice f 4 h w, float32."""
         posterior = self.network.encode(self._placed(frames)).latent_dist
         return posterior.mean.float(), posterior.std.float()
 
@@ -57,9 +58,10 @@ class AutoencoderCodec:
         A temporal decoder sees the frames of one chunk together; the release takes three.
         """
         parts = torch.split(latents / self.scale, chunk)
-        return torch.cat([self._pixels(part) for part in parts])
+        return torch.cat([self.pixels(part) for part in parts])
 
-    def _pixels(self, latents: Tensor) -> Tensor:
+    def pixels(self, latents: Tensor) -> Tensor:
+        """Frames of unscaled latents, one chunk: f 4 h w -> f 3 H W, float32."""
         options = {"num_frames": len(latents)} if self.is_temporal else {}
         return self.network.decode(self._placed(latents), **options).sample.float()
 
