@@ -1,0 +1,254 @@
+"""Build a bundle: atomic, taken up again where it broke off, and not built twice.
+
+Everything is made in `.NAME.partial` beside the bundle, which is renamed when it is complete. What
+took long there (weights, engines) is recorded with its hash, and kept by the next run of the same
+request.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import venhancer
+from venhancer.config import RunDefaults
+from venhancer.contract import Shape, TensorSpec, networks, sizes
+from venhancer.diffusion.schedule import plan_steps
+from venhancer.errors import BundleError, OutputError
+from venhancer.manifest import (
+    NAME,
+    Engine,
+    Entry,
+    Manifest,
+    Port,
+    check_files,
+    read_manifest,
+)
+from venhancer_export.engine_builder import EngineBuilder, EngineOptions, open_builder
+from venhancer_export.graph import Graph
+from venhancer_export.networks import Network
+from venhancer_export.onnx_file import write_onnx
+from venhancer_export.operators import OPSET
+from venhancer_export.request import Request
+from venhancer_export.sources import Source, companions, denoiser_source, digest
+from venhancer_export.weights_file import file_size, lay_out, write_weights
+from venhancer_export.workshop import Workshop
+
+Say = Callable[[str], None]
+PER_PLAN = 1.2  # bytes of an engine, in bytes of its weights, at most; measured 1.01 to 1.8
+SPARE = 200_000_000
+PACKAGES = ("torch", "onnx", "onnxruntime", "tensorrt", "tensorrt-rtx", "diffusers", "transformers")
+
+
+def silent(_: str) -> None:
+    """Say nothing."""
+
+
+def build_bundle(
+    request: Request, folder: Path, *, overwrite: bool = False, say: Say = silent
+) -> Manifest:
+    """Build `folder`, or find it built already.
+
+    BundleError where another bundle is in its place, OutputError where the disk is too small.
+    """
+    start = time.monotonic()
+    sources = [
+        denoiser_source(request.preset, request.weights, request.precision),
+        *companions(request.preset, request.precision),
+    ]
+    builder = None if request.builder == "onnx" else open_builder(request.builder, request.targets)
+    key = request.key(
+        builder.version if builder else "", {s.name: digest(s.module) for s in sources[1:]}
+    )
+    existing = _existing(folder, key, overwrite)
+    if existing is not None:
+        say(f"{folder} is built already")
+        return existing
+    check_disk(folder, request, sources)
+    with Workshop(folder, key) as shop:
+        entries = [entry for s in sources for entry in _export(s, request, shop, say)]
+        if builder is not None:
+            entries = [_with_engines(e, request, builder, shop, say) for e in entries]
+        manifest = _manifest(request, builder, key, entries, shop, time.monotonic() - start)
+        shop.finish(NAME, manifest.to_json())
+    return manifest
+
+
+def _existing(folder: Path, key: str, overwrite: bool) -> Manifest | None:
+    """The bundle that is there, if it is what was asked for."""
+    if not folder.exists():
+        if not folder.absolute().parent.is_dir():
+            raise OutputError(f"{folder.parent} is no folder: make it, or choose another -o")
+        return None
+    try:
+        manifest = read_manifest(folder)
+        if manifest.request == key:
+            check_files(folder, manifest)
+            return manifest
+        reason = f"{folder} holds another bundle ({describe(manifest)})"
+    except BundleError as error:
+        reason = str(error)
+        if not (folder / NAME).exists():  # never replace a folder that is not ours
+            raise BundleError(f"{folder} exists and is no bundle: choose another -o") from error
+    if not overwrite:
+        raise BundleError(f"{reason}: choose another -o, or pass --overwrite")
+    return None
+
+
+def describe(manifest: Manifest) -> str:
+    """A bundle in a few words."""
+    shapes = ", ".join(map(str, manifest.shapes))
+    gpus = f" for {', '.join(manifest.gpus)}" if manifest.gpus else ""
+    return f"{manifest.preset.name} {shapes}, {manifest.precision} {manifest.builder}{gpus}"
+
+
+def check_disk(folder: Path, request: Request, sources: list[Source]) -> None:
+    """OutputError where the weights and engines would not fit."""
+    needed = SPARE
+    for source in sources:
+        size = file_size(lay_out(source.module))
+        shapes = sum(len(_shapes(n, request)) for n in source.networks.values())
+        plans = shapes * len(request.targets)
+        needed += size + int(PER_PLAN * size * plans)
+    free = shutil.disk_usage(folder.absolute().parent).free
+    if free < needed:
+        raise OutputError(
+            f"{folder.absolute().parent} has {free / 1e9:.1f} GB free, the bundle may need "
+            f"{needed / 1e9:.1f} GB: make room or choose another -o"
+        )
+
+
+def _shapes(network: Network, request: Request) -> list[Shape | None]:
+    """The shapes at which a network differs."""
+    return list(request.shapes) if "h" in _letters(network) else [None]
+
+
+def _letters(network: Network) -> set[str]:
+    tensors = (*network.spec.inputs, *network.spec.outputs)
+    return {letter for tensor in tensors for letter in tensor.axes.split()}
+
+
+def _file_name(network: Network, shape: Shape | None) -> str:
+    """Without what the network does not depend on: the codec knows no window."""
+    if shape is None:
+        return network.spec.name
+    size = str(shape) if "f" in _letters(network) else f"{shape.width}x{shape.height}"
+    return f"{network.spec.name}_{size}"
+
+
+def _export(source: Source, request: Request, shop: Workshop, say: Say) -> Iterator[Entry]:
+    """Write a module's weights once, and a graph for each of its networks and shapes."""
+    weights = f"{source.name}.weights"
+    places = lay_out(source.module)
+    say(f"{source.name}: {file_size(places) / 1e9:.2f} GB of weights")
+    shop.make(f"onnx/{weights}", lambda path: write_weights(path, places, source.read))
+    if source.save_files is not None:
+        shop.make_folder("tokenizer", source.save_files)
+    for network in source.networks.values():
+        for shape in _shapes(network, request):
+            letters = sizes(request.preset.model, shape or request.shapes[0])
+            graph = network.graph(letters)
+            file = f"onnx/{_file_name(network, shape)}.onnx"
+            write = partial(write_onnx, graph=graph, weights=weights, places=places)
+            shop.make_anew(file, write)
+            yield _entry(network, shape, file, letters, graph)
+
+
+def _entry(
+    network: Network, shape: Shape | None, file: str, letters: Mapping[str, int], graph: Graph
+) -> Entry:
+    def ports(tensors: Sequence[TensorSpec]) -> tuple[Port, ...]:
+        return tuple(Port(name=t.name, shape=t.shape(letters), dtype=t.dtype) for t in tensors)
+
+    return Entry(
+        network=network.spec.name,
+        shape=shape,
+        file=file,
+        inputs=ports(network.spec.inputs),
+        outputs=ports(network.spec.outputs),
+        operators=graph.operators(),
+    )
+
+
+def _with_engines(
+    entry: Entry, request: Request, builder: EngineBuilder, shop: Workshop, say: Say
+) -> Entry:
+    """The entry with an engine for each GPU."""
+    model = request.preset.model
+    spec = networks(model, request.precision)[entry.network]
+    letters = sizes(model, entry.shape or request.shapes[0])
+    cache = shop.folder.with_name(f"{shop.folder.name}.timing")
+    options = EngineOptions(workspace_gib=request.workspace_gib, timing_cache=cache)
+    graph, engines = shop.place / entry.file, []
+    for target in request.targets:
+        path = f"engines/{target.name}/{graph.stem}.plan"
+        say(f"{graph.stem} for {target.name} ...")
+        build = partial(builder.build, graph, spec, letters, target, options=options)
+        shop.make(path, build)
+        engines.append(
+            Engine(
+                gpu=target.name,
+                capability=".".join(map(str, target.compute_capability)),
+                file=path,
+                seconds=round(shop.seconds[path], 2),
+            )
+        )
+        say(f"  {(shop.place / path).stat().st_size / 1e6:.0f} MB in {shop.seconds[path]:.0f} s")
+    return dataclasses.replace(entry, engines=tuple(engines))
+
+
+def _manifest(
+    request: Request,
+    builder: EngineBuilder | None,
+    key: str,
+    entries: Sequence[Entry],
+    shop: Workshop,
+    seconds: float,
+) -> Manifest:
+    return Manifest(
+        preset=request.preset,
+        checkpoint=request.weights.name,
+        checkpoint_sha256=request.checkpoint_sha256,
+        precision=request.precision,
+        opset=OPSET,
+        builder=request.builder,
+        builder_version=builder.version if builder else "",
+        gpus=tuple(target.name for target in request.targets),
+        shapes=request.shapes,
+        schedule=_schedule(request.preset.defaults),
+        request=key,
+        versions=_versions(),
+        entries=tuple(entries),
+        files=shop.files(),
+        seconds=round(seconds, 2),
+    )
+
+
+def _schedule(defaults: RunDefaults) -> dict[str, Any]:
+    """The solver and the steps that the preset takes by default."""
+    steps = plan_steps(defaults.solver, defaults.steps)
+    return {
+        "solver": defaults.solver,
+        "steps": defaults.steps,
+        "eta": defaults.eta,
+        "guidance": defaults.guidance,
+        "timesteps": steps.timesteps.tolist(),
+        "sigmas": steps.sigmas.tolist(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {"venhancer": venhancer.__version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

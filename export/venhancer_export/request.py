@@ -1,0 +1,154 @@
+"""What is to be built, checked before anything is."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import venhancer
+from venhancer.config import PRESETS, ModelConfig, Preset
+from venhancer.contract import Precision, Shape
+from venhancer.errors import OptionError, WeightsError
+from venhancer.geometry import fit
+from venhancer.manifest import sha256_of
+from venhancer.weights import find_weights, read_preset
+from venhancer_export.engine_builder import open_builder
+from venhancer_export.operators import OPSET
+from venhancer_export.targets import Target, find_target
+
+SHORTEST, LONGEST = 9, 129  # windows: two key frames at eight times the frames; what was thought of
+LARGEST_SIDE = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One bundle to build."""
+
+    preset: Preset
+    weights: Path
+    shapes: tuple[Shape, ...]
+    precision: Precision
+    builder: str  # "onnx", "tensorrt" or "tensorrt-rtx"
+    targets: tuple[Target, ...] = ()
+    workspace_gib: float | None = None
+
+    @cached_property
+    def checkpoint_sha256(self) -> str:
+        return sha256_of(self.weights)
+
+    def key(self, builder_version: str, sources: dict[str, str]) -> str:
+        """Equal for requests that give equal bundles; sources: hashes of codec and text encoder."""
+        asked: dict[str, Any] = {
+            "preset": dataclasses.asdict(self.preset),
+            "checkpoint": self.checkpoint_sha256,
+            "shapes": [str(shape) for shape in self.shapes],
+            "precision": self.precision,
+            "builder": [self.builder, builder_version],
+            "gpus": [target.name for target in self.targets],
+            "workspace_gib": self.workspace_gib,
+            "opset": OPSET,
+            "venhancer": venhancer.__version__,
+            "sources": sources,
+        }
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
+def make_request(
+    *,
+    preset: str | None,
+    weights: Path | None,
+    sizes: Sequence[tuple[int, int]],
+    windows: Sequence[int] | None = None,
+    gpus: Sequence[str] = (),
+    builder: str = "auto",
+    precision: Precision | None = None,
+    workspace_gib: float | None = None,
+) -> Request:
+    """Settle what was left out; OptionError or WeightsError for what cannot be built.
+
+    sizes: (width, height) of the enhanced video, or of its tiles; one shape for each pair of
+    size and window
+    """
+    chosen = _preset(preset, weights)
+    found = find_weights(chosen, weights)
+    chosen = read_preset(found) or chosen
+    windows = windows or [chosen.defaults.window]
+    for size in sizes:
+        _check_size(chosen.model, *size)
+    for window in windows:
+        _check_window(window)
+    builder, targets = _builder(builder, gpus)
+    shapes = [Shape(width=w, height=h, window=f) for w, h in sizes for f in windows]
+    return Request(
+        preset=chosen,
+        weights=found,
+        shapes=tuple(dict.fromkeys(shapes)),
+        precision=precision or ("float32" if builder == "onnx" else "float16"),
+        builder=builder,
+        targets=targets,
+        workspace_gib=workspace_gib,
+    )
+
+
+def _preset(name: str | None, weights: Path | None) -> Preset:
+    """The preset asked for, or the one that the checkpoint carries; WeightsError if they differ."""
+    carried = read_preset(weights) if weights is not None and weights.is_file() else None
+    if carried is not None and name in (None, carried.name):
+        return carried
+    if carried is not None:
+        raise WeightsError(
+            f"{weights} carries preset {carried.name!r}, not {name!r}: "
+            f"pass --preset {carried.name}, or other --weights"
+        )
+    name = name or "nano"
+    if name not in PRESETS:
+        raise OptionError(f"preset {name!r} is unknown: take {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def _builder(asked: str, gpus: Sequence[str]) -> tuple[str, tuple[Target, ...]]:
+    """The builder's own name, and what it builds for: `this` GPU, if none is named."""
+    if asked == "onnx" and gpus:
+        raise OptionError(f"--gpu {gpus[0]}: ONNX graphs are for any GPU; leave --gpu out")
+    if asked == "onnx" or (asked == "auto" and not gpus and not torch.cuda.is_available()):
+        return "onnx", ()
+    targets = tuple(find_target(name) for name in dict.fromkeys(gpus or ["this"]))
+    return open_builder(asked, targets).name, targets
+
+
+def _check_size(model: ModelConfig, width: int, height: int) -> None:
+    """OptionError with the nearest sizes that the network takes without padding."""
+    if not (0 < width <= LARGEST_SIDE and 0 < height <= LARGEST_SIDE):
+        raise OptionError(f"--size {width}x{height}: take a width and height to {LARGEST_SIDE}")
+    up = fit(width, height, model)
+    larger = (up.padded_width, up.padded_height)
+    if larger == (width, height):
+        return
+    step = model.latent_stride * model.unet.size_step
+    smaller = [x - step if x > y else x for x, y in zip(larger, (width, height), strict=True)]
+    nearest = [f"{larger[0]}x{larger[1]}"]
+    if min(smaller) >= step:
+        nearest.insert(0, f"{smaller[0]}x{smaller[1]}")
+    rows = model.latent_stride * model.unet.row_remainder
+    rule = f"{step} n + {rows}" if rows else f"{step} n"
+    raise OptionError(
+        f"--size {width}x{height}: this model takes widths {step} n and heights {rule}; "
+        f"the nearest are {' and '.join(nearest)}"
+    )
+
+
+def _check_window(window: int) -> None:
+    if not SHORTEST <= window <= LONGEST:
+        nearest = SHORTEST if window < SHORTEST else LONGEST
+        raise OptionError(
+            f"--window {window}: take {SHORTEST} to {LONGEST} frames, here {nearest}; "
+            "25 or 49 suits 2, 3, 4, 6 and 8 times the frames"
+        )

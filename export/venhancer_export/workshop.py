@@ -1,0 +1,135 @@
+"""The folder that a bundle is made in: files appear whole, survive a crash, and move as one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from venhancer.errors import BundleError
+from venhancer.manifest import File, sha256_of
+
+PROGRESS = "progress.json"
+Make = Callable[[Path], None]  # writes the file that it is given
+
+
+class Workshop:
+    """`.NAME.partial` beside the bundle; taken over from an earlier run of the same request."""
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self.folder = folder.absolute()
+        self.place = self.folder.with_name(f".{self.folder.name}.partial")
+        self.key = key
+        self.kept: dict[str, dict[str, Any]] = {}  # of an earlier run, by path
+        self.made: dict[str, File] = {}
+        self.seconds: dict[str, float] = {}
+
+    def __enter__(self) -> Workshop:
+        self.place.mkdir(exist_ok=True)
+        self._lock()
+        self.kept = self._earlier()
+        if not self.kept:
+            for path in self.place.iterdir():
+                if path.name != "lock":
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """What is unfinished stays for the next run; an empty folder goes."""
+        if not self.place.is_dir():
+            return
+        (self.place / "lock").unlink(missing_ok=True)
+        if not self.made and not self.kept:
+            shutil.rmtree(self.place)
+
+    def make(self, path: str, make: Make) -> Path:
+        """Have `make` write a file, unless this or an earlier run did."""
+        target = self.place / path
+        if path in self.made:
+            return target
+        known = self.kept.get(path)
+        if known and target.is_file() and target.stat().st_size == known["size"]:
+            self.made[path] = File(path=path, size=known["size"], sha256=known["sha256"])
+            self.seconds[path] = known["seconds"]
+            return target
+        return self.make_anew(path, make)
+
+    def make_anew(self, path: str, make: Make) -> Path:
+        """As `make`, whatever is there: for what is quickly made."""
+        target = self.place / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        start = time.monotonic()
+        temporary = target.with_name(f".{target.name}.part")
+        make(temporary)
+        temporary.replace(target)
+        self._record(path, time.monotonic() - start)
+        return target
+
+    def make_folder(self, path: str, make: Make) -> None:
+        """Have `make` fill a folder."""
+        target = self.place / path
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True)
+        make(target)
+        for file in sorted(p for p in target.rglob("*") if p.is_file()):
+            self._record(file.relative_to(self.place).as_posix(), 0.0)
+
+    def files(self) -> tuple[File, ...]:
+        return tuple(self.made[path] for path in sorted(self.made))
+
+    def finish(self, name: str, text: str) -> None:
+        """Write the manifest, and put the folder in the place of the bundle."""
+        for path in self.place.rglob("*"):
+            if path.is_file() and path.relative_to(self.place).as_posix() not in self.made:
+                path.unlink()
+        (self.place / name).write_text(text, encoding="utf-8")
+        if not self.folder.exists():
+            self.place.rename(self.folder)
+            return
+        old = self.folder.with_name(f".{self.folder.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        self.folder.rename(old)
+        self.place.rename(self.folder)
+        shutil.rmtree(old)
+
+    def _record(self, path: str, seconds: float) -> None:
+        file = self.place / path
+        made = File(path=path, size=file.stat().st_size, sha256=sha256_of(file))
+        self.made[path] = made
+        self.seconds[path] = seconds
+        self.kept[path] = {**dataclasses.asdict(made), "seconds": seconds}
+        temporary = self.place / f".{PROGRESS}.part"
+        temporary.write_text(json.dumps({"key": self.key, "files": self.kept}))
+        temporary.replace(self.place / PROGRESS)
+
+    def _earlier(self) -> dict[str, dict[str, Any]]:
+        try:
+            progress = json.loads((self.place / PROGRESS).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return dict(progress["files"]) if progress.get("key") == self.key else {}
+
+    def _lock(self) -> None:
+        """One process at a time; the lock of one that died does not count."""
+        lock = self.place / "lock"
+        try:
+            owner = int(lock.read_text())
+            os.kill(owner, 0)
+        except (OSError, ValueError):
+            lock.write_text(str(os.getpid()))
+            return
+        if owner != os.getpid():
+            raise BundleError(
+                f"process {owner} is building {self.folder}: wait, or take another -o"
+            )
