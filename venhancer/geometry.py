@@ -55,11 +55,16 @@ def _round_up(value: int, step: int, remainder: int) -> int:
     return value + (remainder - value) % step
 
 
-def fit(width: int, height: int, model: ModelConfig) -> Geometry:
-    """The smallest padding, at the right and the bottom, to a size that the network takes."""
+def fit(width: int, height: int, model: ModelConfig, least: tuple[int, int] = (0, 0)) -> Geometry:
+    """The smallest padding, at the right and the bottom, to a size that the network takes.
+
+    least: width and height that it has to reach, themselves such a size
+    """
     stride, step = model.latent_stride, model.unet.size_step
-    padded_width = _round_up(width, stride * step, 0)
-    padded_height = _round_up(height, stride * step, stride * model.unet.row_remainder)
+    padded_width = max(least[0], _round_up(width, stride * step, 0))
+    padded_height = max(
+        least[1], _round_up(height, stride * step, stride * model.unet.row_remainder)
+    )
     return Geometry(
         width=width, height=height, right=padded_width - width, bottom=padded_height - height
     )

@@ -21,6 +21,7 @@ from venhancer.errors import BundleError, ConfigError
 NAME = "bundle.json"
 FORMAT = 1
 BLOCK = 1 << 20
+PER_FRAME = ("vae_encoder", "vae_decoder")  # one of them serves every window
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +54,12 @@ class Entry:
     outputs: tuple[Port, ...]
     operators: Mapping[str, int]
     engines: tuple[Engine, ...] = ()
+
+    def serves(self, shape: Shape) -> bool:
+        if self.shape is None or self.shape == shape:
+            return True
+        same_frame = (self.shape.width, self.shape.height) == (shape.width, shape.height)
+        return same_frame and self.network in PER_FRAME
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +98,7 @@ class Manifest:
     def find(self, network: str, shape: Shape) -> Entry:
         """BundleError where the bundle has no such network."""
         for entry in self.entries:
-            if entry.network == network and entry.shape in (None, shape):
+            if entry.network == network and entry.serves(shape):
                 return entry
         has = ", ".join(sorted({entry.network for entry in self.entries}))
         raise BundleError(f"the bundle has no {network} for {shape}, only {has}: build it again")

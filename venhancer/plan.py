@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from venhancer.config import ModelConfig, Preset, RunDefaults, SolverName
+from venhancer.contract import Shape
 from venhancer.diffusion.schedule import Steps, plan_steps
 from venhancer.errors import OptionError
 from venhancer.geometry import Geometry, fit, released_padding, released_size, target_size
@@ -54,6 +56,7 @@ class Plan:
     scale: float  # s, as the network is told it
     refine: int
     latents: tuple[int, int, int]  # channels, rows, columns
+    shape: Shape | None = None  # of the static networks that it is made for
 
     @property
     def branches(self) -> int:
@@ -85,9 +88,12 @@ class Plan:
         return int(pixels * BYTES_PER_PIXEL) + 1_000_000
 
 
-def make_plan(clip: Clip, preset: Preset, options: Options) -> Plan:
-    """Settle every open choice; OptionError where one cannot be carried out."""
-    geometry = _geometry(clip, preset, options)
+def make_plan(clip: Clip, preset: Preset, options: Options, shape: Shape | None = None) -> Plan:
+    """Settle every open choice; OptionError where one cannot be carried out.
+
+    shape: of static networks; it takes the place of the options' window and tile
+    """
+    geometry = _geometry(clip, preset, options, shape)
     timeline = _timeline(clip, options)
     stride = preset.model.latent_stride
     rows, columns = geometry.padded_height // stride, geometry.padded_width // stride
@@ -101,11 +107,33 @@ def make_plan(clip: Clip, preset: Preset, options: Options) -> Plan:
         preset=preset,
         geometry=geometry,
         timeline=timeline,
-        sampling=_sampling(preset, options, timeline, rows, columns),
+        sampling=_sampling(preset, options, timeline, (rows, columns), shape),
         scale=_told_scale(clip, preset, geometry, options),
         refine=_or(options.refine, preset.defaults.refine),
         latents=(preset.model.unet.latent_channels, rows, columns),
+        shape=shape,
     )
+
+
+def plan_static(clip: Clip, preset: Preset, options: Options, shapes: Sequence[Shape]) -> Plan:
+    """As `make_plan`, for the one of `shapes` that takes the least work, then fewest evaluations.
+
+    OptionError, the one of the largest shape, where none can carry the run out.
+    """
+    plans, refusal = [], OptionError("there are no shapes to plan for")
+    for shape in sorted(shapes, key=lambda s: (_voxels(s), s.width, s.height, s.window)):
+        try:
+            plans.append((shape, make_plan(clip, preset, options, shape)))
+        except OptionError as error:
+            refusal = error
+    if not plans:
+        raise refusal
+    best = min(plans, key=lambda pair: (pair[1].parts * _voxels(pair[0]), pair[1].parts))
+    return best[1]
+
+
+def _voxels(shape: Shape) -> int:
+    return shape.width * shape.height * shape.window
 
 
 T = TypeVar("T")
@@ -115,13 +143,30 @@ def _or(value: T | None, default: T) -> T:
     return default if value is None else value
 
 
-def _geometry(clip: Clip, preset: Preset, options: Options) -> Geometry:
+def _geometry(clip: Clip, preset: Preset, options: Options, shape: Shape | None) -> Geometry:
     scale = _or(options.scale, preset.defaults.scale)
     if options.geometry == "released":
         size = released_size(clip.width, clip.height, scale)
         return released_padding(*size)
     wanted = target_size(clip.width, clip.height, scale, options.size)
-    return fit(*wanted, preset.model)
+    if shape is None:
+        return fit(*wanted, preset.model)
+    return _static_geometry(wanted, preset, shape)
+
+
+def _static_geometry(wanted: tuple[int, int], preset: Preset, shape: Shape) -> Geometry:
+    """At least the shape's frame, which tiles then cover; an autoencoder takes no more than it."""
+    geometry = fit(*wanted, preset.model, least=(shape.width, shape.height))
+    padded = (geometry.padded_width, geometry.padded_height)
+    if preset.model.codec != "autoencoder" or padded == (shape.width, shape.height):
+        return geometry
+    least = fit(*wanted, preset.model)
+    size = f"{least.padded_width}x{least.padded_height}"
+    raise OptionError(
+        f"the output needs a frame of {size}, the bundle takes {shape.width}x{shape.height} and "
+        "its autoencoder no tiles: run `venhancer-export build-engines "
+        f"--preset {preset.name} --size {size} --window {shape.window} -o DIR`"
+    )
 
 
 def _timeline(clip: Clip, options: Options) -> Timeline:
@@ -137,11 +182,16 @@ def _told_scale(clip: Clip, preset: Preset, geometry: Geometry, options: Options
 
 
 def _sampling(
-    preset: Preset, options: Options, timeline: Timeline, rows: int, columns: int
+    preset: Preset,
+    options: Options,
+    timeline: Timeline,
+    size: tuple[int, int],
+    shape: Shape | None,
 ) -> Sampling:
     defaults, unet = preset.defaults, preset.model.unet
-    window = _or(options.window, defaults.window)
-    tile_rows, tile_columns = _tile(preset.model, defaults, options)
+    window = _or(options.window, defaults.window) if shape is None else shape.window
+    tile_rows, tile_columns = _tile(preset.model, defaults, options, shape)
+    rows, columns = size
     sampling = Sampling(
         solver=_or(options.solver, defaults.solver),
         steps=_or(options.steps, defaults.steps),
@@ -158,8 +208,12 @@ def _sampling(
     return sampling
 
 
-def _tile(model: ModelConfig, defaults: RunDefaults, options: Options) -> tuple[int, int]:
+def _tile(
+    model: ModelConfig, defaults: RunDefaults, options: Options, shape: Shape | None
+) -> tuple[int, int]:
     """Rows and columns of a tile, in latents: as asked for, rounded up to a size that works."""
+    if shape is not None:
+        return shape.height // model.latent_stride, shape.width // model.latent_stride
     width, height = _or(options.tile, defaults.tile)
     if min(width, height) < 64:
         raise OptionError(f"tile {width}x{height}: take 64x64 or more")

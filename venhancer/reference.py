@@ -1,4 +1,8 @@
-"""The networks in PyTorch: the oracle that every other backend is compared with."""
+"""`Networks` over one model: the loop over steps, windows and tiles, written once.
+
+With `Denoiser` it is the oracle that every other backend is compared with; with `StaticDenoiser`,
+a bundle's networks.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +15,42 @@ import torch
 from torch import Tensor
 
 from venhancer.conditioning import Conditions, dense_hint
+from venhancer.config import ModelConfig
+from venhancer.contract import DECODED_FRAMES
 from venhancer.diffusion import solver
 from venhancer.diffusion.guidance import guide
 from venhancer.diffusion.schedule import denoised_from
 from venhancer.diffusion.solver import frame_noise
 from venhancer.model import lapped
-from venhancer.model.denoiser import Denoiser, Prepared
+from venhancer.model.denoiser import Prepared
 from venhancer.pipeline import Progress
 from venhancer.plan import Sampling
 from venhancer.prompts import NEGATIVE, POSITIVE
 from venhancer.windows import Span, weights
+
+
+class Model(Protocol):
+    """What `Denoiser` and `StaticDenoiser` have in common."""
+
+    config: ModelConfig
+    sigmas: Tensor  # of every timestep
+
+    def prepare_text(self, text: Tensor | None) -> Tensor | None:
+        """b l d -> b l t, once a run."""
+
+    def prepare(
+        self,
+        *,
+        hint: Tensor,
+        is_key: Tensor,
+        noise_level: Tensor,
+        scale: Tensor,
+        text_features: Tensor | None = None,
+    ) -> Prepared:
+        """hint b c f h w, is_key b f, noise_level (b), scale (b): once for every timestep."""
+
+    def step(self, latents: Tensor, timestep: Tensor, prepared: Prepared) -> Tensor:
+        """One evaluation: latents b c f h w, timestep (b) -> b c f h w, v or x_0."""
 
 
 class Codec(Protocol):
@@ -82,13 +112,13 @@ def parts(sampling: Sampling) -> Iterator[Part]:
 
 
 class Reference:
-    """`Networks` by eager PyTorch, one window and one tile at a time."""
+    """One window and one tile at a time, on one device."""
 
-    decode_chunk = 3  # frames, as the release decodes them
+    decode_chunk = DECODED_FRAMES
 
     def __init__(
         self,
-        model: Denoiser,
+        model: Model,
         codec: Codec,
         text_encoder: TextEncoder | None = None,
         device: str = "cpu",

@@ -34,8 +34,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_options(plan)
     plan.set_defaults(run=run_plan)
 
-    info = commands.add_parser("info", help="describe a video, a checkpoint or a preset")
-    info.add_argument("file", help="a file, or a preset's name")
+    info = commands.add_parser("info", help="describe a video, a checkpoint, a bundle or a preset")
+    info.add_argument("file", help="a file, a bundle's folder, or a preset's name")
     info.set_defaults(run=run_info)
     return parser
 
@@ -85,6 +85,12 @@ def _add_how(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_where(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--bundle",
+        type=Path,
+        metavar="DIR",
+        help="networks made by venhancer-export, in place of PyTorch's",
+    )
     group.add_argument("--device", choices=["auto", "cpu", "cuda"])
     group.add_argument("--dtype", choices=["auto", "float32", "bfloat16", "float16"])
     group.add_argument("--window", type=int, help="frames that the model sees at a time")
@@ -157,35 +163,37 @@ def _output(args: argparse.Namespace) -> Path:
 
 
 def run_enhance(args: argparse.Namespace) -> None:
-    from venhancer import api, pipeline
+    from venhancer import pipeline
     from venhancer_rt import show
+    from venhancer_rt.backends import choose_backend
     from venhancer_rt.progress import Bar
 
     options, target = _options(args), _output(args)
-    plan = api.plan_run(args.input, options)
+    backend = choose_backend(args.input, options, args.bundle)
+    plan = backend.plan
     pipeline.check_output(target, plan, options)
-    print("\n".join(show.plan_lines(plan)))
-    networks = api.open_networks(plan, options)
+    print("\n".join([*show.plan_lines(plan), *show.backend_lines(backend)]))
+    networks = backend.open()
     with Bar(plan.parts) as bar:
         report = pipeline.enhance(plan, target, networks, options, bar)
     print("\n".join(show.report_lines(report, options.compare)))
     if args.json:
-        print(json.dumps(show.report_json(report)))
+        print(json.dumps({**show.report_json(report), **show.backend_json(backend)}))
 
 
 def run_plan(args: argparse.Namespace) -> None:
-    from venhancer import api
-    from venhancer.device import choose_device, choose_dtype
     from venhancer.estimate import estimate
     from venhancer_rt import show
+    from venhancer_rt.backends import choose_backend
 
-    options = _options(args)
-    plan = api.plan_run(args.input, options)
-    device = choose_device(options.device)
-    cost = estimate(plan, device, choose_dtype(options.dtype, device))
-    print("\n".join([*show.plan_lines(plan), *show.cost_lines(plan, cost, device)]))
+    backend = choose_backend(args.input, _options(args), args.bundle)
+    plan = backend.plan
+    cost = estimate(plan, backend.device, backend.dtype)
+    lines = [*show.plan_lines(plan), *show.backend_lines(backend)]
+    print("\n".join([*lines, *show.cost_lines(plan, cost, backend.device)]))
     if args.json:
-        print(json.dumps({**show.plan_json(plan), **show.cost_json(plan, cost)}))
+        told = {**show.plan_json(plan), **show.backend_json(backend)}
+        print(json.dumps({**told, **show.cost_json(plan, cost)}))
 
 
 def run_info(args: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from venhancer.config import PRESETS, Preset
 from venhancer.errors import VideoError
+from venhancer.manifest import NAME, read_manifest
 from venhancer.plan import Plan
 from venhancer.video import Clip, probe
 from venhancer.weights import read_preset
@@ -14,6 +15,7 @@ from venhancer.weights import read_preset
 if TYPE_CHECKING:
     from venhancer.estimate import Cost
     from venhancer.pipeline import Report
+    from venhancer_rt.backends import Backend
 
 GB = 1e9
 
@@ -66,6 +68,27 @@ def _model_lines(plan: Plan) -> list[str]:
     ]
 
 
+def backend_lines(backend: Backend) -> list[str]:
+    """What runs the networks, where and how precisely."""
+    shape = backend.plan.shape
+    static = f", networks of {shape}" if shape else ""
+    return [f"runs on  {backend.name}, {_dtype(backend)} on {backend.device}{static}"]
+
+
+def backend_json(backend: Backend) -> dict[str, Any]:
+    shape = backend.plan.shape
+    return {
+        "backend": backend.name,
+        "device": backend.device,
+        "dtype": _dtype(backend),
+        "shape": str(shape) if shape else None,
+    }
+
+
+def _dtype(backend: Backend) -> str:
+    return str(backend.dtype).removeprefix("torch.")
+
+
 def cost_lines(plan: Plan, cost: Cost, device: str) -> list[str]:
     """What it would cost here, and what to change where that is too much."""
     lines = [
@@ -84,6 +107,8 @@ def what_to_change(plan: Plan) -> str:
     """The option that saves most memory."""
     if plan.latent_bytes > free_memory("cpu") / 2:
         return "cut the clip into parts, or take a smaller --scale"
+    if plan.shape is not None:
+        return f"take a bundle built for a smaller --size or --window than {plan.shape}"
     tile = plan.preset.defaults.tile
     return f"take --window {max(9, plan.timeline.gap + 1)}, or a --tile below {tile[0]}x{tile[1]}"
 
@@ -157,6 +182,8 @@ def info_lines(name: str) -> list[str]:
     if name in PRESETS:
         return preset_lines(PRESETS[name])
     path = Path(name)
+    if (path / NAME).is_file():
+        return read_manifest(path).lines()
     if path.suffix in (".safetensors", ".pt", ".pth", ".bin", ".ckpt") and path.is_file():
         return checkpoint_lines(path)
     try:
@@ -164,7 +191,7 @@ def info_lines(name: str) -> list[str]:
     except VideoError as error:
         known = ", ".join(PRESETS)
         raise VideoError(
-            f"{error} (info takes a video, a checkpoint or a preset: {known})"
+            f"{error} (info takes a video, a checkpoint, a bundle or a preset: {known})"
         ) from error
 
 

@@ -1,0 +1,125 @@
+"""One network by ONNX Runtime, on tensors of PyTorch that are neither copied nor moved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from venhancer.device import choose_device
+from venhancer.errors import BundleError, DeviceError, ShapeError
+from venhancer.manifest import Entry, Port
+from venhancer.static import Inputs
+
+CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+TYPES = {"float32": "tensor(float)", "float16": "tensor(float16)", "int64": "tensor(int64)"}
+SILENT = 4  # only what ends the process: whatever else goes wrong, the session raises
+
+
+def require_onnxruntime() -> Any:
+    """The package; DeviceError says how to install it."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise DeviceError(
+            "onnxruntime is not installed: run `pip install 'venhancer[onnx]'`, "
+            "or with a GPU `pip install 'venhancer[onnx-gpu]'`"
+        ) from error
+    return onnxruntime
+
+
+def choose_onnx_device(asked: str) -> str:
+    """As `choose_device`; `auto` takes CUDA only where ONNX Runtime has it too."""
+    device = choose_device(asked)
+    if device == "cpu" or CUDA in require_onnxruntime().get_available_providers():
+        return device
+    if asked == "auto":
+        return "cpu"
+    raise DeviceError(
+        "--device cuda: this onnxruntime has no CUDA: run `pip install 'venhancer[onnx-gpu]'` "
+        "in its place, or take --device cpu"
+    )
+
+
+class OnnxSession:
+    """A `static.Run`: inputs by name -> outputs by name, both on `device`."""
+
+    def __init__(self, path: Path, entry: Entry, device: str) -> None:
+        self.path = path
+        self.entry = entry
+        self.device = device
+        self.session = _open(path, device)
+        _check(path, self.session.get_inputs(), entry.inputs)
+        _check(path, self.session.get_outputs(), entry.outputs)
+
+    def __call__(self, inputs: Inputs) -> dict[str, Tensor]:
+        given = {port.name: self._given(inputs[port.name], port) for port in self.entry.inputs}
+        made = {
+            port.name: torch.empty(port.shape, dtype=_torch(port), device=self.device)
+            for port in self.entry.outputs
+        }
+        binding = self.session.io_binding()
+        for name, x in given.items():
+            binding.bind_input(name, **self._place(x))
+        for name, x in made.items():
+            binding.bind_output(name, **self._place(x))
+        if self.device == "cuda":  # the session has a stream of its own
+            torch.cuda.current_stream().synchronize()
+        self.session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+        return made
+
+    def _given(self, x: Tensor, port: Port) -> Tensor:
+        """The input as the graph takes it; ShapeError where it is of another size."""
+        if tuple(x.shape) != port.shape:
+            raise ShapeError(
+                f"{self.path.name} takes {port.name} of {port.shape}, not {tuple(x.shape)}"
+            )
+        return x.to(self.device, _torch(port)).contiguous()
+
+    def _place(self, x: Tensor) -> dict[str, Any]:
+        return {
+            "device_type": self.device,
+            "device_id": x.device.index or 0,
+            "element_type": getattr(np, str(x.dtype).removeprefix("torch.")),
+            "shape": list(x.shape),
+            "buffer_ptr": x.data_ptr(),
+        }
+
+
+def _torch(port: Port) -> torch.dtype:
+    return getattr(torch, port.dtype)
+
+
+def _open(path: Path, device: str) -> Any:
+    onnxruntime = require_onnxruntime()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = SILENT
+    providers = [CUDA, CPU] if device == "cuda" else [CPU]
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # its kinds of error have nothing else in common
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise BundleError(
+            f"{path}: onnxruntime {onnxruntime.__version__} cannot load it ({reason}): "
+            "build the bundle again, or take another onnxruntime"
+        ) from error
+    if session.get_providers()[0] != providers[0]:
+        raise DeviceError(
+            "onnxruntime does not load its CUDA part here, cuDNN or CUDA's libraries are missing: "
+            "install them, or take --device cpu"
+        )
+    return session
+
+
+def _check(path: Path, found: Sequence[Any], ports: Sequence[Port]) -> None:
+    """BundleError where a graph is not what the bundle says of it."""
+    has = [(x.name, tuple(x.shape), x.type) for x in found]
+    said = [(port.name, port.shape, TYPES.get(port.dtype)) for port in ports]
+    if has != said:
+        raise BundleError(f"{path} has {has}, the bundle says {said}: build the bundle again")
