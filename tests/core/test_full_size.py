@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from benchmarks.random_models import random_state, sd_vae, vit_h, write_tokenizer
 from tests.clips import read_all, write_clip
-from tests.tokens import write_tokenizer
 from venhancer.config import RELEASED
 from venhancer.model.denoiser import Denoiser
 from venhancer.model.text import TextEncoder, build_network
@@ -46,49 +44,6 @@ OPTIONS = Options(
 )
 
 
-def random_state(build: Callable[[], nn.Module]) -> dict[str, Tensor]:
-    """Weights of the network that `build` makes, in bfloat16 from the first byte on."""
-    with torch.device("meta"):
-        shapes = {name: t.shape for name, t in build().state_dict().items()}
-    return {name: random_weight(name, shape) for name, shape in shapes.items()}
-
-
-def random_weight(name: str, shape: torch.Size) -> Tensor:
-    """What keeps signals at their size: one for norms, zero for biases, else by fan-in."""
-    if len(shape) == 1:
-        return torch.full(shape, float(name.endswith("weight")), dtype=DTYPE)
-    return torch.empty(shape, dtype=DTYPE).normal_(std=1 / math.sqrt(math.prod(shape[1:])))
-
-
-def vit_h() -> nn.Module:
-    """OpenCLIP ViT-H/14's text tower with the 23 layers that are used."""
-    import transformers
-
-    config = transformers.CLIPTextConfig(
-        vocab_size=49408,
-        hidden_size=1024,
-        intermediate_size=4096,
-        num_hidden_layers=23,
-        num_attention_heads=16,
-        hidden_act="gelu",
-    )
-    return transformers.CLIPTextModel(config)
-
-
-def sd_vae() -> Any:
-    """Stable Diffusion 2.1's VAE."""
-    import diffusers
-
-    kind: Any = diffusers.AutoencoderKL
-    return kind(
-        block_out_channels=(128, 256, 512, 512),
-        layers_per_block=2,
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        latent_channels=4,
-    )
-
-
 class Watched(Reference):
     """Notes whether all numbers between the networks are finite."""
 
@@ -108,9 +63,9 @@ class Watched(Reference):
 def build_networks(folder: Path) -> Watched:
     torch.manual_seed(0)
     config = RELEASED.model
-    model = assign(config, random_state(lambda: Denoiser(config)), dtype=DTYPE, device="cpu")
+    model = assign(config, random_state(lambda: Denoiser(config), DTYPE), dtype=DTYPE, device="cpu")
     write_tokenizer(folder / "tokenizer")
-    text = build_network(random_state(vit_h))
+    text = build_network(random_state(vit_h, DTYPE))
     vae = sd_vae().to(DTYPE).eval().requires_grad_(False)
     return Watched(
         model.eval().requires_grad_(False),

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tests.tokens import write_tokenizer
+from benchmarks.random_models import write_tokenizer
 from venhancer import hub
 from venhancer.errors import DeviceError, WeightsError
 from venhancer.model.text import TextEncoder, build_network, load_text_encoder

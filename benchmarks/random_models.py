@@ -1,0 +1,89 @@
+"""The released model's networks at full size with random weights: speed does not depend on them."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from venhancer.config import Preset
+from venhancer.model.denoiser import Denoiser
+
+
+def random_state(build: Callable[[], nn.Module], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Weights of the network that `build` makes, in `dtype` from the first byte on."""
+    with torch.device("meta"):
+        shapes = {name: t.shape for name, t in build().state_dict().items()}
+    return {name: random_weight(name, shape, dtype) for name, shape in shapes.items()}
+
+
+def random_weight(name: str, shape: torch.Size, dtype: torch.dtype) -> Tensor:
+    """What keeps signals at their size: one for norms, zero for biases, else by fan-in."""
+    if len(shape) == 1:
+        return torch.full(shape, float(name.endswith("weight")), dtype=dtype)
+    return torch.empty(shape, dtype=dtype).normal_(std=1 / math.sqrt(math.prod(shape[1:])))
+
+
+def vit_h() -> nn.Module:
+    """OpenCLIP ViT-H/14's text tower with the 23 layers that are used."""
+    import transformers
+
+    config = transformers.CLIPTextConfig(
+        vocab_size=49408,
+        hidden_size=1024,
+        intermediate_size=4096,
+        num_hidden_layers=23,
+        num_attention_heads=16,
+        hidden_act="gelu",
+    )
+    return transformers.CLIPTextModel(config)
+
+
+def sd_vae() -> Any:
+    """Stable Diffusion 2.1's VAE."""
+    import diffusers
+
+    kind: Any = diffusers.AutoencoderKL
+    return kind(
+        block_out_channels=(128, 256, 512, 512),
+        layers_per_block=2,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        latent_channels=4,
+    )
+
+
+def write_tokenizer(folder: Path, merges: str = "") -> None:
+    """SD 2.x's two files with the 256 letters of bytes, and `merges` ("a b", line by line)."""
+    letters = importlib.import_module("transformers.convert_slow_tokenizer").bytes_to_unicode()
+    pieces = [*letters.values(), *(f"{letter}</w>" for letter in letters.values())]
+    pieces += [line.replace(" ", "") for line in merges.splitlines()]
+    pieces += ["<|startoftext|>", "<|endoftext|>"]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.json").write_text(json.dumps({p: i for i, p in enumerate(pieces)}))
+    (folder / "merges.txt").write_text(f"#version: 0.2\n{merges}")
+    (folder / "tokenizer_config.json").write_text(json.dumps({"pad_token": "<|endoftext|>"}))
+
+
+def write_checkpoint(path: Path, preset: Preset) -> None:
+    """A checkpoint of ours, in float16."""
+    tensors = random_state(lambda: Denoiser(preset.model), torch.float16)
+    save_file(tensors, path, metadata={"preset": preset.to_json()})
+
+
+def write_companions(folder: Path) -> None:
+    """folder/vae, folder/text_encoder and folder/tokenizer, as diffusers lays them out."""
+    sd_vae().to(torch.float16).save_pretrained(folder / "vae")
+    text = folder / "text_encoder"
+    text.mkdir(parents=True)
+    state = random_state(vit_h, torch.float16)
+    save_file(state, text / "model.safetensors")
+    (text / "config.json").write_text(json.dumps({"hidden_act": "gelu"}))
+    write_tokenizer(folder / "tokenizer")
