@@ -36,6 +36,7 @@ class Job:
 
     def __init__(self, trt: Any, graph: Path, spec: NetworkSpec, sizes: Mapping[str, int]) -> None:
         """BundleError where `graph` cannot be read, ContractError where it is another network."""
+        check_complete(graph)
         self.trt, self.graph, self.expected = trt, graph, contract_ports(spec, sizes)
         self.log = collect_log(trt)
         self._builder = self._start()
@@ -84,8 +85,6 @@ class Job:
             raise BundleError(
                 f"{self.graph} cannot be read: {one_line(errors) or self.log.complaint()}"
             )
-        if not network.num_outputs:  # an empty file is read without an error
-            raise BundleError(f"{self.graph} holds no network: it was cut short, export it again")
         return network, parser
 
     def _build(self, file: BinaryIO) -> None:
@@ -144,6 +143,32 @@ def file_stream(trt: Any, file: BinaryIO) -> Any:
 def one_line(messages: list[str]) -> str:
     text = " ".join("; ".join(dict.fromkeys(messages)).split())
     return text if len(text) <= LINE else f"{text[:LINE]} ..."
+
+
+def check_complete(graph: Path) -> None:
+    """BundleError where a graph or its weights are cut short: not every parser notices."""
+    import onnx
+
+    try:
+        model = onnx.load(graph, load_external_data=False)
+    except Exception as error:  # protobuf's own, or the system's
+        raise BundleError(f"{graph} cannot be read: {one_line([str(error)])}") from error
+    if not model.graph.output:
+        raise BundleError(f"{graph} holds no network: it was cut short, export it again")
+    ends: dict[Path, int] = {}
+    for tensor in model.graph.initializer:
+        place = {entry.key: entry.value for entry in tensor.external_data}
+        if place:
+            file = graph.parent / place["location"]
+            end = int(place.get("offset", 0)) + int(place.get("length", 0))
+            ends[file] = max(end, ends.get(file, 0))
+    for file, end in ends.items():
+        size = file.stat().st_size if file.is_file() else 0
+        if size < end:
+            raise BundleError(
+                f"{file} has {size} bytes, {graph.name} needs {end}: it was cut short, "
+                "export it again"
+            )
 
 
 def allow_decomposition(trt: Any, network: Any) -> None:
