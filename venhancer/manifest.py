@@ -103,6 +103,27 @@ class Manifest:
         has = ", ".join(sorted({entry.network for entry in self.entries}))
         raise BundleError(f"the bundle has no {network} for {shape}, only {has}: build it again")
 
+    def lines(self) -> list[str]:
+        """The bundle in words."""
+        gpus = f" for {', '.join(self.gpus)}" if self.gpus else ""
+        size = sum(file.size for file in self.files)
+        lines = [
+            f"bundle   {self.preset.name}, {self.precision}, ONNX opset {self.opset}",
+            f"shapes   {', '.join(map(str, self.shapes))} (width, height, window)",
+            f"builder  {' '.join([self.builder, self.builder_version]).strip()}{gpus}",
+            f"weights  {self.checkpoint}, SHA-256 {self.checkpoint_sha256[:16]}...",
+            f"size     {size / 1e6:.0f} MB in {len(self.files)} files, built in {self.seconds:.0f} s",
+        ]
+        for entry in self.entries:
+            at = f" {entry.shape}" if entry.shape else ""
+            nodes, moved = sum(entry.operators.values()), entry.operators.get("Transpose", 0)
+            engines = ", ".join(f"{e.gpu} {e.seconds:.0f} s" for e in entry.engines)
+            lines.append(
+                f"network  {entry.network}{at}: {nodes} nodes, {moved} transposes"
+                + (f"; engines {engines}" if engines else "")
+            )
+        return lines
+
     def command(self, folder: Path, gpus: tuple[str, ...] | None = None) -> str:
         """What builds this bundle again, for other GPUs if given."""
         words = ["venhancer-export build-engines", f"--preset {self.preset.name}"]

@@ -45,6 +45,10 @@ class Tokenizer:
             ids = [*ids[: LENGTH - 1], ids[-1]]
         return torch.tensor([ids + [0] * (LENGTH - len(ids))])
 
+    def save(self, folder: Path) -> None:
+        """Write what `load_tokenizer` reads again from `folder`."""
+        self.words.save_pretrained(folder)
+
 
 def load_tokenizer(folder: Path) -> Tokenizer:
     """The tokenizer that lies in or beside a text encoder's folder, else OpenCLIP's.

@@ -61,7 +61,7 @@ def _binary(op: str, *, is_reversed: bool = False) -> Operator:
     return operator
 
 
-_BINARY = {
+_BINARY: dict[str, tuple[Any, ...]] = {
     "Add": (torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__, Tensor.__iadd__, Tensor.add_),
     "Sub": (torch.sub, Tensor.sub, Tensor.__sub__, Tensor.__isub__),
     "Mul": (torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__, Tensor.__imul__, Tensor.mul_),
@@ -87,7 +87,7 @@ def _unary(op: str) -> Operator:
     return operator
 
 
-_UNARY = {
+_UNARY: dict[str, tuple[Any, ...]] = {
     "Cos": (torch.cos, Tensor.cos),
     "Sin": (torch.sin, Tensor.sin),
     "Exp": (torch.exp, Tensor.exp),

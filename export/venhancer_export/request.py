@@ -61,7 +61,7 @@ class Request:
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
-def make_request(
+def make_request(  # noqa: PLR0913 (one for each option of the command)
     *,
     preset: str | None,
     weights: Path | None,

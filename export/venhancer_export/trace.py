@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +19,11 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from venhancer.contract import NetworkSpec
 from venhancer_export.graph import Graph, Value
-from venhancer_export.operators import TABLE
+from venhancer_export.operators import TABLE, Operator
 
 Function = Callable[..., tuple[Tensor, ...]]
 UNKNOWN = "unknown:"
-_DEVICE = Tensor.device.__get__  # type: ignore[attr-defined]
+_DEVICE = Tensor.device.__get__
 
 
 class UnknownOperatorError(NotImplementedError):
@@ -45,7 +45,7 @@ def trace(
         value = Value(tensor.name, shape, dtype)
         graph.inputs.append(value)
         inputs[tensor.name] = tracer.know(torch.empty(shape, dtype=dtype, device="meta"), value)
-    with torch.no_grad(), _scopes(graph, module), tracer:
+    with torch.no_grad(), scopes(graph, module), tracer:
         outputs = function(**inputs)
     values = [tracer.value_of(out) for out in outputs]
     for value, expected in zip(values, spec.outputs, strict=True):
@@ -98,7 +98,7 @@ class _Tracer(TorchFunctionMode):
         args, kwargs = tree_map(self._given, args), tree_map(self._given, kwargs)
         results = list(results)
         outputs = [(tuple(x.shape), x.dtype) for x in results]
-        operator = TABLE.get(func, _unknown)
+        operator: Operator = TABLE.get(func, _unknown)
         values = operator(self.graph, outputs, *args, **kwargs)
         if values is NotImplemented:  # an error only if an output needs it
             inputs = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, Value)]
@@ -128,18 +128,24 @@ def _weights(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from module.named_buffers()
 
 
+class Scoped(Protocol):
+    """What wants to know which module is running."""
+
+    scope: str  # its dotted name
+
+
 @contextmanager
-def _scopes(graph: Graph, module: nn.Module) -> Iterator[None]:
-    """Tell the graph which module is running."""
+def scopes(told: Scoped, module: nn.Module) -> Iterator[None]:
+    """Keep `told.scope` up to date while `module` runs."""
     names = {id(m): name for name, m in module.named_modules()}
     outer: list[str] = []
 
     def enter(entered: nn.Module, _: Any) -> None:
-        outer.append(graph.scope)
-        graph.scope = names.get(id(entered), graph.scope)
+        outer.append(told.scope)
+        told.scope = names.get(id(entered), told.scope)
 
     def leave(*_: Any) -> None:
-        graph.scope = outer.pop()
+        told.scope = outer.pop()
 
     hooks = [
         nn.modules.module.register_module_forward_pre_hook(enter),

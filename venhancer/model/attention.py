@@ -13,8 +13,8 @@ KeysValues = tuple[Tensor, Tensor]  # each (b, l, heads * head_channels)
 
 def attend(query: Tensor, key: Tensor, value: Tensor, head_channels: int) -> Tensor:
     """Scaled dot-product attention of every head: b l (n c), twice b m (n c) -> b l (n c)."""
-    heads = (rearrange(x, "b l (n c) -> b n l c", c=head_channels) for x in (query, key, value))
-    return rearrange(F.scaled_dot_product_attention(*heads), "b n l c -> b l (n c)")
+    q, k, v = (rearrange(x, "b l (n c) -> b n l c", c=head_channels) for x in (query, key, value))
+    return rearrange(F.scaled_dot_product_attention(q, k, v), "b n l c -> b l (n c)")
 
 
 class Attention(nn.Module):

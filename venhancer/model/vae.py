@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from venhancer import hub
 from venhancer.errors import WeightsError
@@ -82,7 +82,8 @@ def load_codec(
     patterns = [f"{folder}{file}" for folder in ("vae/", "") for file in files]
     path = hub.locate("VAE", source, VARIABLE, patterns)
     network = _from_folder(path) if path.is_dir() else _from_file(path)
-    return AutoencoderCodec(network.to(device, dtype).eval().requires_grad_(False))
+    nn.Module.to(network, device, dtype)  # diffusers' own `to` warns of an empty list
+    return AutoencoderCodec(network.eval().requires_grad_(False))
 
 
 def _from_folder(folder: Path) -> Any:

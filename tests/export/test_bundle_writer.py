@@ -1,0 +1,290 @@
+"""Bundles: whole or not there, not built twice, taken up again where they broke off."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.clips import small_checkpoint
+from venhancer.contract import Shape
+from venhancer.errors import BundleError, OutputError
+from venhancer.manifest import Manifest, check_files, read_manifest, sha256_of
+from venhancer_export import bundle_writer
+from venhancer_export.bundle_writer import build_bundle
+from venhancer_export.cli import main
+from venhancer_export.request import Request, make_request
+
+SHAPE = Shape(width=64, height=32, window=9)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_checkpoint(tmp_path_factory.mktemp("weights") / "small.safetensors")
+
+
+@pytest.fixture
+def request_for(checkpoint: Path) -> Callable[..., Request]:
+    def make(**wanted: Any) -> Request:
+        given = {"sizes": [(64, 32)], "windows": [9], "builder": "onnx", **wanted}
+        return make_request(preset=None, weights=checkpoint, **given)
+
+    return make
+
+
+class FakeBuilder:
+    """Writes what it was asked for; gives up at the plan of number `limit`."""
+
+    name, version = "tensorrt-rtx", "9.9"
+
+    def __init__(self, limit: int = 1000) -> None:
+        self.limit = limit
+        self.built: list[str] = []
+
+    def build(
+        self,
+        graph: Path,
+        spec: Any,
+        sizes: Mapping[str, int],
+        target: Any,
+        plan: Path,
+        options: Any,
+    ) -> None:
+        assert graph.is_file()
+        assert sizes["f"] == SHAPE.window
+        if len(self.built) == self.limit:
+            raise KeyboardInterrupt
+        self.built.append(f"{spec.name} {target.name}")
+        plan.write_bytes(f"{spec.name} {target.name}".encode())
+
+
+def beside(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.parent.iterdir())
+
+
+def test_a_bundle_says_what_it_is(
+    request_for: Callable[..., Request], checkpoint: Path, tmp_path: Path
+) -> None:
+    """Contract, shapes, hashes, operators, schedule; and nothing is left beside it."""
+    made = build_bundle(request_for(), tmp_path / "b")
+    found = read_manifest(tmp_path / "b")
+
+    assert json.loads(found.to_json()) == json.loads(made.to_json())
+    assert found.shapes == (SHAPE,)
+    assert found.checkpoint_sha256 == sha256_of(checkpoint)
+    assert (found.builder, found.precision, found.opset) == ("onnx", "float32", 23)
+    assert found.schedule["timesteps"][0] == 899
+    denoiser = found.find("denoiser", SHAPE)
+    assert [(p.name, p.shape) for p in denoiser.inputs][:2] == [
+        ("latents", (1, 48, 9, 8, 16)),
+        ("timestep", (1,)),
+    ]
+    assert denoiser.operators["Conv"] > 10
+    assert {file.path for file in found.files} == {
+        "onnx/denoiser.weights", "onnx/denoiser_64x32x9.onnx", "onnx/prepare_64x32x9.onnx",
+    }  # fmt: skip
+    check_files(tmp_path / "b", found)
+    assert beside(tmp_path / "b") == ["b"]
+
+
+def test_several_shapes_share_their_weights(
+    request_for: Callable[..., Request], tmp_path: Path
+) -> None:
+    """One file of weights, a graph for each shape."""
+    request = request_for(sizes=[(64, 32), (32, 32)], windows=[9, 17])
+    build_bundle(request, tmp_path / "b")
+
+    names = sorted(path.name for path in (tmp_path / "b" / "onnx").iterdir())
+    assert names[0] == "denoiser.weights"
+    assert len([name for name in names if name.startswith("denoiser_")]) == 4
+
+
+def test_the_same_request_is_built_once(
+    request_for: Callable[..., Request], tmp_path: Path
+) -> None:
+    """What is there is kept, byte for byte and minute for minute."""
+    build_bundle(request_for(), tmp_path / "b")
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "b").rglob("*")}
+    said: list[str] = []
+
+    build_bundle(request_for(), tmp_path / "b", say=said.append)
+
+    assert said == [f"{tmp_path / 'b'} is built already"]
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "b").rglob("*")} == before
+
+
+def test_another_bundle_is_not_overwritten(
+    request_for: Callable[..., Request], tmp_path: Path
+) -> None:
+    """But with `--overwrite`; a folder that is no bundle never is."""
+    build_bundle(request_for(), tmp_path / "b")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "photo.jpg").touch()
+    other = request_for(windows=[17])
+
+    with pytest.raises(BundleError, match=r"holds another bundle \(nano 64x32x9, .*--overwrite"):
+        build_bundle(other, tmp_path / "b")
+    with pytest.raises(BundleError, match="is no bundle: choose another -o"):
+        build_bundle(other, tmp_path / "mine", overwrite=True)
+    assert read_manifest(tmp_path / "b").shapes == (SHAPE,)
+    assert (tmp_path / "mine" / "photo.jpg").is_file()
+
+    build_bundle(other, tmp_path / "b", overwrite=True)
+    assert read_manifest(tmp_path / "b").shapes[0].window == 17
+    assert beside(tmp_path / "b") == ["b", "mine"]
+
+
+def test_a_damaged_bundle_is_not_taken_for_the_one_wanted(
+    request_for: Callable[..., Request], tmp_path: Path
+) -> None:
+    """A changed byte is found; `--overwrite` mends it."""
+    build_bundle(request_for(), tmp_path / "b")
+    weights = tmp_path / "b" / "onnx" / "denoiser.weights"
+    data = bytearray(weights.read_bytes())
+    data[100] ^= 1
+    weights.write_bytes(data)
+
+    with pytest.raises(BundleError, match=r"denoiser\.weights was changed after it was built"):
+        build_bundle(request_for(), tmp_path / "b")
+    build_bundle(request_for(), tmp_path / "b", overwrite=True)
+    check_files(tmp_path / "b", read_manifest(tmp_path / "b"))
+
+
+def test_a_build_that_broke_off_goes_on(
+    request_for: Callable[..., Request], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Engines that were finished are not built again; until the end there is no bundle."""
+    request = request_for(builder="tensorrt-rtx", gpus=["a100", "l4"])
+    first, second = FakeBuilder(limit=3), FakeBuilder()
+
+    monkeypatch.setattr(bundle_writer, "open_builder", lambda *_: first)
+    with pytest.raises(KeyboardInterrupt):
+        build_bundle(request, tmp_path / "b")
+    assert beside(tmp_path / "b") == [".b.partial"]
+
+    monkeypatch.setattr(bundle_writer, "open_builder", lambda *_: second)
+    manifest = build_bundle(request, tmp_path / "b")
+
+    assert len(first.built + second.built) == 4
+    assert set(first.built + second.built) == {
+        "denoiser a100", "denoiser l4", "prepare a100", "prepare l4",
+    }  # fmt: skip
+    assert beside(tmp_path / "b") == ["b"]
+    engines = manifest.find("denoiser", SHAPE).engines
+    assert [(e.gpu, e.capability) for e in engines] == [("a100", "8.0"), ("l4", "8.9")]
+    assert (tmp_path / "b" / engines[1].file).read_text() == "denoiser l4"
+    check_files(tmp_path / "b", manifest)
+
+
+def test_another_request_begins_anew(
+    request_for: Callable[..., Request], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Engines of a broken-off build for another GPU do not get into the bundle."""
+    monkeypatch.setattr(bundle_writer, "open_builder", lambda *_: FakeBuilder(limit=1))
+    with pytest.raises(KeyboardInterrupt):
+        build_bundle(request_for(builder="tensorrt-rtx", gpus=["a100"]), tmp_path / "b")
+
+    build_bundle(request_for(), tmp_path / "b")
+
+    assert not (tmp_path / "b" / "engines").exists()
+
+
+def test_two_builds_of_one_bundle_do_not_meet(
+    request_for: Callable[..., Request], tmp_path: Path
+) -> None:
+    """The second is told who is at work; a lock of a process that died is ignored."""
+    place = tmp_path / ".b.partial"
+    place.mkdir()
+    (place / "lock").write_text("1")
+    with pytest.raises(BundleError, match="process 1 is building"):
+        build_bundle(request_for(), tmp_path / "b")
+
+    (place / "lock").write_text("999999999")
+    build_bundle(request_for(), tmp_path / "b")
+    assert beside(tmp_path / "b") == ["b"]
+
+
+def test_a_small_disk_is_told_before(
+    request_for: Callable[..., Request], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is free, what is needed; nothing is begun."""
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10_000_000))
+
+    with pytest.raises(OutputError, match=r"0\.0 GB free, the bundle may need 0\.2 GB"):
+        build_bundle(request_for(), tmp_path / "b")
+    assert not list(tmp_path.iterdir())
+
+
+def test_nowhere_to_put_it(request_for: Callable[..., Request], tmp_path: Path) -> None:
+    """The folder above has to be there."""
+    with pytest.raises(OutputError, match="nowhere is no folder"):
+        build_bundle(request_for(), tmp_path / "nowhere" / "b")
+
+
+def edited(**changes: Any) -> Callable[[str], str]:
+    return lambda text: json.dumps({**json.loads(text), **changes})
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda text: text[:100], "cut short or edited"),
+        (lambda text: "[]", "cut short or edited"),
+        (edited(format=99), "has format 99, this version reads 1"),
+        (edited(shapes=[{"width": 1}]), "cut short or edited"),
+        (edited(surprise=1), "cut short or edited"),
+    ],
+)
+def test_an_edited_manifest_is_refused(
+    edit: Callable[[str], str], message: str, request_for: Callable[..., Request], tmp_path: Path
+) -> None:
+    """In one line that says to build again."""
+    build_bundle(request_for(), tmp_path / "b")
+    file = tmp_path / "b" / "bundle.json"
+    file.write_text(edit(file.read_text()))
+
+    with pytest.raises(BundleError, match=message):
+        read_manifest(tmp_path / "b")
+
+
+def test_the_command_that_builds_it_again(
+    request_for: Callable[..., Request], tmp_path: Path
+) -> None:
+    """Is one that the parser takes, and asks for the same."""
+    manifest: Manifest = build_bundle(request_for(), tmp_path / "b")
+
+    assert manifest.command(Path("b"), ("l4",)) == (
+        "venhancer-export build-engines --preset nano --size 64x32 --window 9 --gpu l4 "
+        "--builder onnx --overwrite -o b"
+    )
+
+
+def test_the_command_line(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`onnx`, `build-engines` and `info` from words to a bundle; errors are one line and code 2."""
+    bundle = tmp_path / "b"
+    what = ["--weights", str(checkpoint), "--size", "64x32", "--window", "9", "-o", str(bundle)]
+
+    assert main(["onnx", *what, "--precision", "float16"]) == 0
+    assert f"{bundle}: nano 64x32x9, float16 onnx" in capsys.readouterr().out
+    assert main(["info", str(bundle)]) == 0
+    shown = capsys.readouterr().out
+    assert "network  denoiser 64x32x9:" in shown
+    assert "transposes" in shown
+    assert shown.endswith("all there and unchanged\n")
+
+    assert main(["build-engines", *what, "--builder", "onnx"]) == 2
+    assert "pass --overwrite" in capsys.readouterr().err
+    assert main(["build-engines", *what, "--builder", "onnx", "--overwrite"]) == 0
+
+    (bundle / "onnx" / "denoiser.weights").unlink()
+    assert main(["info", str(bundle)]) == 2
+    assert "denoiser.weights is missing" in capsys.readouterr().err
+    assert main(["info", str(tmp_path)]) == 2
+    assert "is no bundle" in capsys.readouterr().err

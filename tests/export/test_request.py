@@ -1,0 +1,106 @@
+"""What cannot be built is told before anything is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.clips import small_checkpoint
+from venhancer.config import NANO, TINY
+from venhancer.contract import Shape
+from venhancer.errors import OptionError, VEnhancerError, WeightsError
+from venhancer.model.denoiser import Denoiser
+from venhancer.weights import save_checkpoint
+from venhancer_export.request import Request, make_request
+
+
+def request(**wanted: Any) -> Request:
+    return make_request(
+        **{"preset": "nano", "weights": None, "sizes": [(256, 128)], "builder": "onnx", **wanted}
+    )
+
+
+def test_what_is_left_out_comes_from_the_preset() -> None:
+    """Its window, its own checkpoint; every pair of size and window is a shape, once."""
+    assert request().shapes == (Shape(width=256, height=128, window=NANO.defaults.window),)
+    assert request().weights.name == "nano.safetensors"
+
+    found = request(sizes=[(256, 128), (128, 128), (256, 128)], windows=[9, 17]).shapes
+    assert [str(shape) for shape in found] == [
+        "256x128x9", "256x128x17", "128x128x9", "128x128x17",
+    ]  # fmt: skip
+
+
+def test_onnx_is_float32_and_engines_are_float16() -> None:
+    """Unless another precision is asked for."""
+    assert request().precision == "float32"
+    assert request(precision="float16").precision == "float16"
+    engines = request(builder="tensorrt-rtx", gpus=["a100", "l4", "a100"])
+    assert engines.precision == "float16"
+    assert [target.name for target in engines.targets] == ["a100", "l4"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_without_a_gpu_named_or_present_graphs_are_the_bundle() -> None:
+    """`auto` is ONNX then; an engine builder asks for a GPU."""
+    assert request(builder="auto").builder == "onnx"
+    with pytest.raises(VEnhancerError, match="--gpu this: PyTorch finds no CUDA device"):
+        request(builder="tensorrt-rtx")
+
+
+def test_a_checkpoint_brings_its_preset(tmp_path: Path) -> None:
+    """And its sizes; another preset's name beside it is refused."""
+    path = small_checkpoint(tmp_path / "small.safetensors")
+
+    assert request(preset=None, weights=path).preset.model.unet.base_channels == 16
+    with pytest.raises(WeightsError, match="carries preset 'nano', not 'released'"):
+        request(preset="released", weights=path)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ({"sizes": [(250, 130)]}, "the nearest are 240x128 and 256x144"),
+        ({"sizes": [(8, 8)]}, "the nearest are 16x16"),
+        ({"sizes": [(9000, 128)]}, "take a width and height to 4096"),
+        ({"windows": [4]}, "take 9 to 129 frames, here 9"),
+        ({"windows": [500]}, "take 9 to 129 frames, here 129"),
+        ({"gpus": ["voodoo2"], "builder": "auto"}, "take t4, a100"),
+        ({"gpus": ["a100"]}, "leave --gpu out"),
+        ({"preset": "huge"}, "take nano, released, tiny"),
+    ],
+)
+def test_what_cannot_be_built_is_told(wanted: dict[str, Any], message: str) -> None:
+    """With what can."""
+    with pytest.raises(OptionError, match=message):
+        request(**wanted)
+
+
+def test_heights_of_the_release_have_a_remainder(tmp_path: Path) -> None:
+    """90 latent rows, not 88 or 96: 720 lines are as they are, 704 are not."""
+    save_checkpoint(tmp_path / "tiny.safetensors", Denoiser(TINY.model), TINY)
+    tiny = {"preset": "tiny", "weights": tmp_path / "tiny.safetensors"}
+
+    assert request(sizes=[(1280, 720)], **tiny).shapes[0].height == 720
+    with pytest.raises(OptionError, match=r"heights 64 n \+ 16; the nearest are .*656 and .*720"):
+        request(sizes=[(1280, 704)], **tiny)
+
+
+def test_equal_requests_have_equal_keys(tmp_path: Path) -> None:
+    """Shapes, precision, builder and its version, GPUs and weights all count."""
+    keys = {
+        request().key("", {}),
+        request(sizes=[(128, 128)]).key("", {}),
+        request(precision="float16").key("", {}),
+        request(weights=small_checkpoint(tmp_path / "a.safetensors")).key("", {}),
+        request().key("11.4", {}),
+        request().key("", {"vae": "another"}),
+        request(builder="tensorrt-rtx", gpus=["a100"]).key("", {}),
+        request(builder="tensorrt-rtx", gpus=["l4"]).key("", {}),
+    }
+
+    assert len(keys) == 8
+    assert request().key("", {}) in keys
