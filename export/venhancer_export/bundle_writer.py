@@ -114,9 +114,8 @@ def check_disk(folder: Path, request: Request, sources: list[Source]) -> None:
     needed = SPARE
     for source in sources:
         size = file_size(lay_out(source.module))
-        shapes = sum(len(_shapes(n, request)) for n in source.networks.values())
-        plans = shapes * len(request.targets)
-        needed += size + int(PER_PLAN * size * plans)
+        shapes = max(len(_shapes(network, request)) for network in source.networks.values())
+        needed += size + int(PER_PLAN * size * shapes * len(request.targets))
     free = shutil.disk_usage(folder.absolute().parent).free
     if free < needed:
         raise OutputError(
