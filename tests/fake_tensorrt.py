@@ -9,9 +9,9 @@ from typing import Any
 
 import onnx
 
-Names = dict[int, str]
-DTYPES: Names = {1: "FLOAT", 7: "INT64", 10: "HALF"}  # by ONNX's number
-DataType = Enum("DataType", list(DTYPES.values()))  # type: ignore[misc]
+
+DTYPES = {1: "FLOAT", 7: "INT64", 10: "HALF"}  # by ONNX's number
+DataType = Enum("DataType", list(DTYPES.values()))
 
 
 class Base:
@@ -43,7 +43,7 @@ class FakeTensorRT(SimpleNamespace):
     """Stands for the module; keeps what it was asked for in `networks` and `configs`."""
 
     def __init__(self, version: str = "11.4.0.106", device: bytes = b"this GPU") -> None:
-        flag = IntEnum("NetworkDefinitionCreationFlag", {"STRONGLY_TYPED": 1})  # type: ignore[misc]
+        flag = IntEnum("NetworkDefinitionCreationFlag", {"STRONGLY_TYPED": 1})
         super().__init__(
             __name__="tensorrt",
             __version__=version,
