@@ -9,7 +9,6 @@ from typing import Any
 
 import onnx
 
-
 DTYPES = {1: "FLOAT", 7: "INT64", 10: "HALF"}  # by ONNX's number
 DataType = Enum("DataType", list(DTYPES.values()))
 
