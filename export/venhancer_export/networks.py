@@ -32,9 +32,11 @@ class Network:
         return trace(self.function, self.module, self.spec, sizes)
 
 
-def denoiser_networks(model: ModelConfig, precision: Precision) -> dict[str, Network]:
-    """The three parts of the denoiser, of a module without data."""
-    module = empty_denoiser(model, precision)
+def denoiser_networks(
+    model: ModelConfig, precision: Precision, module: Denoiser | None = None
+) -> dict[str, Network]:
+    """The three parts of the denoiser: of `module`, or of one without data."""
+    module = module or empty_denoiser(model, precision)
     specs = networks(model, precision)
     functions = {"denoiser": _denoiser, "prepare": _prepare, "text_keys": _text_keys}
     return {

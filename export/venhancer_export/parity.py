@@ -1,0 +1,407 @@
+"""`venhancer-export verify`: PyTorch in float32 against every other way to run a bundle.
+
+Three questions: what does one call of a network lose on equal inputs (teacher-forced), what does a
+whole sampling run lose in its frames, and how large do the products of attention become.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import venhancer
+from venhancer.config import Preset
+from venhancer.contract import DECODED_FRAMES, sizes
+from venhancer.errors import BundleError, OutputError
+from venhancer.manifest import Manifest, check_files, read_manifest, sha256_of
+from venhancer.pipeline import silent
+from venhancer.reference import LappedCodec, Model, Reference
+from venhancer.static import StaticDenoiser
+from venhancer.weights import find_weights
+from venhancer_export import metrics, parity_cases
+from venhancer_export.attention_range import Logits, watch_attention
+from venhancer_export.parity_candidates import (
+    Candidate,
+    PyTorch,
+    Subject,
+    candidates,
+    has_companions,
+    has_engines,
+    in_pytorch,
+)
+from venhancer_export.parity_cases import TIMESTEPS, Case, all_cases
+from venhancer_export.parity_report import (
+    Gates,
+    Report,
+    Row,
+    judge_call,
+    judge_logits,
+    judge_run,
+)
+from venhancer_export.runners import Runs
+
+Say = Callable[[str], None]
+Decode = Callable[[Tensor], Tensor]  # latents f c h w -> pictures f c h w, in 0..1
+AFFORDABLE_FLOP = {"cpu": 1e11, "cuda": 1e15}  # one evaluation
+AFFORDABLE_RUN = {"cpu": 2e12, "cuda": 3e16}
+ETAS = (0.0, 1.0)  # the ODE, which amplifies least, and the SDE
+PACKAGES = ("torch", "onnx", "onnxruntime", "tensorrt", "tensorrt-rtx", "polygraphy")
+
+
+def verify(folder: Path, weights: Path | None, *, is_full: bool, say: Say) -> Report:
+    """Verify the bundle in `folder`; writes `parity.json` and `parity.md` into it.
+
+    weights: the checkpoint it was made from, default its preset's; is_full: whatever it takes.
+    BundleError for a bundle that was changed, or was made of another checkpoint.
+    """
+    begun = time.monotonic()
+    manifest = read_manifest(folder)
+    check_files(folder, manifest)
+    checkpoint = find_checkpoint(manifest, weights)
+    with _place(folder) as place, _exact_arithmetic():
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        has_all, note = has_companions(manifest)
+        subject = Subject(
+            folder=folder,
+            manifest=manifest,
+            weights=checkpoint,
+            place=place,
+            device=device,
+            has_companions=has_all,
+        )
+        budget = Budget(manifest.preset, is_full, [note] if note else [])
+        work = Work(subject=subject, budget=budget, say=say)
+        work.compare()
+    report = Report(
+        bundle=_bundle(manifest),
+        rows=work.rows,
+        layers=work.layers,
+        notes=budget.notes,
+        versions=_versions(),
+        seconds=round(time.monotonic() - begun, 1),
+    )
+    report.write(folder)
+    return report
+
+
+def find_checkpoint(manifest: Manifest, weights: Path | None) -> Path:
+    """The checkpoint that the bundle was made of; BundleError where this is another."""
+    path = find_weights(manifest.preset, weights)
+    found = sha256_of(path)
+    if found != manifest.checkpoint_sha256:
+        raise BundleError(
+            f"the bundle was made of {manifest.checkpoint} (SHA-256 "
+            f"{manifest.checkpoint_sha256[:16]}...), {path} has {found[:16]}...: "
+            "pass --weights FILE, or build the bundle again"
+        )
+    return path
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One call of one network: what it is given, and what PyTorch in float32 makes of it."""
+
+    network: str
+    at: str
+    inputs: Mapping[str, Tensor]
+    outputs: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What PyTorch in float32 makes of one case."""
+
+    case: Case
+    samples: list[Sample]
+    latents: Mapping[float, Tensor]  # by eta: of whole runs, f c h w
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Tells what this machine can afford, and remembers what it cannot."""
+
+    preset: Preset
+    is_full: bool
+    notes: list[str]
+
+    def call(self, who: str, case: Case, device: str) -> bool:
+        flop = parity_cases.evaluation_flop(self.preset.model, case.shape)
+        return self._allows(f"{who} at {case}", flop, AFFORDABLE_FLOP[device])
+
+    def run(self, who: str, case: Case, device: str) -> bool:
+        flop = parity_cases.run_flop(self.preset, case.shape)
+        return self._allows(f"{who}, whole run at {case}", flop, AFFORDABLE_RUN[device])
+
+    def _allows(self, what: str, flop: float, limit: float) -> bool:
+        if self.is_full or flop <= limit:
+            return True
+        told = f"{flop / 1e12:.3g} TFLOP, here at most {limit / 1e12:g}"
+        self.notes.append(f"left out: {what}: {told}; --full takes it on")
+        return False
+
+
+@dataclass(slots=True, kw_only=True)
+class Work:
+    """The comparisons of one bundle, and what they found so far."""
+
+    subject: Subject
+    budget: Budget
+    say: Say
+    gates: Gates = field(default_factory=Gates)
+    rows: list[Row] = field(default_factory=list)
+    layers: dict[str, Logits] = field(default_factory=dict)
+    yardstick: dict[tuple[str, str, str], float] = field(default_factory=dict)
+
+    def compare(self) -> None:
+        """Everything, one candidate after the other; the first case whatever it takes."""
+        oracle = in_pytorch(self.subject, "float32")
+        chosen = list(self._chosen())
+        with watch_attention(nn.ModuleDict(dict(oracle.modules))) as self.layers:
+            known = [self._expected(oracle, case, is_whole) for case, is_whole in chosen]
+        self._judge_attention()
+        decode = decoder(self.subject.preset, oracle.runs)
+        if decode is None:
+            self.budget.notes.append(
+                "no decoder for this model: frames are its latents, from 0 to 1 by the oracle's range"
+            )
+        del oracle
+        for candidate in candidates(self.subject):
+            for expected in known:
+                if self._takes(candidate, expected.case, is_first=expected is known[0]):
+                    self._compare(candidate, expected, decode or pictures_of(expected))
+
+    def _chosen(self) -> Iterator[tuple[Case, bool]]:
+        """The cases that are affordable, and whether a whole run is made there too."""
+        manifest, device = self.subject.manifest, self.subject.device
+        for i, case in enumerate(all_cases(manifest.preset.model, manifest.shapes)):
+            if i == 0 or self.budget.call("everything", case, device):
+                is_wanted = i == 0 or (case.is_own and has_engines(manifest))
+                yield case, is_wanted and self.budget.run("everything", case, device)
+
+    def _expected(self, oracle: PyTorch, case: Case, is_whole: bool) -> Expected:
+        self.say(f"PyTorch float32 at {case}")
+        preset, device = self.subject.preset, self.subject.device
+        latents = {
+            eta: sample_run(oracle.denoiser, preset, case, eta, device)
+            for eta in (ETAS if is_whole else ())
+        }
+        return Expected(case, list(samples(oracle, preset, case)), latents)
+
+    def _takes(self, candidate: Candidate, case: Case, is_first: bool) -> bool:
+        if candidate.is_for_own_shapes and not case.is_own:
+            return False
+        return is_first or self.budget.call(candidate.name, case, candidate.device)
+
+    def _compare(self, candidate: Candidate, expected: Expected, decode: Decode) -> None:
+        case, preset = expected.case, self.subject.preset
+        self.say(f"{candidate.name} at {case}")
+        with candidate.open(case) as runs:
+            for sample in expected.samples:
+                self.rows.append(self._call_row(candidate, case, sample, runs))
+            if not expected.latents or not self.budget.run(candidate.name, case, candidate.device):
+                return
+            model = StaticDenoiser(preset.model, sizes(preset.model, case.shape), runs)
+            for eta, latents in expected.latents.items():
+                made = sample_run(model, preset, case, eta, "cpu")
+                self.rows.append(self._run_row(candidate, case, eta, (made, latents), decode))
+
+    def _call_row(self, candidate: Candidate, case: Case, sample: Sample, runs: Runs) -> Row:
+        made = runs[sample.network](sample.inputs)
+        found = differences(made, sample.outputs)
+        key = (str(case), sample.network, sample.at)
+        if candidate.is_yardstick:
+            self.yardstick[key] = found["relative_l2"]
+        known = None if candidate.is_yardstick else self.yardstick[key]
+        limit = self.gates.l2(candidate.precision, known)
+        return Row(
+            stage="one call",
+            network=sample.network,
+            shape=str(case),
+            at=sample.at,
+            run_by=candidate.name,
+            precision=candidate.precision,
+            found=found,
+            limit={"relative_l2": limit},
+            verdict=judge_call(found, limit),
+        )
+
+    def _run_row(
+        self,
+        candidate: Candidate,
+        case: Case,
+        eta: float,
+        latents: tuple[Tensor, Tensor],
+        decode: Decode,
+    ) -> Row:
+        found = {**differences_of(*latents), **pictures_differ(*map(decode, latents))}
+        return Row(
+            stage="whole run",
+            network="denoiser",
+            shape=str(case),
+            at=f"eta {eta:g}",
+            run_by=candidate.name,
+            precision=candidate.precision,
+            found=found,
+            limit={"psnr_min": self.gates.psnr, "ssim_min": self.gates.ssim},
+            verdict=judge_run(found, self.gates),
+        )
+
+    def _judge_attention(self) -> None:
+        """One row for the worst layer of each network."""
+        for network in dict.fromkeys(name.partition(".")[0] for name in self.layers):
+            layers = {k: v for k, v in self.layers.items() if k.startswith(f"{network}.")}
+            name = max(layers, key=lambda k: layers[k].raw)
+            logits = layers[name]
+            self.rows.append(
+                Row(
+                    stage="attention",
+                    network=network,
+                    shape="all",
+                    at=name.removeprefix(f"{network}."),
+                    run_by="PyTorch float32",
+                    precision="float32",
+                    found={"raw": logits.raw, "scaled": logits.scaled},
+                    limit={"scaled": self.gates.logit},
+                    verdict=judge_logits(logits, self.gates),
+                )
+            )
+
+
+def samples(oracle: PyTorch, preset: Preset, case: Case) -> Iterator[Sample]:
+    """Every network, called as a run calls it, on what the networks before it made."""
+    given, made = parity_cases.once_inputs(preset, case.shape), {}
+    for network in ("text_keys", "prepare"):
+        if network in oracle.runs:
+            outputs = oracle.runs[network](given)
+            made.update(outputs)
+            yield Sample(network, "", given, outputs)
+    for timestep in TIMESTEPS:
+        inputs = {**parity_cases.noisy_inputs(preset, case.shape, timestep), **made}
+        yield Sample("denoiser", f"t {timestep}", inputs, oracle.runs["denoiser"](inputs))
+    if "vae_decoder" in oracle.runs:
+        yield from _companion_samples(oracle, case)
+
+
+def _companion_samples(oracle: PyTorch, case: Case) -> Iterator[Sample]:
+    given = parity_cases.pictures_and_ids(case.shape, oracle.vocabulary)
+    encoded = []
+    for frame in given["frames"].split(1):
+        encoded.append(oracle.runs["vae_encoder"]({"frames": frame}))
+    yield Sample("vae_encoder", "", {"frames": given["frames"][:1]}, encoded[0])
+    latents = {"latents": torch.cat([moments["mean"] for moments in encoded])}
+    yield Sample("vae_decoder", "", latents, oracle.runs["vae_decoder"](latents))
+    yield Sample("text_encoder", "", given, oracle.runs["text_encoder"](given))
+
+
+def sample_run(model: Model, preset: Preset, case: Case, eta: float, device: str) -> Tensor:
+    """x_0 of a whole run: f c h w. The noise is that of a seed, whoever runs it."""
+    reference = Reference(model, LappedCodec(1.0), device=device)  # whose codec is not used
+    with torch.inference_mode():
+        return reference.sample(
+            parity_cases.start(preset, case.shape),
+            parity_cases.conditions(preset, case.shape),
+            parity_cases.sampling(preset, case.shape, eta),
+            silent,
+        )
+
+
+def decoder(preset: Preset, runs: Runs) -> Decode | None:
+    """Latents -> pictures in 0..1, by PyTorch in float32; None where the model has no decoder."""
+    scale = preset.model.latent_scale
+    if preset.model.codec == "lapped":
+        return lambda latents: (LappedCodec(scale).decode(latents) + 1) / 2
+    if "vae_decoder" not in runs:
+        return None
+    run = runs["vae_decoder"]
+
+    def decode(latents: Tensor) -> Tensor:
+        parts = (latents / scale).split(DECODED_FRAMES)
+        return torch.cat([(run({"latents": part})["frames"] + 1) / 2 for part in parts])
+
+    return decode
+
+
+def pictures_of(expected: Expected) -> Decode:
+    """Latents as pictures: 0 and 1 are the least and the largest of the oracle's."""
+    if not expected.latents:
+        return lambda latents: latents
+    known = torch.cat(list(expected.latents.values()))
+    low, high = known.min(), known.max()
+    return lambda latents: (latents - low) / (high - low)
+
+
+def differences(made: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, float]:
+    """Of the output that is furthest off; what is not a number is."""
+    found = [differences_of(made[name], x) for name, x in expected.items()]
+    return max(found, key=lambda f: (math.isnan(f["relative_l2"]), f["relative_l2"]))
+
+
+def differences_of(made: Tensor, expected: Tensor) -> dict[str, float]:
+    return {
+        "relative_l2": metrics.relative_l2(made, expected),
+        "max_error": metrics.largest_error(made, expected),
+        "cosine": metrics.cosine(made, expected),
+    }
+
+
+def pictures_differ(made: Tensor, expected: Tensor) -> dict[str, float]:
+    """Mean and least over frames f c h w."""
+    found = {}
+    for name, metric in (("psnr", metrics.psnr), ("ssim", metrics.ssim)):
+        values = [metric(*frames) for frames in zip(made, expected, strict=True)]
+        found[f"{name}_mean"] = statistics.fmean(values)
+        found[f"{name}_min"] = min(values)
+    return found
+
+
+@contextmanager
+def _place(folder: Path) -> Iterator[Path]:
+    """A folder inside the bundle, where there is space for weights; it is removed afterwards."""
+    try:
+        place = tempfile.TemporaryDirectory(prefix=".verify-", dir=folder)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written to: {error}") from error
+    with place as name:
+        yield Path(name)
+
+
+@contextmanager
+def _exact_arithmetic() -> Iterator[None]:
+    """float32 is float32 on a GPU too, not TF32."""
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def _bundle(manifest: Manifest) -> dict[str, Any]:
+    return {
+        "preset": manifest.preset.name,
+        "precision": manifest.precision,
+        "shapes": [str(shape) for shape in manifest.shapes],
+        "builder": " ".join([manifest.builder, manifest.builder_version]).strip(),
+        "checkpoint": manifest.checkpoint,
+        "checkpoint_sha256": manifest.checkpoint_sha256,
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {"venhancer": venhancer.__version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

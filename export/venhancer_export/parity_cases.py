@@ -1,0 +1,163 @@
+"""What is compared: shapes, and inputs that look like those of a real run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from venhancer import conditioning
+from venhancer.conditioning import Conditions, dense_hint
+from venhancer.config import ModelConfig, Preset
+from venhancer.contract import DECODED_FRAMES, TEXT_LENGTH, Shape, sizes
+from venhancer.diffusion.schedule import diffuse, noise_schedule
+from venhancer.diffusion.solver import frame_noise
+from venhancer.estimate import denoiser_flop
+from venhancer.geometry import fit
+from venhancer.model import lapped
+from venhancer.options import Options
+from venhancer.plan import Sampling
+from venhancer.windows import Span
+
+TIMESTEPS = (899, 500, 60)  # where a run starts, in the middle, near its end
+GAP = 2  # grid frames from one key frame to the next
+SEED = 0
+PROBES = ((64, 64, 5), (64, 128, 9))  # width and height at least, window: frames and sizes differ
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One shape at which every network is compared."""
+
+    shape: Shape
+    is_own: bool  # the bundle has graphs of this shape
+
+    def __str__(self) -> str:
+        return str(self.shape)
+
+
+def all_cases(model: ModelConfig, own: Sequence[Shape]) -> list[Case]:
+    """Small probes first, then the bundle's own shapes."""
+    made = []
+    for width, height, window in PROBES:
+        size = fit(width, height, model)
+        made.append(Shape(width=size.padded_width, height=size.padded_height, window=window))
+    return [
+        *(Case(shape, is_own=False) for shape in made if shape not in own),
+        *(Case(shape, is_own=True) for shape in own),
+    ]
+
+
+def evaluation_flop(model: ModelConfig, shape: Shape) -> int:
+    """Operations of one evaluation of the denoiser, all branches."""
+    letters = sizes(model, shape)
+    return letters["b"] * denoiser_flop(model, letters["f"], letters["h"], letters["w"])
+
+
+def run_flop(preset: Preset, shape: Shape) -> int:
+    """Operations of one sampling run."""
+    return evaluation_flop(preset.model, shape) * len(sampling(preset, shape, 0.0).schedule)
+
+
+def moving_pictures(frames: int, width: int, height: int) -> Tensor:
+    """Soft colour waves that drift two pixels a frame, with an edge: f 3 H W in [-1, 1]."""
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    moved = x - 2.0 * torch.arange(frames)[:, None, None]
+    waves = [torch.sin(moved / 6), torch.cos(moved / 9 + y / 5), torch.sin(moved / 15 - y / 4)]
+    edge = 0.3 * torch.sign(torch.sin(moved / 11 + y / 17))
+    return torch.stack([0.6 * wave + edge for wave in waves], dim=1)
+
+
+def smooth_field(channels: int, frames: int, rows: int, columns: int) -> Tensor:
+    """A drifting wave of unit variance in every channel: f c h w."""
+    generator = torch.Generator().manual_seed(SEED)
+    phase, across, down = torch.rand(3, channels, 1, 1, generator=generator)
+    y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    moved = x - 0.5 * torch.arange(frames)[:, None, None, None]
+    return 2**0.5 * torch.sin(across * moved + down * y + 2 * torch.pi * phase)
+
+
+def clean_latents(model: ModelConfig, shape: Shape) -> Tensor:
+    """f c h w: of moving pictures where the codec is at hand, else a smooth field."""
+    if model.codec == "lapped":
+        pictures = moving_pictures(shape.window, shape.width, shape.height)
+        return lapped.encode(pictures, model.latent_scale)
+    letters = sizes(model, shape)
+    return smooth_field(model.unet.latent_channels, letters["f"], letters["h"], letters["w"])
+
+
+def conditions(preset: Preset, shape: Shape) -> Conditions:
+    """Key frames, noised as the preset does by default, and a text of random features."""
+    refine, unet = preset.defaults.refine, preset.model.unet
+    keys = clean_latents(preset.model, shape)[::GAP]
+    generator = torch.Generator().manual_seed(SEED)
+    features = torch.randn(2, TEXT_LENGTH, unet.text_width, generator=generator)
+    return Conditions(
+        hint=conditioning.noisy_hint(keys, refine, GAP, SEED),
+        gap=GAP,
+        noise_level=max(refine - 1, 0),
+        scale=preset.defaults.scale,
+        text=features if unet.text_width else None,
+    )
+
+
+def start(preset: Preset, shape: Shape) -> Tensor:
+    """Where sampling starts: f c h w."""
+    keys = clean_latents(preset.model, shape)[::GAP]
+    return conditioning.noisy_start(keys, shape.window, GAP, SEED)
+
+
+def sampling(preset: Preset, shape: Shape, eta: float) -> Sampling:
+    """The preset's steps over one window, which is the whole clip."""
+    letters, defaults = sizes(preset.model, shape), preset.defaults
+    return Sampling(
+        solver=defaults.solver,
+        steps=defaults.steps,
+        eta=eta,
+        guidance=defaults.guidance if preset.model.unet.text_width else 1.0,
+        guidance_interval=Options().guidance_interval,
+        seed=SEED,
+        windows=(Span(0, letters["f"]),),
+        rows=(Span(0, letters["h"]),),
+        columns=(Span(0, letters["w"]),),
+        join="blend",
+    )
+
+
+def once_inputs(preset: Preset, shape: Shape) -> dict[str, Tensor]:
+    """What `prepare` and `text_keys` take, by name."""
+    branches = sizes(preset.model, shape)["b"]
+    known = conditions(preset, shape)
+    hint, is_key = dense_hint(known, 0, shape.window)
+    inputs = {
+        "hint": hint.repeat(branches, 1, 1, 1, 1),
+        "is_key": is_key.repeat(branches, 1),
+        "noise_level": torch.full((branches,), float(known.noise_level)),
+        "scale": torch.full((branches,), known.scale),
+    }
+    return inputs if known.text is None else {**inputs, "text": known.text}
+
+
+def noisy_inputs(preset: Preset, shape: Shape, timestep: int) -> dict[str, Tensor]:
+    """What `denoiser` takes besides what `prepare` and `text_keys` made."""
+    branches = sizes(preset.model, shape)["b"]
+    clean = clean_latents(preset.model, shape)
+    size = clean.shape[1:]
+    noise = [frame_noise(size, SEED, f"parity {timestep}", j) for j in range(len(clean))]
+    at = torch.full((1,), timestep)
+    noisy = diffuse(noise_schedule().float(), clean[None], torch.stack(noise)[None], at)
+    return {
+        "latents": noisy.transpose(1, 2).repeat(branches, 1, 1, 1, 1),
+        "timestep": at.repeat(branches),
+    }
+
+
+def pictures_and_ids(shape: Shape, vocabulary: int) -> Mapping[str, Tensor]:
+    """What a VAE and a text encoder take: k moving pictures, and two short texts of any words."""
+    ids = torch.zeros(2, TEXT_LENGTH, dtype=torch.int64)
+    for row, words in zip(ids, (range(5, 15), range(20, 45)), strict=True):
+        text = [vocabulary - 2, *(word % vocabulary for word in words), vocabulary - 1]
+        row[: len(text)] = torch.tensor(text)
+    return {"frames": moving_pictures(DECODED_FRAMES, shape.width, shape.height), "ids": ids}
