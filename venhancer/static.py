@@ -127,12 +127,14 @@ class StaticCodec(AutoencoderCodec):
 
 
 class StaticTextEncoder:
-    """`TextEncoder` by its exported network."""
+    """`TextEncoder` by its exported network, which takes a prompt for each branch."""
 
-    def __init__(self, run: Run, tokenizer: Tokenizer) -> None:
+    def __init__(self, sizes: Mapping[str, int], run: Run, tokenizer: Tokenizer) -> None:
+        self.branches = sizes["b"]
         self.run = run
         self.tokenizer = tokenizer
 
     def encode(self, prompt: str) -> Tensor:
         """(1, 77, d)"""
-        return self.run({"ids": self.tokenizer.encode(prompt)})["text"]
+        ids = self.tokenizer.encode(prompt)
+        return self.run({"ids": ids.expand(self.branches, -1)})["text"][:1]

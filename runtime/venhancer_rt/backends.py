@@ -101,5 +101,5 @@ def open_bundle_networks(bundle: Bundle, plan: Plan, device: str) -> Networks:
         return Reference(denoiser, LappedCodec(model.latent_scale), device=device, seed=seed)
     codec = StaticCodec(bundle.specs, sizes, runs)
     tokenizer = load_tokenizer(bundle.folder / "tokenizer")
-    text_encoder = StaticTextEncoder(runs["text_encoder"], tokenizer)
+    text_encoder = StaticTextEncoder(sizes, runs["text_encoder"], tokenizer)
     return Reference(denoiser, codec, text_encoder, device=device, seed=seed)

@@ -1,0 +1,141 @@
+"""Plans for static shapes: windows and tiles of exactly one size, frames padded up to it."""
+
+from __future__ import annotations
+
+import dataclasses
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from tests.clips import small_preset
+from tests.training_parts import small_v_preset
+from venhancer.config import RELEASED, Preset
+from venhancer.contract import Shape
+from venhancer.errors import OptionError
+from venhancer.options import Options
+from venhancer.plan import Plan, make_plan, plan_static
+from venhancer.video import Clip
+from venhancer.video_colour import Colour
+
+SHAPE = Shape(width=96, height=64, window=9)
+
+
+def clip(frames: int = 9, width: int = 48, height: int = 32) -> Clip:
+    return Clip(
+        path=Path("in.mp4"),
+        width=width,
+        height=height,
+        times=tuple(Fraction(k, 24) for k in range(frames)),
+        fps=Fraction(24),
+        is_variable=False,
+        end=Fraction(frames, 24),
+        codec="h264",
+        pixel_format="yuv420p",
+        colour=Colour(),
+    )
+
+
+def plan(
+    source: Clip, shape: Shape = SHAPE, preset: Preset | None = None, **options: object
+) -> Plan:
+    return make_plan(source, preset or small_preset(), Options(**options), shape)  # type: ignore[arg-type]
+
+
+def tiles_of(made: Plan) -> set[tuple[int, int]]:
+    s = made.sampling
+    return {(len(column), len(row)) for column in s.columns for row in s.rows}
+
+
+@pytest.mark.parametrize(
+    ("factor", "length"), [(1, 9), (2, 9), (3, 7), (4, 9), (5, 6), (6, 7), (7, 8), (8, 9)]
+)
+def test_windows_are_the_longest_that_the_network_takes(factor: int, length: int) -> None:
+    """Whole gaps between key frames, within the network's nine frames."""
+    made = plan(clip(20), interpolate=factor)
+
+    assert {len(window) for window in made.sampling.windows} == {length}
+    assert made.sampling.windows[-1].stop == made.timeline.grid_frames
+
+
+def test_a_short_clip_is_one_window() -> None:
+    """Of its own length: the network extends it."""
+    assert [len(window) for window in plan(clip(4)).sampling.windows] == [4]
+
+
+@pytest.mark.parametrize(
+    ("size", "padded", "tiles"),
+    [
+        ((96, 64), (96, 64), 1),
+        ((50, 32), (96, 64), 1),
+        ((96, 65), (96, 72), 2),
+        ((200, 64), (200, 64), 3),
+        ((181, 121), (184, 128), 9),
+    ],
+)
+def test_every_tile_is_the_frame_of_the_shape(
+    size: tuple[int, int], padded: tuple[int, int], tiles: int
+) -> None:
+    """A smaller frame is padded up to it, at the right and the bottom; a larger one is tiled."""
+    made = plan(clip(9, size[0] // 2, size[1] // 2), size=size)
+
+    geometry = made.geometry
+    assert (geometry.width, geometry.height) == size
+    assert (geometry.padded_width, geometry.padded_height) == padded
+    assert (geometry.left, geometry.top) == (0, 0)
+    assert tiles_of(made) == {(96 // 4, 64 // 4)}
+    assert made.parts == tiles
+    assert made.latents[1:] == (padded[1] // 4, padded[0] // 4)
+
+
+def test_an_autoencoder_takes_a_smaller_frame_but_no_larger_one() -> None:
+    """It is named what is there, what is needed and what builds it."""
+    preset, shape = small_v_preset(), dataclasses.replace(SHAPE, height=48)
+
+    assert plan(clip(9, 20, 20), shape, preset, scale=2).geometry.padded_width == 96
+    message = (
+        r"needs a frame of 96x64, the bundle takes 96x48 .* `venhancer-export build-engines "
+        r"--preset small --size 96x64 --window 9 -o DIR`"
+    )
+    with pytest.raises(OptionError, match=message):
+        plan(clip(), shape, preset, scale=2)
+
+
+def test_the_released_models_rows_need_no_tile_beyond_the_frame() -> None:
+    """1280x720 is a frame of its own for the shape of 1280x720."""
+    made = plan(clip(9, 320, 180), Shape(width=1280, height=720, window=9), RELEASED)
+
+    assert made.parts == 1
+    assert (made.geometry.padded_width, made.geometry.padded_height) == (1280, 720)
+
+
+def test_the_shape_of_least_work_is_taken() -> None:
+    """The small one where it fits, the larger one rather than many small tiles; in any order."""
+    shapes = [
+        Shape(width=w, height=h, window=f) for w, h in ((192, 128), (96, 64)) for f in (17, 9)
+    ]
+    for source, options, expected in (
+        (clip(9), Options(), "96x64x9"),
+        (clip(17), Options(), "96x64x17"),
+        (clip(9, 96, 64), Options(), "192x128x9"),
+        (clip(5), Options(interpolate=4), "96x64x17"),
+    ):
+        made = {str(plan_static(source, small_preset(), options, order).shape)
+                for order in (shapes, shapes[::-1])}  # fmt: skip
+        assert made == {expected}
+
+
+def test_shapes_that_cannot_do_it_are_passed_over() -> None:
+    """An autoencoder's frame that is too small; if all are, the largest one is named."""
+    small, large = dataclasses.replace(SHAPE, height=48), dataclasses.replace(SHAPE, height=80)
+    preset, options = small_v_preset(), Options(scale=2)
+
+    assert plan_static(clip(), preset, options, [small, large]).shape == large
+    with pytest.raises(OptionError, match="needs a frame of 192x128, the bundle takes 96x80"):
+        plan_static(clip(9, 96, 64), preset, options, [large, small])
+
+
+def test_a_window_too_short_for_the_factor_is_refused() -> None:
+    """With the least that would do."""
+    with pytest.raises(OptionError, match=r"window=5 holds no two key frames .* take 9 or more"):
+        plan(clip(), dataclasses.replace(SHAPE, window=5), interpolate=8)
