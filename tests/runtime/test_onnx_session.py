@@ -167,6 +167,19 @@ def test_a_graph_that_is_not_what_the_bundle_says(bundle: Bundle) -> None:
         OnnxSession(bundle.folder / entry.file, dataclasses.replace(entry, inputs=ports), "cpu")
 
 
+def test_the_codec_serves_every_window_of_its_frame(bundle: Bundle) -> None:
+    """It is in a bundle once; the denoiser is there for each window, and missing for any other."""
+    other = dataclasses.replace(bundle.manifest.shapes[0], window=17)
+
+    assert bundle.manifest.find("vae_decoder", other).network == "vae_decoder"
+    for network, shape in (
+        ("denoiser", other),
+        ("vae_decoder", dataclasses.replace(other, width=80)),
+    ):
+        with pytest.raises(BundleError, match=f"no {network} for {shape}"):
+            bundle.manifest.find(network, shape)
+
+
 def test_the_session_has_pytorchs_threads(runs: dict[str, OnnxSession]) -> None:
     """`OMP_NUM_THREADS` holds for both."""
     options: Any = runs["denoiser"].session.get_session_options()
