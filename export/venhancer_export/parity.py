@@ -37,8 +37,8 @@ from venhancer_export.parity_candidates import (
     PyTorch,
     Subject,
     candidates,
-    has_companions,
-    has_engines,
+    find_companions,
+    find_engines,
     in_pytorch,
 )
 from venhancer_export.parity_cases import TIMESTEPS, Case, all_cases
@@ -72,7 +72,8 @@ def verify(folder: Path, weights: Path | None, *, is_full: bool, say: Say) -> Re
     checkpoint = find_checkpoint(manifest, weights)
     with _place(folder) as place, _exact_arithmetic():
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        has_all, note = has_companions(manifest)
+        has_all, no_companions = find_companions(manifest)
+        target, no_engines = find_engines(manifest)
         subject = Subject(
             folder=folder,
             manifest=manifest,
@@ -80,15 +81,17 @@ def verify(folder: Path, weights: Path | None, *, is_full: bool, say: Say) -> Re
             place=place,
             device=device,
             has_companions=has_all,
+            target=target,
         )
-        budget = Budget(manifest.preset, is_full, [note] if note else [])
+        notes = [note for note in (no_companions, no_engines) if note]
+        budget = Budget(manifest.preset, is_full, notes)
         work = Work(subject=subject, budget=budget, say=say)
         work.compare()
     report = Report(
         bundle=_bundle(manifest),
         rows=work.rows,
         layers=work.layers,
-        notes=budget.notes,
+        notes=notes,
         versions=_versions(),
         seconds=round(time.monotonic() - begun, 1),
     )
@@ -173,9 +176,7 @@ class Work:
         self._judge_attention()
         decode = decoder(self.subject.preset, oracle.runs)
         if decode is None:
-            self.budget.notes.append(
-                "no decoder for this model: frames are its latents, from 0 to 1 by the oracle's range"
-            )
+            self.budget.notes.append("no decoder at hand: frames are latents, scaled to 0..1")
         del oracle
         for candidate in candidates(self.subject):
             for expected in known:
@@ -187,7 +188,7 @@ class Work:
         manifest, device = self.subject.manifest, self.subject.device
         for i, case in enumerate(all_cases(manifest.preset.model, manifest.shapes)):
             if i == 0 or self.budget.call("everything", case, device):
-                is_wanted = i == 0 or (case.is_own and has_engines(manifest))
+                is_wanted = i == 0 or (case.is_own and self.subject.target is not None)
                 yield case, is_wanted and self.budget.run("everything", case, device)
 
     def _expected(self, oracle: PyTorch, case: Case, is_whole: bool) -> Expected:

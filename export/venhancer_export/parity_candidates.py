@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -39,6 +40,7 @@ class Subject:
     place: Path
     device: str  # of PyTorch
     has_companions: bool  # codec and text encoder: the bundle has them, and so does this machine
+    target: Target | None  # this machine's GPU, if the bundle has engines that can be run here
 
     @property
     def preset(self) -> Preset:
@@ -96,21 +98,29 @@ def candidates(subject: Subject) -> Iterator[Candidate]:
             device="cpu",
             open=partial(_open_graphs, subject, precision),
         )
-    target = this_machine()
-    if target is not None and has_engines(subject.manifest):
+    if subject.target is not None:
         yield Candidate(
-            name=f"{subject.manifest.builder} on {target.name}",
+            name=f"{subject.manifest.builder} on {subject.target.name}",
             precision=subject.manifest.precision,
             device="cuda",
-            open=partial(_open_engines, subject, target),
+            open=partial(_open_engines, subject, subject.target),
             is_for_own_shapes=True,
         )
 
 
-def has_engines(manifest: Manifest) -> bool:
-    """Whether the bundle has engines for this machine's GPU."""
-    target = this_machine()
-    return target is not None and target.name in manifest.gpus
+def find_engines(manifest: Manifest) -> tuple[Target | None, str]:
+    """The GPU whose engines can be run here; if the bundle has engines and none can, why."""
+    if not manifest.gpus:
+        return None, ""
+    left_out, here = f"left out: engines for {', '.join(manifest.gpus)}", this_machine()
+    if here is None:
+        return None, f"{left_out}: this machine has no GPU"
+    if here.name not in manifest.gpus:
+        return None, f"{left_out}: this machine has {here.name}"
+    for package in (manifest.builder.replace("-", "_"), "polygraphy"):
+        if importlib.util.find_spec(package) is None:
+            return None, f"{left_out}: {package} is not installed"
+    return here, ""
 
 
 def _pytorch(subject: Subject) -> Candidate:
@@ -174,7 +184,7 @@ def _open_engines(subject: Subject, target: Target, case: Case) -> AbstractConte
     return engine_runs(plans, specs, manifest.builder)
 
 
-def has_companions(manifest: Manifest) -> tuple[bool, str]:
+def find_companions(manifest: Manifest) -> tuple[bool, str]:
     """Whether codec and text encoder can be compared; if the bundle has them and not, why."""
     if not any(entry.network == "vae_decoder" for entry in manifest.entries):
         return False, ""
