@@ -23,11 +23,9 @@ from torch import Tensor, nn
 
 import venhancer
 from venhancer.config import Preset
-from venhancer.contract import DECODED_FRAMES, sizes
+from venhancer.contract import sizes
 from venhancer.errors import BundleError, OutputError
 from venhancer.manifest import Manifest, check_files, read_manifest, sha256_of
-from venhancer.pipeline import silent
-from venhancer.reference import LappedCodec, Model, Reference
 from venhancer.static import StaticDenoiser
 from venhancer.weights import find_weights
 from venhancer_export import metrics, parity_cases
@@ -41,7 +39,16 @@ from venhancer_export.parity_candidates import (
     find_engines,
     in_pytorch,
 )
-from venhancer_export.parity_cases import TIMESTEPS, Case, all_cases
+from venhancer_export.parity_cases import Case, all_cases
+from venhancer_export.parity_oracle import (
+    Decode,
+    Expected,
+    Sample,
+    decoder,
+    expect,
+    pictures_of,
+    sample_run,
+)
 from venhancer_export.parity_report import (
     Gates,
     Report,
@@ -53,7 +60,6 @@ from venhancer_export.parity_report import (
 from venhancer_export.runners import Runs
 
 Say = Callable[[str], None]
-Decode = Callable[[Tensor], Tensor]  # latents f c h w -> pictures f c h w, in 0..1
 AFFORDABLE_FLOP = {"cpu": 1e11, "cuda": 1e15}  # one evaluation
 AFFORDABLE_RUN = {"cpu": 2e12, "cuda": 3e16}
 ETAS = (0.0, 1.0)  # the ODE, which amplifies least, and the SDE
@@ -110,25 +116,6 @@ def find_checkpoint(manifest: Manifest, weights: Path | None) -> Path:
             "pass --weights FILE, or build the bundle again"
         )
     return path
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One call of one network: what it is given, and what PyTorch in float32 makes of it."""
-
-    network: str
-    at: str
-    inputs: Mapping[str, Tensor]
-    outputs: Mapping[str, Tensor]
-
-
-@dataclass(frozen=True, slots=True)
-class Expected:
-    """What PyTorch in float32 makes of one case."""
-
-    case: Case
-    samples: list[Sample]
-    latents: Mapping[float, Tensor]  # by eta: of whole runs, f c h w
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,11 +181,7 @@ class Work:
     def _expected(self, oracle: PyTorch, case: Case, is_whole: bool) -> Expected:
         self.say(f"PyTorch float32 at {case}")
         preset, device = self.subject.preset, self.subject.device
-        latents = {
-            eta: sample_run(oracle.denoiser, preset, case, eta, device)
-            for eta in (ETAS if is_whole else ())
-        }
-        return Expected(case, list(samples(oracle, preset, case)), latents)
+        return expect(oracle, preset, case, ETAS if is_whole else (), device)
 
     def _takes(self, candidate: Candidate, case: Case, is_first: bool) -> bool:
         if candidate.is_for_own_shapes and not case.is_own:
@@ -278,69 +261,6 @@ class Work:
                     verdict=judge_logits(logits, self.gates),
                 )
             )
-
-
-def samples(oracle: PyTorch, preset: Preset, case: Case) -> Iterator[Sample]:
-    """Every network, called as a run calls it, on what the networks before it made."""
-    given, made = parity_cases.once_inputs(preset, case.shape), {}
-    for network in ("text_keys", "prepare"):
-        if network in oracle.runs:
-            outputs = oracle.runs[network](given)
-            made.update(outputs)
-            yield Sample(network, "", given, outputs)
-    for timestep in TIMESTEPS:
-        inputs = {**parity_cases.noisy_inputs(preset, case.shape, timestep), **made}
-        yield Sample("denoiser", f"t {timestep}", inputs, oracle.runs["denoiser"](inputs))
-    if "vae_decoder" in oracle.runs:
-        yield from _companion_samples(oracle, case)
-
-
-def _companion_samples(oracle: PyTorch, case: Case) -> Iterator[Sample]:
-    given = parity_cases.pictures_and_ids(case.shape, oracle.vocabulary)
-    encoded = []
-    for frame in given["frames"].split(1):
-        encoded.append(oracle.runs["vae_encoder"]({"frames": frame}))
-    yield Sample("vae_encoder", "", {"frames": given["frames"][:1]}, encoded[0])
-    latents = {"latents": torch.cat([moments["mean"] for moments in encoded])}
-    yield Sample("vae_decoder", "", latents, oracle.runs["vae_decoder"](latents))
-    yield Sample("text_encoder", "", given, oracle.runs["text_encoder"](given))
-
-
-def sample_run(model: Model, preset: Preset, case: Case, eta: float, device: str) -> Tensor:
-    """x_0 of a whole run: f c h w. The noise is that of a seed, whoever runs it."""
-    reference = Reference(model, LappedCodec(1.0), device=device)  # whose codec is not used
-    with torch.inference_mode():
-        return reference.sample(
-            parity_cases.start(preset, case.shape),
-            parity_cases.conditions(preset, case.shape),
-            parity_cases.sampling(preset, case.shape, eta),
-            silent,
-        )
-
-
-def decoder(preset: Preset, runs: Runs) -> Decode | None:
-    """Latents -> pictures in 0..1, by PyTorch in float32; None where the model has no decoder."""
-    scale = preset.model.latent_scale
-    if preset.model.codec == "lapped":
-        return lambda latents: (LappedCodec(scale).decode(latents) + 1) / 2
-    if "vae_decoder" not in runs:
-        return None
-    run = runs["vae_decoder"]
-
-    def decode(latents: Tensor) -> Tensor:
-        parts = (latents / scale).split(DECODED_FRAMES)
-        return torch.cat([(run({"latents": part})["frames"] + 1) / 2 for part in parts])
-
-    return decode
-
-
-def pictures_of(expected: Expected) -> Decode:
-    """Latents as pictures: 0 and 1 are the least and the largest of the oracle's."""
-    if not expected.latents:
-        return lambda latents: latents
-    known = torch.cat(list(expected.latents.values()))
-    low, high = known.min(), known.max()
-    return lambda latents: (latents - low) / (high - low)
 
 
 def differences(made: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, float]:
