@@ -115,7 +115,7 @@ def check_disk(folder: Path, request: Request, sources: list[Source]) -> None:
     for source in sources:
         size = file_size(lay_out(source.module))
         shapes = max(len(_shapes(network, request)) for network in source.networks.values())
-        needed += size + int(PER_PLAN * size * shapes * len(request.targets))
+        needed += size + int(PER_PLAN * size * shapes * bool(request.targets))
     free = shutil.disk_usage(folder.absolute().parent).free
     if free < needed:
         raise OutputError(
@@ -179,27 +179,23 @@ def _entry(
 def _with_engines(
     entry: Entry, request: Request, builder: EngineBuilder, shop: Workshop, say: Say
 ) -> Entry:
-    """The entry with an engine for each GPU."""
+    """The entry with an engine, the same for all GPUs."""
     model = request.preset.model
     spec = networks(model, request.precision)[entry.network]
     letters = sizes(model, entry.shape or request.shapes[0])
     cache = shop.folder.with_name(f"{shop.folder.name}.timing")
     options = EngineOptions(workspace_gib=request.workspace_gib, timing_cache=cache)
-    graph, engines = shop.place / entry.file, []
-    for target in request.targets:
-        path = f"engines/{target.name}/{graph.stem}.plan"
-        say(f"{graph.stem} for {target.name} ...")
-        build = partial(builder.build, graph, spec, letters, target, options=options)
-        shop.make(path, build)
-        engines.append(
-            Engine(
-                gpu=target.name,
-                capability=".".join(map(str, target.compute_capability)),
-                file=path,
-                seconds=round(shop.seconds[path], 2),
-            )
-        )
-        say(f"  {(shop.place / path).stat().st_size / 1e6:.0f} MB in {shop.seconds[path]:.0f} s")
+    graph = shop.place / entry.file
+    gpus = "-".join(target.name for target in request.targets)
+    path = f"engines/{gpus}/{graph.stem}.plan"
+    say(f"{graph.stem} for {gpus} ...")
+    shop.make(path, partial(builder.build, graph, spec, letters, options=options))
+    seconds, size = shop.seconds[path], (shop.place / path).stat().st_size
+    say(f"  {size / 1e6:.0f} MB in {seconds:.0f} s")
+    engines = [
+        Engine(gpu=t.name, capability=t.capability, file=path, seconds=round(seconds, 2))
+        for t in request.targets
+    ]
     return dataclasses.replace(entry, engines=tuple(engines))
 
 

@@ -44,14 +44,13 @@ class EngineBuilder(Protocol):
         graph: Path,
         spec: NetworkSpec,
         sizes: Mapping[str, int],
-        target: Target,
         plan: Path,
         options: EngineOptions,
     ) -> None:
-        """Write `plan`: `graph`, whose tensors are those of `spec` in `sizes`, for `target`.
+        """Write `plan`: `graph`, whose tensors are those of `spec` in `sizes`, for every target.
 
         BundleError where `graph` cannot be read, EngineBuildError where it cannot be built,
-        OptionError where `target` or `options` are beyond this builder, OutputError where `plan`
+        OptionError where `options` are beyond this builder, OutputError where `plan`
         cannot be written; ContractError, a bug, where the tensors are others.
         """
 
@@ -93,11 +92,9 @@ class TensorRT:
         graph: Path,
         spec: NetworkSpec,
         sizes: Mapping[str, int],
-        target: Target,
         plan: Path,
         options: EngineOptions,
     ) -> None:
-        _refuse_elsewhere([target])
         job = Job(self._trt, graph, spec, sizes)
         job.limit_workspace(options.workspace_gib)
         if options.is_weightless:
@@ -110,22 +107,25 @@ class TensorRT:
 
 
 class TensorRTRTX:
-    """TensorRT-RTX, from 1.4: the first that pip installs. It builds without a GPU."""
+    """TensorRT-RTX, from 1.4: the first that pip installs. It builds without a GPU.
+
+    One plan serves several compute capabilities, in the time and nearly the size of one: the
+    weights are in it once, and kernels are compiled for the very device when it is loaded.
+    """
 
     name = "tensorrt-rtx"
 
     def __init__(self, targets: Sequence[Target]) -> None:
         self._trt = load("tensorrt_rtx", self.name, (1, 4))
         self.version: str = self._trt.__version__
-        for target in targets:
-            self._capability(target)
+        self._targets = targets
+        self._capabilities = list(dict.fromkeys(self._capability(t) for t in targets))
 
     def build(
         self,
         graph: Path,
         spec: NetworkSpec,
         sizes: Mapping[str, int],
-        target: Target,
         plan: Path,
         options: EngineOptions,
     ) -> None:
@@ -134,12 +134,12 @@ class TensorRTRTX:
                 "tensorrt-rtx cannot leave the weights out: take --builder tensorrt, "
                 "or let the plan hold them"
             )
-        capability = self._capability(target)
         job = Job(self._trt, graph, spec, sizes)
         job.limit_workspace(options.workspace_gib)
-        job.config.num_compute_capabilities = 1
-        job.config.set_compute_capability(capability, 0)
-        job.write(plan, is_loadable=target == this_machine())
+        job.config.num_compute_capabilities = len(self._capabilities)
+        for i, capability in enumerate(self._capabilities):
+            job.config.set_compute_capability(capability, i)
+        job.write(plan, is_loadable=this_machine() in self._targets)
 
     def _capability(self, target: Target) -> Any:
         """OptionError lists what there is."""

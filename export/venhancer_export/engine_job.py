@@ -102,9 +102,23 @@ class Job:
             )
 
 
-def collect_log(trt: Any) -> Any:
-    """A logger for `trt` that keeps errors; warnings go to Python's log."""
+_logs: dict[int, Any] = {}  # by id of the package
 
+
+def collect_log(trt: Any) -> Any:
+    """The logger of `trt`, which keeps errors; warnings go to Python's log.
+
+    There is one for each package, as long as the process lives: the package holds on to the first
+    that it meets without owning it, and hangs or crashes when that one is gone.
+    """
+    if id(trt) not in _logs:
+        _logs[id(trt)] = _new_log(trt)
+    log = _logs[id(trt)]
+    log.errors.clear()
+    return log
+
+
+def _new_log(trt: Any) -> Any:
     class Log(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)

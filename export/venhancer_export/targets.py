@@ -34,6 +34,11 @@ class Target:
     compute_capability: Capability
 
     @property
+    def capability(self) -> str:
+        """As 8.9."""
+        return "{}.{}".format(*self.compute_capability)
+
+    @property
     def sm(self) -> str:
         """The capability as TensorRT-RTX writes it: SM89."""
         return "SM{}{}".format(*self.compute_capability)

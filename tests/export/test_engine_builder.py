@@ -60,11 +60,11 @@ def attention(path: Path, head: int, dtype: int) -> Path:
     return save(path, [node], ports, dtype, [])
 
 
-def build(graph: Path, target: Target = L4, spec: NetworkSpec = SPEC, **options: Any) -> Path:
+def build(graph: Path, *targets: Target, spec: NetworkSpec = SPEC, **options: Any) -> Path:
     pytest.importorskip("tensorrt_rtx")
     plan = graph.with_suffix(".plan")
-    builder = open_builder("tensorrt-rtx", [target])
-    builder.build(graph, spec, SIZES, target, plan, EngineOptions(**options))
+    builder = open_builder("tensorrt-rtx", targets or [L4])
+    builder.build(graph, spec, SIZES, plan, EngineOptions(**options))
     return plan
 
 
@@ -79,6 +79,14 @@ def test_an_engine_is_built_without_a_gpu(graph: Path, target: Target) -> None:
 
     assert plan.stat().st_size > 1000
     assert files(graph.parent) == {"small.onnx", "small.bin", "small.plan"}
+
+
+def test_one_plan_serves_several_gpus(graph: Path) -> None:
+    """In little more room than a plan for one, for the weights are in it once."""
+    one = build(graph, A100).stat().st_size
+    both = build(graph, A100, L4, A100).stat().st_size
+
+    assert one < both < 1.5 * one
 
 
 @pytest.mark.parametrize("head", [16, 64, 512])
@@ -210,7 +218,7 @@ def test_an_engine_for_this_gpu_is_looked_at(graph: Path) -> None:
     """Where the GPU is present, the engine is loaded and has the tensors of the contract."""
     target = find_target("this")
     plan = graph.with_suffix(".plan")
-    open_builder("auto", [target]).build(graph, SPEC, SIZES, target, plan, EngineOptions())
+    open_builder("auto", [target]).build(graph, SPEC, SIZES, plan, EngineOptions())
 
     assert plan.exists()
 
@@ -295,7 +303,7 @@ def test_what_tensorrt_is_asked_for(fake: FakeTensorRT, graph: Path) -> None:
     """A strongly typed network, the limit of the workspace, and no flag at all."""
     plan = graph.with_suffix(".plan")
     options = EngineOptions(workspace_gib=1.5)
-    open_builder("tensorrt", [L4]).build(graph, SPEC, SIZES, L4, plan, options)
+    open_builder("tensorrt", [L4]).build(graph, SPEC, SIZES, plan, options)
 
     assert plan.read_bytes() == b"a plan"
     assert [network.flags for network in fake.networks] == [
@@ -311,7 +319,7 @@ def test_a_plan_without_weights_may_be_refitted_with_the_same(
     """Weights are left out with the one kind of refitting that costs no speed."""
     options = EngineOptions(is_weightless=True)
     plan = graph.with_suffix(".plan")
-    open_builder("tensorrt", [L4]).build(graph, SPEC, SIZES, L4, plan, options)
+    open_builder("tensorrt", [L4]).build(graph, SPEC, SIZES, plan, options)
 
     assert fake.configs[0].flags == ["strip", "identical"]
 
@@ -324,7 +332,7 @@ def test_timings_are_kept(fake: FakeTensorRT, graph: Path) -> None:
     for before in (None, b"this GPU+", b"another GPU"):
         if before is not None:
             cache.write_bytes(before)
-        builder.build(graph, SPEC, SIZES, L4, graph.with_suffix(".plan"), options)
+        builder.build(graph, SPEC, SIZES, graph.with_suffix(".plan"), options)
         kept.append(fake.configs[-1].timings)
 
     assert kept == [b"this GPU", b"this GPU+", b"this GPU"]
@@ -339,6 +347,6 @@ def test_an_engine_with_other_tensors_is_not_kept(fake: FakeTensorRT, graph: Pat
 
     with pytest.raises(ContractError, match=r"small\.plan has k "):
         plan = graph.with_suffix(".plan")
-        open_builder("tensorrt", [L4]).build(graph, SPEC, SIZES, L4, plan, EngineOptions())
+        open_builder("tensorrt", [L4]).build(graph, SPEC, SIZES, plan, EngineOptions())
 
     assert files(graph.parent) == {"small.onnx", "small.bin", "other.onnx"}
