@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 WANTED := pyproject.toml constraints.txt
+PARALLEL := -n auto --dist loadfile
 SAMPLE := assets/butterfly.mp4
 RESULT := demo/butterfly_4x.mp4
 PICTURE := demo/comparison.png
@@ -26,10 +27,10 @@ demo: $(VENV)/.runtime ## enhance the sample clip: 4x the size, 2x the frames
 	@printf '%s\n' "video:            $(RESULT)" "before and after: $(PICTURE)"
 
 test: lint ## lint, types and the quick tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-full: lint ## the slow tests too
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(BIN)/python -m pytest $(PARALLEL) -m "slow or not slow"
 
 # open_clip without what it depends on: its torchvision does not import beside a CPU torch
 test-open-clip: $(VENV)/.dev ## the text encoder against open_clip

@@ -61,13 +61,15 @@ def small_bundle(folder: Path, sizes: Sequence[tuple[int, int]], windows: Sequen
     return build(folder, small_checkpoint(folder / "small.safetensors"), sizes, windows)
 
 
-def text_bundle(folder: Path, precision: Precision = "float32") -> Built:
+def text_bundle(
+    folder: Path, precision: Precision = "float32", kind: str = "AutoencoderKL"
+) -> Built:
     """Of `text_preset`, for 64x48x9; VENHANCER_VAE and ..._TEXT_ENCODER name what it was built of.
 
     They lie in `folder`: call it with these variables set.
     """
     weights = text_checkpoint(folder / "text.safetensors")
-    small_vae().save_pretrained(folder / "vae")
+    small_vae(kind).save_pretrained(folder / "vae")
     small_text_encoder().save_pretrained(folder / "text_encoder")
     write_tokenizer(folder / "tokenizer")
     return build(folder, weights, [(64, 48)], precision=precision)
@@ -95,13 +97,12 @@ def text_checkpoint(path: Path) -> Path:
     return path
 
 
-def small_vae() -> Any:
-    """Stable Diffusion's kind: an eighth of the size, four channels."""
-    torch.manual_seed(0)
-    return importlib.import_module("diffusers").AutoencoderKL(
-        block_out_channels=(32,) * 4,
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
+def small_vae(kind: str = "AutoencoderKL", seed: int = 0) -> Any:
+    """Stable Diffusion's kind: an eighth of the size, four channels; or the temporal one."""
+    torch.manual_seed(seed)
+    up = {} if "Temporal" in kind else {"up_block_types": ("UpDecoderBlock2D",) * 4}
+    return getattr(importlib.import_module("diffusers"), kind)(
+        block_out_channels=(32,) * 4, down_block_types=("DownEncoderBlock2D",) * 4, **up
     )
 
 

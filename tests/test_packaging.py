@@ -134,9 +134,7 @@ def test_the_default_model_is_in_the_package() -> None:
     assert json.loads(header(NANO)["__metadata__"]["preset"]) == json.loads(NANO_PRESET.to_json())
 
 
-@pytest.mark.parametrize(
-    "path", sorted(PRESETS.glob("*.safetensors")), ids=lambda path: path.stem
-)
+@pytest.mark.parametrize("path", sorted(PRESETS.glob("*.safetensors")), ids=lambda path: path.stem)
 def test_checkpoints_in_the_package_are_small(path: Path) -> None:
     """At most 16 MB and 8 M parameters each, and they say what they are."""
     described = header(path)

@@ -16,14 +16,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.bundles import Built, build, point_to, small_bundle, text_bundle
+from tests.bundles import Built, point_to, small_bundle, text_bundle
 from tests.clips import small_checkpoint, small_preset
 from tests.golden.test_denoiser import GOLDEN, OUTPUT, golden_denoiser, spread
 from venhancer.config import TINY
 from venhancer.contract import NetworkSpec, TensorSpec
 from venhancer.errors import BundleError, OutputError
 from venhancer.manifest import NAME, read_manifest, sha256_of
-from venhancer.weights import embedded_checkpoint, save_checkpoint
 from venhancer_export import parity, parity_candidates
 from venhancer_export.networks import denoiser_networks
 from venhancer_export.onnx_file import write_onnx
@@ -350,29 +349,6 @@ def test_an_engine_gets_its_types_and_keeps_no_results(
 
     assert os.environ["POLYGRAPHY_USE_TENSORRT_RTX"] == "1"
     assert (first["y"].tolist(), second["y"].tolist()) == ([1, 1], [0, 0])
-
-
-@pytest.mark.slow
-def test_the_embedded_model_passes(tmp_path: Path) -> None:
-    """NANO with its real weights, half precision: errors far within the gates."""
-    found = checked(build(tmp_path, embedded_checkpoint("nano"), [(64, 64)], [9, 49], "float16"))
-
-    assert found.passed, "\n".join(found.lines())
-    errors = [row.found["relative_l2"] for row in found.rows if row.stage == "one call"]
-    assert max(errors) < 5e-4
-
-
-@pytest.mark.slow
-def test_the_golden_model_passes(tmp_path: Path) -> None:
-    """TINY with weights made from names, guided, 14 steps of the release's solver."""
-    weights = tmp_path / "tiny.safetensors"
-    save_checkpoint(weights, golden_denoiser(TINY, "tiny"), TINY)
-
-    found = checked(build(tmp_path, weights, [(64, 80)], precision="float16"))
-
-    assert found.passed, "\n".join(found.lines())
-    frames = [row.found["psnr_min"] for row in found.rows if row.stage == "whole run"]
-    assert min(frames) > 45
 
 
 def test_the_small_model_has_attention_to_watch(report: Report) -> None:

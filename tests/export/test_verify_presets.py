@@ -1,0 +1,43 @@
+"""The presets that users and tests have, through the whole command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.bundles import build
+from tests.golden.test_denoiser import golden_denoiser
+from venhancer.config import TINY
+from venhancer.manifest import sha256_of
+from venhancer.weights import embedded_checkpoint, save_checkpoint
+from venhancer_export.cli import main
+from venhancer_export.parity import verify
+
+
+def test_the_embedded_model_passes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """NANO with its real weights, half precision, by the command: errors far within the gates."""
+    built = build(tmp_path, embedded_checkpoint("nano"), [(64, 64)], [9, 49], "float16")
+    before = sha256_of(built.folder / "bundle.json")
+
+    assert main(["verify", str(built.folder)]) == 0
+
+    shown = capsys.readouterr().out
+    assert "ONNX float16" in shown
+    assert "\npassed: " in shown
+    assert "FAIL" not in shown
+    assert (built.folder / "parity.md").is_file()
+    assert sha256_of(built.folder / "bundle.json") == before
+
+
+def test_the_golden_model_passes(tmp_path: Path) -> None:
+    """TINY with weights made from names, guided, 14 steps of the release's solver."""
+    weights = tmp_path / "tiny.safetensors"
+    save_checkpoint(weights, golden_denoiser(TINY, "tiny"), TINY)
+    built = build(tmp_path, weights, [(64, 80)], precision="float16")
+
+    found = verify(built.folder, built.weights, is_full=False, say=lambda _: None)
+
+    assert found.passed, "\n".join(found.lines())
+    frames = [row.found["psnr_min"] for row in found.rows if row.stage == "whole run"]
+    assert min(frames) > 45
