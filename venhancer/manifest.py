@@ -106,13 +106,13 @@ class Manifest:
     def lines(self) -> list[str]:
         """The bundle in words."""
         gpus = f" for {', '.join(self.gpus)}" if self.gpus else ""
-        size = sum(file.size for file in self.files)
+        size = sum(file.size for file in self.files) / 1e6
         lines = [
             f"bundle   {self.preset.name}, {self.precision}, ONNX opset {self.opset}",
             f"shapes   {', '.join(map(str, self.shapes))} (width, height, window)",
             f"builder  {' '.join([self.builder, self.builder_version]).strip()}{gpus}",
             f"weights  {self.checkpoint}, SHA-256 {self.checkpoint_sha256[:16]}...",
-            f"size     {size / 1e6:.0f} MB in {len(self.files)} files, built in {self.seconds:.0f} s",
+            f"size     {size:.0f} MB in {len(self.files)} files, made in {self.seconds:.0f} s",
         ]
         for entry in self.entries:
             at = f" {entry.shape}" if entry.shape else ""
