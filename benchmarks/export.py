@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from benchmarks.machine import ROOT, describe_run
 from benchmarks.random_models import write_checkpoint, write_companions
-from venhancer.config import PRESETS, Preset
+from venhancer.config import PRESETS, RELEASED, Preset
 from venhancer.contract import Shape, sizes
 from venhancer.estimate import sample_inputs
 from venhancer.model.denoiser import Denoiser
@@ -137,7 +137,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     weights = args.weights or folder / "random.safetensors"
     if not args.weights:
         write_checkpoint(weights, preset)
-    if preset.model.codec == "autoencoder":
+    if preset is RELEASED:
         write_companions(folder)
     build = ["--stage", "build", "--weights", str(weights), *what]
     result["onnx"] = stage(folder, *build, "--builder", "onnx", "--bundle", f"{folder}/onnx")
