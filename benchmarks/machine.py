@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("torch", "numpy", "pillow", "av", "opencv-python-headless", "imageio-ffmpeg")
+PACKAGES = (
+    *("torch", "numpy", "pillow", "av", "opencv-python-headless", "imageio-ffmpeg"),
+    *("onnx", "onnxruntime", "onnxscript", "tensorrt", "tensorrt-rtx"),
+)
 
 
 def cpu_model() -> str:

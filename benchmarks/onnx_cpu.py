@@ -11,7 +11,6 @@ import os
 import statistics
 import tempfile
 from fractions import Fraction
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +113,6 @@ def main() -> None:
         measured = measure(Path(folder), args.rounds)
     result = {
         **describe_run("benchmarks.onnx_cpu"),
-        "onnxruntime": version("onnxruntime"),
         "threads": args.threads,
         "clip": f"{clip.width}x{clip.height}, {clip.frames} frames, 4x and 2x",
         **measured,
