@@ -1,6 +1,6 @@
 """Seconds and memory from a checkpoint to a bundle; with random weights where none are given.
 
-Each stage runs in a process of its own, so that its peak memory is its own. `--torch-onnx` also
+Each stage runs in a process of its own, started by a small one, so that its peak memory is its own. `--torch-onnx` also
 exports the denoiser with torch.onnx (needs onnxscript), for comparison.
 """
 
@@ -108,6 +108,18 @@ def by_torch_onnx(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def random_weights(args: argparse.Namespace) -> dict[str, Any]:
+    """A checkpoint, and the networks round it, in `args.bundle`."""
+    preset = PRESETS[args.preset]
+    write_checkpoint(args.bundle / "random.safetensors", preset)
+    if preset is RELEASED:
+        write_companions(args.bundle)
+    return {}
+
+
+STAGES = {"build": build, "torch-onnx": by_torch_onnx, "weights": random_weights}
+
+
 def _size(text: str) -> tuple[int, int]:
     width, height = text.split("x")
     return int(width), int(height)
@@ -123,7 +135,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--builder", default="auto")
     parser.add_argument("--torch-onnx", action="store_true")
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--stage", choices=["build", "torch-onnx"], help=argparse.SUPPRESS)
+    parser.add_argument("--stage", choices=list(STAGES), help=argparse.SUPPRESS)
     parser.add_argument("--bundle", type=Path, help=argparse.SUPPRESS)
     return parser
 
@@ -136,9 +148,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     result["weights"] = args.weights.name if args.weights else "random"
     weights = args.weights or folder / "random.safetensors"
     if not args.weights:
-        write_checkpoint(weights, preset)
-    if preset is RELEASED:
-        write_companions(folder)
+        stage(folder, "--stage", "weights", "--bundle", str(folder), *what)
     build = ["--stage", "build", "--weights", str(weights), *what]
     result["onnx"] = stage(folder, *build, "--builder", "onnx", "--bundle", f"{folder}/onnx")
     if args.gpu:
@@ -153,7 +163,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 def main() -> None:
     args = build_parser().parse_args()
     if args.stage:
-        print(json.dumps(build(args) if args.stage == "build" else by_torch_onnx(args)))
+        print(json.dumps(STAGES[args.stage](args)))
         return
     with tempfile.TemporaryDirectory() as folder:
         result = {**describe_run("benchmarks.export"), **measure(args, Path(folder))}
