@@ -29,8 +29,8 @@ demo: $(VENV)/.runtime ## enhance the sample clip: 4x the size, 2x the frames
 test: lint ## lint, types and the quick tests
 	$(BIN)/python -m pytest $(PARALLEL)
 
-test-full: lint ## the slow tests too
-	$(BIN)/python -m pytest $(PARALLEL) -m "slow or not slow"
+test-full: test ## the slow tests too, one after the other: they need up to 12 GB
+	$(BIN)/python -m pytest -m slow
 
 # open_clip without what it depends on: its torchvision does not import beside a CPU torch
 test-open-clip: $(VENV)/.dev ## the text encoder against open_clip

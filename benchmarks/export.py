@@ -1,7 +1,7 @@
 """Seconds and memory from a checkpoint to a bundle; with random weights where none are given.
 
-Each stage runs in a process of its own, started by a small one, so that its peak memory is its own. `--torch-onnx` also
-exports the denoiser with torch.onnx (needs onnxscript), for comparison.
+Each stage runs in a process of its own, started by a small one, so that its peak memory is its
+own. `--torch-onnx` also exports the denoiser with torch.onnx (needs onnxscript), for comparison.
 """
 
 from __future__ import annotations
