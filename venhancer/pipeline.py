@@ -20,10 +20,12 @@ from venhancer.conditioning import Conditions, Frame
 from venhancer.errors import OutputError
 from venhancer.options import Options
 from venhancer.plan import Plan, Sampling
+from venhancer.state import Journal, NoJournal, SolverState
 from venhancer.video import read_frames
 from venhancer.video_writer import FolderWriter, VideoWriter, check_target, open_writer
 
 Progress = Callable[[str, int, int], None]  # stage, parts done, parts in all
+NO_JOURNAL = NoJournal()
 
 
 def silent(stage: str, done: int, total: int) -> None:
@@ -42,9 +44,14 @@ class Networks(Protocol):
         """Latents of key frames `first` and following."""
 
     def sample(
-        self, start: Tensor, conditions: Conditions, sampling: Sampling, progress: Progress
+        self,
+        state: SolverState,
+        conditions: Conditions,
+        sampling: Sampling,
+        progress: Progress,
+        journal: Journal,
     ) -> Tensor:
-        """x_0 of the whole grid from its diffused start, whose memory it may take."""
+        """x_0 of the whole grid, from where `state` stands; its memory is used up."""
 
     def decode(self, latents: Tensor) -> Tensor:
         """Frames of neighbouring latents."""
@@ -96,22 +103,42 @@ def enhance(
     networks: Networks,
     options: Options,
     progress: Progress = silent,
+    journal: Journal = NO_JOURNAL,
 ) -> Report:
-    """Carry out `plan` and write `target`; nothing is left behind if it fails."""
+    """Carry out `plan` and write `target`; nothing is left behind if it fails, but in `journal`.
+
+    A run that goes on from a journal's state gives the same bits as one that was not cut off.
+    """
     check_output(target, plan, options)
     watch = Stopwatch()
     with open_output(plan, target, options) as output, torch.inference_mode():
-        with watch("prompt"):
-            text = networks.encode_text(options.prompt, is_guided=plan.branches == 2)
-        keys = encode_keys(plan, networks, options, watch, progress)
-        with watch("noise"):
-            conditions, start = prepare(plan, keys, text)
-        del keys
-        with watch("denoise"):
-            latents = networks.sample(start, conditions, plan.sampling, progress)
-        del start, conditions
+        latents = sampled(plan, networks, options, watch, progress, journal)
         write(plan, latents, output, networks, watch, progress)
     return Report(plan, target, watch.seconds)
+
+
+def sampled(
+    plan: Plan,
+    networks: Networks,
+    options: Options,
+    watch: Stopwatch,
+    progress: Progress,
+    journal: Journal,
+) -> Tensor:
+    """x_0 of the whole grid: f c h w, from the beginning or from the journal's state."""
+    state = journal.load()
+    if state is not None and state.step == len(plan.sampling.schedule):
+        return state.x
+    with watch("prompt"):
+        text = networks.encode_text(options.prompt, is_guided=plan.branches == 2)
+    keys = encode_keys(plan, networks, options, watch, progress)
+    with watch("noise"):
+        conditions = show_to_controller(plan, keys, text)
+        if state is None:
+            state = SolverState.begin(start_from(plan, keys), plan.sampling)
+    del keys
+    with watch("denoise"):
+        return networks.sample(state, conditions, plan.sampling, progress, journal)
 
 
 def encode_keys(
@@ -133,18 +160,22 @@ def encode_keys(
     return keys
 
 
-def prepare(plan: Plan, keys: Tensor, text: Tensor | None) -> tuple[Conditions, Tensor]:
-    """Noise the hint and the start: what the sampler needs besides the network."""
+def show_to_controller(plan: Plan, keys: Tensor, text: Tensor | None) -> Conditions:
+    """Key frames k c h w, noised as the plan says."""
     gap, seed = plan.timeline.gap, plan.sampling.seed
-    conditions = Conditions(
+    return Conditions(
         hint=conditioning.noisy_hint(keys, plan.refine, gap, seed),
         gap=gap,
         noise_level=max(plan.refine - 1, 0),
         scale=plan.scale,
         text=text,
     )
-    start = conditioning.noisy_start(keys, plan.timeline.grid_frames, gap, seed)
-    return conditions, start
+
+
+def start_from(plan: Plan, keys: Tensor) -> Tensor:
+    """Where sampling starts: key frames k c h w -> f c h w, diffused."""
+    timeline = plan.timeline
+    return conditioning.noisy_start(keys, timeline.grid_frames, timeline.gap, plan.sampling.seed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from venhancer.model.denoiser import Prepared
 from venhancer.pipeline import Progress
 from venhancer.plan import Sampling
 from venhancer.prompts import NEGATIVE, POSITIVE
+from venhancer.state import Journal, SolverState
 from venhancer.windows import Span, weights
 
 
@@ -148,32 +149,35 @@ class Reference:
         return self.codec.decode(latents.to(self.device)).float().cpu()
 
     def sample(
-        self, start: Tensor, conditions: Conditions, sampling: Sampling, progress: Progress
+        self,
+        state: SolverState,
+        conditions: Conditions,
+        sampling: Sampling,
+        progress: Progress,
+        journal: Journal,
     ) -> Tensor:
-        """Windows and tiles meet on x_0 at every step, so the solver sees one video.
-
-        `start` is used up: x lives in its place.
-        """
+        """Windows and tiles meet on x_0 at every step, so the solver sees one video."""
         steps = sampling.schedule
         table = solver.solver_table(steps.sigmas, sampling.eta)
         evaluations = list(parts(sampling))
         total = len(table) * len(evaluations)
         prepare = self._preparer(conditions, is_single=len(evaluations) == 1)
-        x = start.mul_(float(steps.sigmas[0]))
-        previous, denoised = torch.zeros_like(x), torch.zeros_like(x)
-        for i, row in enumerate(table):
+        denoised = torch.empty_like(state.x)
+        for i in range(state.step, len(table)):
             denoised.zero_()
             seen_by_network = float((1 + steps.sigmas[i] ** 2).rsqrt())
             timestep = int(steps.timesteps[i])
             for number, part in enumerate(evaluations):
-                noisy = part.cut(x) * seen_by_network
+                noisy = part.cut(state.x) * seen_by_network
                 prepared = prepare(part, sampling.is_guided(timestep))
                 x0 = self.denoise(noisy, timestep, prepared, sampling)
                 part.cut(denoised).add_(x0 * part.share)
                 progress("denoise", i * len(evaluations) + number + 1, total)
-            advance(x, denoised, previous, row, sampling.seed, i)
-            previous, denoised = denoised, previous
-        return x
+            advance(state.x, denoised, state.previous, table[i], sampling.seed, i)
+            state.previous, denoised = denoised, state.previous
+            state.step = i + 1
+            journal.keep(state, is_last=state.step == len(table))
+        return state.x
 
     def denoise(
         self, noisy: Tensor, timestep: int, prepared: Prepared, sampling: Sampling

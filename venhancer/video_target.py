@@ -1,7 +1,9 @@
 """Places an output can go to: what is refused before any work, and errors of the disk."""
 
 import errno
+import glob
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,7 @@ import av
 from venhancer.errors import OutputError
 from venhancer.video import numbered_pngs
 
+HIDDEN = ".venhancer-"
 SUFFIXES = (".mp4", ".mkv", ".mov", ".avi")
 
 
@@ -53,7 +56,31 @@ def _is_png_folder(path: Path) -> bool:
 
 
 def hidden_name(path: Path) -> Path:
-    return path.with_name(f".venhancer-{uuid4().hex[:12]}{path.suffix}")
+    """Where this process writes what becomes `path`."""
+    return path.with_name(f"{HIDDEN}{os.getpid()}-{uuid4().hex[:6]}-{path.name}")
+
+
+def sweep(path: Path) -> None:
+    """Remove what processes that were killed left of `path`."""
+    for left in path.absolute().parent.glob(f"{HIDDEN}*-*-{glob.escape(path.name)}"):
+        process = left.name.removeprefix(HIDDEN).partition("-")[0]
+        if not process.isdigit() or is_alive(int(process)):
+            continue
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process of this number is there, anybody's."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 @contextmanager

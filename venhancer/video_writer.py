@@ -13,6 +13,7 @@ from fractions import Fraction
 from math import lcm
 from pathlib import Path
 from types import TracebackType
+from uuid import uuid4
 
 import av
 import numpy as np
@@ -34,6 +35,7 @@ from venhancer.video_target import (
     hidden_name,
     is_folder_target,
     speaking_errors,
+    sweep,
 )
 
 __all__ = ["FolderWriter", "VideoWriter", "check_target", "open_writer"]
@@ -65,6 +67,7 @@ def open_writer(  # noqa: PLR0913  the interface others code against
     Raises OutputError for the place, OptionError for crf or codec.
     """
     check_target(path, overwrite)
+    sweep(path)
     if is_folder_target(path):
         if source is not None and (source.audio or source.subtitles):
             logger.warning("sound and subtitles are left out: %s is a folder of PNG files", path)
@@ -278,7 +281,7 @@ class FolderWriter(_Writer):
         if not self.path.is_dir():
             super()._rename()
             return
-        old = hidden_name(self.path)
+        old = self.path.with_name(f".{self.path.name}.{uuid4().hex[:6]}.old")
         self.path.rename(old)
         try:
             super()._rename()

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from venhancer.config import Preset
 from venhancer.contract import DECODED_FRAMES
-from venhancer.pipeline import silent
+from venhancer.pipeline import NO_JOURNAL, silent
 from venhancer.reference import LappedCodec, Model, Reference
+from venhancer.state import SolverState
 from venhancer_export import parity_cases
 from venhancer_export.parity_candidates import PyTorch
 from venhancer_export.parity_cases import TIMESTEPS, Case
@@ -77,11 +78,13 @@ def sample_run(model: Model, preset: Preset, case: Case, eta: float, device: str
     """x_0 of a whole run: f c h w. The noise is that of a seed, whoever runs it."""
     reference = Reference(model, LappedCodec(1.0), device=device)  # whose codec is not used
     with torch.inference_mode():
+        sampling = parity_cases.sampling(preset, case.shape, eta)
         return reference.sample(
-            parity_cases.start(preset, case.shape),
+            SolverState.begin(parity_cases.start(preset, case.shape), sampling),
             parity_cases.conditions(preset, case.shape),
-            parity_cases.sampling(preset, case.shape, eta),
+            sampling,
             silent,
+            NO_JOURNAL,
         )
 
 

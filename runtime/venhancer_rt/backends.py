@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+import venhancer
 from venhancer.device import choose_device, choose_dtype
 from venhancer.errors import OptionError
 from venhancer.options import Options
@@ -16,7 +17,9 @@ from venhancer.pipeline import Networks
 from venhancer.plan import Plan, plan_static
 from venhancer.tokenizer import load_tokenizer
 from venhancer.video import probe
+from venhancer.weights import find_weights
 from venhancer_rt.bundle_reader import Bundle, open_bundle
+from venhancer_rt.checkpointing import fingerprint
 from venhancer_rt.onnx_session import OnnxSession, choose_onnx_device, require_onnxruntime
 
 DEFAULT_FPS = Fraction(24)  # of a folder of pictures
@@ -30,6 +33,7 @@ class Backend:
     device: str
     dtype: torch.dtype
     plan: Plan
+    weights: Callable[[], str]  # what tells its networks from others
     open: Callable[[], Networks]
 
 
@@ -48,6 +52,7 @@ def _pytorch(source: Path, options: Options) -> Backend:
         device=device,
         dtype=choose_dtype(options.dtype, device),
         plan=plan,
+        weights=lambda: fingerprint(find_weights(plan.preset, options.weights)),
         open=lambda: api.open_networks(plan, options),
     )
 
@@ -63,6 +68,7 @@ def _onnx(source: Path, options: Options, folder: Path) -> Backend:
         device=device,
         dtype=getattr(torch, bundle.manifest.precision),
         plan=plan,
+        weights=lambda: bundle.manifest.request[:16],
         open=lambda: open_bundle_networks(bundle, plan, device),
     )
 
@@ -103,3 +109,28 @@ def open_bundle_networks(bundle: Bundle, plan: Plan, device: str) -> Networks:
     tokenizer = load_tokenizer(bundle.folder / "tokenizer")
     text_encoder = StaticTextEncoder(sizes, runs["text_encoder"], tokenizer)
     return Reference(denoiser, codec, text_encoder, device=device, seed=seed)
+
+
+def identity(backend: Backend, options: Options) -> dict[str, str]:
+    """Everything that the frames of a run depend on, by a word that a user knows."""
+    plan = backend.plan
+    g, t, s = plan.geometry, plan.timeline, plan.sampling
+    size = f"{g.width}x{g.height} in {g.padded_width}x{g.padded_height}, {options.padding}"
+    parts = f"{len(s.windows)} of {len(s.windows[0])}, {len(s.columns)}x{len(s.rows)} tiles"
+    tile = f"{len(s.columns[0])}x{len(s.rows[0])}"
+    low, high = s.guidance_interval
+    return {
+        "version": venhancer.__version__,
+        "input": fingerprint(plan.source.path),
+        "weights": backend.weights(),
+        "backend": f"{backend.name}, {str(backend.dtype).removeprefix('torch.')}, {backend.device}",
+        "size": size,
+        "frames": f"{t.grid_frames}, {t.gap} for one",
+        "windows": f"{parts} of {tile}, {s.join}",
+        "steps": f"{s.steps} {s.solver}, eta {s.eta:g}",
+        "guidance": f"{s.guidance:g} from {low} to {high}",
+        "seed": str(s.seed),
+        "refine": str(plan.refine),
+        "detail": f"{plan.scale:g}",
+        "prompt": options.prompt,
+    }

@@ -9,9 +9,14 @@ import sys
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import venhancer
 from venhancer.errors import VEnhancerError
+
+if TYPE_CHECKING:
+    from venhancer.state import Journal
+    from venhancer_rt.backends import Backend
 
 INTERRUPTED = 130
 
@@ -25,6 +30,9 @@ def build_parser() -> argparse.ArgumentParser:
     enhance.add_argument("input", type=Path, help="a video, or a folder of numbered PNG files")
     enhance.add_argument("-o", "--output", type=Path, help="default: INPUT_enhanced.mp4 beside it")
     enhance.add_argument("--overwrite", action="store_true", help="replace an existing output")
+    enhance.add_argument(
+        "--resume", action="store_true", help="go on where a run that was cut off stands"
+    )
     enhance.add_argument("--compare", type=Path, metavar="FILE", help="side by side: video or .png")
     _add_options(enhance)
     enhance.set_defaults(run=run_enhance)
@@ -33,6 +41,11 @@ def build_parser() -> argparse.ArgumentParser:
     plan.add_argument("input", type=Path)
     _add_options(plan)
     plan.set_defaults(run=run_plan)
+
+    jobs = commands.add_parser("jobs", help="list the states of runs that were cut off")
+    jobs.add_argument("folder", type=Path, nargs="?", default=Path(), help="default: here")
+    jobs.add_argument("--clean", action="store_true", help="remove them")
+    jobs.set_defaults(run=run_jobs)
 
     info = commands.add_parser("info", help="describe a video, a checkpoint, a bundle or a preset")
     info.add_argument("file", help="a file, a bundle's folder, or a preset's name")
@@ -166,6 +179,7 @@ def run_enhance(args: argparse.Namespace) -> None:
     from venhancer import pipeline
     from venhancer_rt import show
     from venhancer_rt.backends import choose_backend
+    from venhancer_rt.checkpointing import DiskJournal
     from venhancer_rt.progress import Bar
 
     options, target = _options(args), _output(args)
@@ -173,12 +187,50 @@ def run_enhance(args: argparse.Namespace) -> None:
     plan = backend.plan
     pipeline.check_output(target, plan, options)
     print("\n".join([*show.plan_lines(plan), *show.backend_lines(backend)]))
+    journal = _journal(args, backend, options, target)
     networks = backend.open()
     with Bar(plan.parts) as bar:
-        report = pipeline.enhance(plan, target, networks, options, bar)
+        report = pipeline.enhance(plan, target, networks, options, bar, journal)
+    if isinstance(journal, DiskJournal):
+        journal.finish()
     print("\n".join(show.report_lines(report, options.compare)))
     if args.json:
         print(json.dumps({**show.report_json(report), **show.backend_json(backend)}))
+
+
+def _journal(
+    args: argparse.Namespace, backend: Backend, options: venhancer.Options, target: Path
+) -> Journal:
+    """A journal to go on from, or a new one; another run's state is left alone."""
+    from venhancer.state import NoJournal
+    from venhancer_rt.backends import identity
+    from venhancer_rt.checkpointing import DiskJournal, folder_of, read_job
+
+    job = read_job(folder_of(target))
+    if job is not None and not args.resume:
+        print(
+            f"state    a run that was cut off stands at step {job.step} of {job.steps}: with "
+            "--resume it goes on; it is left alone now"
+        )
+        return NoJournal()
+    journal = DiskJournal(target, identity(backend, options), len(backend.plan.sampling.schedule))
+    job = journal.resume()
+    if job is not None:
+        print(f"state    goes on after step {job.step} of {job.steps}")
+    return journal
+
+
+def run_jobs(args: argparse.Namespace) -> None:
+    from venhancer_rt import checkpointing, show
+
+    jobs = checkpointing.find_jobs(args.folder)
+    for job in jobs:
+        print(show.job_line(job))
+    if not jobs:
+        print(f"no states in {args.folder}")
+    if args.clean:
+        gone = checkpointing.clean(args.folder)
+        print(f"removed  {', '.join(gone) or 'nothing'}")
 
 
 def run_plan(args: argparse.Namespace) -> None:
@@ -202,6 +254,13 @@ def run_info(args: argparse.Namespace) -> None:
     print("\n".join(show.info_lines(args.file)))
 
 
+def _state_left(args: argparse.Namespace) -> str:
+    from venhancer_rt.checkpointing import folder_of, read_job
+
+    job = read_job(folder_of(_output(args))) if args.command == "enhance" else None
+    return f"; --resume goes on after step {job.step} of {job.steps}" if job else ""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     logging.basicConfig(format="venhancer-rt: %(message)s", level=logging.WARNING)
@@ -211,6 +270,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"venhancer-rt: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("venhancer-rt: interrupted, nothing was written", file=sys.stderr)
+        print(f"venhancer-rt: interrupted, nothing was written{_state_left(args)}", file=sys.stderr)
         return INTERRUPTED
     return 0

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from venhancer.estimate import Cost
     from venhancer.pipeline import Report
     from venhancer_rt.backends import Backend
+    from venhancer_rt.checkpointing import Job
 
 GB = 1e9
 
@@ -175,6 +176,12 @@ def cost_json(plan: Plan, cost: Cost) -> dict[str, Any]:
 
 def report_json(report: Report) -> dict[str, Any]:
     return {**plan_json(report.plan), "output_file": str(report.output), "seconds": report.seconds}
+
+
+def job_line(job: Job) -> str:
+    """A run that was cut off, or that is under way."""
+    now = "under way" if job.is_running else "venhancer-rt enhance ... --resume goes on"
+    return f"{job.target.name}: step {job.step} of {job.steps}, {job.size / 1e6:.0f} MB; {now}"
 
 
 def info_lines(name: str) -> list[str]:

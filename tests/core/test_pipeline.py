@@ -20,6 +20,7 @@ from venhancer.model import lapped
 from venhancer.options import Options
 from venhancer.pipeline import Progress, Report
 from venhancer.plan import Sampling, make_plan
+from venhancer.state import Journal, SolverState
 from venhancer.video import probe, read_frames
 
 PRESET = small_preset()
@@ -38,9 +39,14 @@ class Repeat:
         return lapped.encode(frames, SCALE)
 
     def sample(
-        self, start: Tensor, conditions: Conditions, sampling: Sampling, progress: Progress
+        self,
+        state: SolverState,
+        conditions: Conditions,
+        sampling: Sampling,
+        progress: Progress,
+        journal: Journal,
     ) -> Tensor:
-        index = [j // conditions.gap for j in range(len(start))]
+        index = [j // conditions.gap for j in range(len(state.x))]
         return conditions.hint[index]
 
     def decode(self, latents: Tensor) -> Tensor:

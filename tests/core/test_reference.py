@@ -14,9 +14,10 @@ from venhancer.device import choose_device
 from venhancer.diffusion.solver import frame_noise
 from venhancer.errors import DeviceError
 from venhancer.model.denoiser import Denoiser
-from venhancer.pipeline import silent
+from venhancer.pipeline import NO_JOURNAL, silent
 from venhancer.plan import Sampling
 from venhancer.reference import LappedCodec, Reference, parts
+from venhancer.state import SolverState
 from venhancer.weights import load_model
 from venhancer.windows import Span, cover
 
@@ -57,7 +58,7 @@ def run(networks: Reference, plan: Sampling, frames: int = 9) -> torch.Tensor:
     shown = conditions(frames)
     with torch.inference_mode():
         start = noisy_start(shown.hint, frames, GAP, plan.seed)
-        return networks.sample(start, shown, plan, silent)
+        return networks.sample(SolverState.begin(start, plan), shown, plan, silent, NO_JOURNAL)
 
 
 def test_same_seed_same_bits(networks: Reference) -> None:
@@ -189,7 +190,8 @@ def test_guidance_acts_in_its_interval_only() -> None:
     def result(**fields: object) -> torch.Tensor:
         plan = sampling(3, 3, rows=rows, steps=2, **fields)
         with torch.inference_mode():
-            return networks.sample(noisy_start(hint, 3, GAP, 0), shown, plan, silent)
+            state = SolverState.begin(noisy_start(hint, 3, GAP, 0), plan)
+            return networks.sample(state, shown, plan, silent, NO_JOURNAL)
 
     plain = result(guidance=1.0)
     assert torch.equal(plain, result(guidance=7.5, guidance_interval=(0, 10)))

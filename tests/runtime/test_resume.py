@@ -1,0 +1,293 @@
+"""Runs that are cut off, anywhere, go on to the same frames."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.clips import small_checkpoint, write_clip
+from venhancer.state import SolverState
+from venhancer_rt import checkpointing, progress
+from venhancer_rt.checkpointing import DiskJournal, JobError, find_jobs, folder_of, read_job
+from venhancer_rt.cli import main
+
+Capture = pytest.CaptureFixture[str]
+POINTS = 20
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_checkpoint(tmp_path_factory.mktemp("weights") / "small.safetensors")
+
+
+@pytest.fixture
+def job(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """The words of a run of three windows and four steps, which keeps every state."""
+    monkeypatch.setattr(checkpointing, "SHORTEST_WAIT", 0.0)
+    monkeypatch.setattr(checkpointing, "SHARE", 1e9)
+    write_clip(tmp_path / "in.mp4", 9)
+
+    def words(target: str = "out", *more: str) -> list[str]:
+        return [
+            "enhance", str(tmp_path / "in.mp4"), "-o", str(tmp_path / target), "--weights",
+            str(weights), "--interpolate", "2", "--scale", "1", "--window", "9", "--steps", "4",
+            "--eta", "1", "--device", "cpu", "--dtype", "float32", *more,
+        ]  # fmt: skip
+
+    return words
+
+
+def pictures(folder: Path) -> list[bytes]:
+    return [path.read_bytes() for path in sorted(folder.glob("*.png"))]
+
+
+class DiesAt:
+    """A progress bar that kills its process at the call of this number."""
+
+    def __init__(self, calls: int) -> None:
+        self.calls = calls
+
+    def __call__(self, *_: Any) -> None:
+        self.calls -= 1
+        if self.calls == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def __enter__(self) -> DiesAt:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+def run_and_die(words: list[str], calls: int) -> int:
+    """Run in a child that is killed at the given call; the signal that ended it, else 0."""
+    child = os.fork()
+    if child == 0:
+        progress.Bar = lambda parts: DiesAt(calls)  # type: ignore
+        os._exit(main(words))
+    return os.WTERMSIG(os.waitpid(child, 0)[1])
+
+
+def calls_of(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
+    """How often a whole run reports progress."""
+    seen = []
+    with monkeypatch.context() as patch:
+        bar = DiesAt(-1)
+        patch.setattr(DiesAt, "__call__", lambda self, *_: seen.append(1))
+        patch.setattr(progress, "Bar", lambda parts: bar)
+        assert main(words) == 0
+    return len(seen)
+
+
+def test_killed_anywhere_it_goes_on_to_the_same_frames(
+    job: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGKILL at 20 random points, reading, denoising or writing; nothing is left in the end."""
+    calls = calls_of(job("whole"), monkeypatch)
+    expected = pictures(tmp_path / "whole")
+    assert len(expected) == 17
+
+    for point in random.Random(0).sample(range(1, calls + 1), POINTS):
+        assert run_and_die(job(), point) == signal.SIGKILL
+        assert not (tmp_path / "out").exists()
+        assert main(job("out", "--resume")) == 0
+        assert pictures(tmp_path / "out") == expected
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4", "out", "whole"]
+        for path in (tmp_path / "out").iterdir():
+            path.unlink()
+        (tmp_path / "out").rmdir()
+
+
+def test_what_was_done_is_not_done_again(
+    job: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """Killed while it writes, a run goes on with writing: it does not denoise again."""
+    calls = calls_of(job("whole"), monkeypatch)
+    run_and_die(job(), calls - 1)
+    state = read_job(folder_of(tmp_path / "out"))
+    assert state is not None
+    assert (state.step, state.steps) == (4, 4)
+
+    monkeypatch.setattr("venhancer.reference.Reference.sample", None)
+    assert main(job("out", "--resume")) == 0
+
+    assert "goes on after step 4 of 4" in capsys.readouterr().out
+    assert pictures(tmp_path / "out") == pictures(tmp_path / "whole")
+
+
+def cut_off(job: Callable[..., list[str]]) -> None:
+    """In the second of four steps: 9 frames are read, a step is 3 windows."""
+    assert run_and_die(job(), 9 + 3 + 2) == signal.SIGKILL
+
+
+def test_without_resume_a_state_is_told_and_left_alone(
+    job: Callable[..., list[str]], tmp_path: Path, capsys: Capture
+) -> None:
+    """The run begins anew, and the state is still there afterwards."""
+    cut_off(job)
+    before = {p: p.read_bytes() for p in folder_of(tmp_path / "out").iterdir()}
+
+    assert main(job()) == 0
+
+    assert "stands at step 1 of 4: with --resume it goes on" in capsys.readouterr().out
+    assert {p: p.read_bytes() for p in folder_of(tmp_path / "out").iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (["--seed", "1"], "seed was 0, is 1"),
+        (["--steps", "5"], "steps was 4 normal, eta 1, is 5 normal, eta 1"),
+        (["--detail", "2"], "detail was 1, is 2"),
+        (["--dtype", "bfloat16"], "backend was PyTorch"),
+    ],
+)
+def test_the_state_of_another_run_is_refused(
+    changed: list[str], message: str, job: Callable[..., list[str]], tmp_path: Path, capsys: Capture
+) -> None:
+    """By the name of what differs; the state stays."""
+    cut_off(job)
+
+    assert main(job("out", "--resume", *changed)) == 2
+
+    assert message in capsys.readouterr().err
+    assert len(find_jobs(tmp_path)) == 1
+
+
+def test_another_input_is_refused(
+    job: Callable[..., list[str]], tmp_path: Path, capsys: Capture
+) -> None:
+    """A clip of the same length and size, with other pictures, is not taken for the first."""
+    cut_off(job)
+    data = bytearray((tmp_path / "in.mp4").read_bytes())
+    data[-40] ^= 1
+    (tmp_path / "in.mp4").write_bytes(data)
+
+    assert main(job("out", "--resume")) == 2
+    assert "input was" in capsys.readouterr().err
+
+
+def test_resume_with_nothing_to_resume(job: Callable[..., list[str]], tmp_path: Path) -> None:
+    """Is a run like any other."""
+    assert main(job("out", "--resume")) == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4", "out"]
+
+
+def test_jobs_lists_and_cleans(
+    job: Callable[..., list[str]], tmp_path: Path, capsys: Capture
+) -> None:
+    """What stands where, how large it is; --clean removes it."""
+    cut_off(job)
+
+    assert main(["jobs", str(tmp_path)]) == 0
+    assert "out: step 1 of 4, 1 MB; venhancer-rt enhance" in capsys.readouterr().out
+    assert main(["jobs", str(tmp_path), "--clean"]) == 0
+    assert "removed  out" in capsys.readouterr().out
+    assert main(["jobs", str(tmp_path)]) == 0
+    assert "no states" in capsys.readouterr().out
+
+
+def journal(tmp_path: Path) -> DiskJournal:
+    """Of a run that is an hour old."""
+    made = DiskJournal(tmp_path / "out.mp4", {"seed": "0"}, steps=3)
+    made.started -= 3600
+    return made
+
+
+def state(step: int) -> SolverState:
+    return SolverState(torch.full((2, 1, 2, 2), float(step)), torch.zeros(2, 1, 2, 2), step)
+
+
+def test_a_state_is_all_there_or_the_older_one_is(tmp_path: Path) -> None:
+    """A write that broke off leaves the state before it."""
+    kept = journal(tmp_path)
+    kept.keep(state(1), is_last=True)
+    (kept.folder / "state.part").write_bytes(b"half")
+    (kept.folder / "job.part").write_bytes(b"{")
+    assert kept.lock is not None
+    kept.lock.close()
+
+    again = journal(tmp_path)
+    assert again.resume() is not None
+    loaded = again.load()
+    assert loaded is not None
+    assert loaded.step == 1
+    assert torch.equal(loaded.x, state(1).x)
+
+
+def test_a_state_that_was_cut_short_is_named(tmp_path: Path) -> None:
+    """With the command that drops it."""
+    kept = journal(tmp_path)
+    kept.keep(state(1), is_last=True)
+    assert kept.lock is not None
+    kept.lock.close()
+    file = kept.folder / "state-1.safetensors"
+    file.write_bytes(file.read_bytes()[:-8])
+
+    again = journal(tmp_path)
+    again.resume()
+    with pytest.raises(JobError, match=r"cut short or changed: drop it with venhancer-rt jobs"):
+        again.load()
+
+
+def test_two_runs_do_not_share_a_state(tmp_path: Path) -> None:
+    """A state that a living run holds is neither resumed nor cleaned."""
+    alive = journal(tmp_path)
+    alive.keep(state(1), is_last=True)
+
+    with pytest.raises(JobError, match="another process is at work on"):
+        journal(tmp_path).resume()
+    assert checkpointing.clean(tmp_path) == []
+    assert alive.folder.is_dir()
+    alive.finish()
+    assert not alive.folder.exists()
+
+
+def test_saving_costs_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty times as long as a state took to write, and ten seconds, pass until the next."""
+    clock = [0.0]
+    monkeypatch.setattr("venhancer_rt.checkpointing.time.monotonic", lambda: clock[0])
+    kept = journal(tmp_path)
+    written: list[int] = []
+
+    def write(at: SolverState) -> None:
+        written.append(at.step)
+        clock[0] += 3.0
+
+    monkeypatch.setattr(kept, "_write", write)
+    for step in range(1, 101):
+        clock[0] += 1.0
+        kept.keep(state(step), is_last=step == 100)
+
+    assert written == [10, 70, 100]
+
+
+def test_a_short_run_leaves_no_state(tmp_path: Path) -> None:
+    """What took seconds is done again rather than kept."""
+    kept = DiskJournal(tmp_path / "out.mp4", {}, steps=1)
+    kept.keep(state(1), is_last=True)
+
+    assert not kept.folder.exists()
+
+
+def test_a_full_disk_does_not_stop_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is told once, and no state is kept from then on."""
+    kept = journal(tmp_path)
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpointing, "save_file", full)
+    kept.keep(state(1), is_last=True)
+    kept.keep(state(2), is_last=True)
+
+    assert caplog.text.count("No space left on device") == 1
