@@ -20,6 +20,7 @@ from venhancer.conditioning import Conditions, Frame
 from venhancer.errors import OutputError
 from venhancer.options import Options
 from venhancer.plan import Plan, Sampling
+from venhancer.seams import NO_SEAMS, SeamMeter, Seams
 from venhancer.state import Journal, NoJournal, SolverState
 from venhancer.video import read_frames
 from venhancer.video_writer import FolderWriter, VideoWriter, check_target, open_writer
@@ -64,6 +65,7 @@ class Report:
     plan: Plan
     output: Path
     seconds: dict[str, float] = field(default_factory=dict)  # per stage
+    seams: Seams = NO_SEAMS
 
 
 class Stopwatch:
@@ -113,8 +115,9 @@ def enhance(
     watch = Stopwatch()
     with open_output(plan, target, options) as output, torch.inference_mode():
         latents = sampled(plan, networks, options, watch, progress, journal)
-        write(plan, latents, output, networks, watch, progress)
-    return Report(plan, target, watch.seconds)
+        meter = SeamMeter(plan)
+        write(decoded(plan, latents, networks, watch, meter), plan, output, watch, progress)
+    return Report(plan, target, watch.seconds, meter.seams())
 
 
 def sampled(
@@ -213,23 +216,19 @@ def _comparison(plan: Plan, options: Options) -> AbstractContextManager[Comparis
 
 
 def write(
-    plan: Plan,
-    latents: Tensor,
-    output: Files,
-    networks: Networks,
-    watch: Stopwatch,
-    progress: Progress,
+    frames: Iterator[Frame], plan: Plan, output: Files, watch: Stopwatch, progress: Progress
 ) -> None:
-    """Decode and write every shown frame."""
+    """Write every shown frame."""
     times = plan.timeline.times
-    frames = decoded(plan, latents, networks, watch)
     for i, (frame, moment) in enumerate(zip(frames, times, strict=True)):
         with watch("write"):
             output.add(frame, moment)
         progress("decode", i + 1, len(times))
 
 
-def decoded(plan: Plan, latents: Tensor, networks: Networks, watch: Stopwatch) -> Iterator[Frame]:
+def decoded(
+    plan: Plan, latents: Tensor, networks: Networks, watch: Stopwatch, meter: SeamMeter
+) -> Iterator[Frame]:
     """The shown frames in order, cropped: H W 3, uint8; the grid is decoded chunk by chunk."""
     shown = iter(plan.timeline.shown)
     wanted = next(shown)
@@ -237,6 +236,10 @@ def decoded(plan: Plan, latents: Tensor, networks: Networks, watch: Stopwatch) -
         with watch("decode"):
             chunk = networks.decode(latents[first : first + networks.decode_chunk])
             pixels = conditioning.to_pixels(conditioning.crop(chunk, plan.geometry))
+        if plan.parts > 1:
+            with watch("seams"):
+                for frame in pixels:
+                    meter.add(frame)
         while first <= wanted < first + len(pixels):
             yield pixels[wanted - first]
             following = next(shown, None)

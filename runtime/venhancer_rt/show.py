@@ -175,7 +175,12 @@ def cost_json(plan: Plan, cost: Cost) -> dict[str, Any]:
 
 
 def report_json(report: Report) -> dict[str, Any]:
-    return {**plan_json(report.plan), "output_file": str(report.output), "seconds": report.seconds}
+    return {
+        **plan_json(report.plan),
+        "output_file": str(report.output),
+        "seconds": report.seconds,
+        "seams": {"windows": report.seams.windows, "tiles": report.seams.tiles},
+    }
 
 
 def job_line(job: Job) -> str:
