@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 from venhancer.errors import BundleError
 from venhancer.manifest import File, sha256_of
 
-PROGRESS = "progress.json"
+PROGRESS, LOCK = "progress.json", "lock"
 Make = Callable[[Path], None]  # writes the file that it is given
 
 
@@ -32,11 +32,11 @@ class Workshop:
 
     def __enter__(self) -> Workshop:
         self.place.mkdir(exist_ok=True)
-        self._lock()
+        self.lock = self._take()
         self.kept = self._earlier()
         if not self.kept:
             for path in self.place.iterdir():
-                if path.name != "lock":
+                if path.name != LOCK:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
         return self
 
@@ -47,11 +47,9 @@ class Workshop:
         trace: TracebackType | None,
     ) -> None:
         """What is unfinished stays for the next run; an empty folder goes."""
-        if not self.place.is_dir():
-            return
-        (self.place / "lock").unlink(missing_ok=True)
-        if not self.made and not self.kept:
+        if self.place.is_dir() and not self.made and not self.kept:
             shutil.rmtree(self.place)
+        self.lock.close()
 
     def make(self, path: str, make: Make) -> Path:
         """Have `make` write a file, unless this or an earlier run did."""
@@ -120,16 +118,14 @@ class Workshop:
             return {}
         return dict(progress["files"]) if progress.get("key") == self.key else {}
 
-    def _lock(self) -> None:
-        """One process at a time; the lock of one that died does not count."""
-        lock = self.place / "lock"
+    def _take(self) -> IO[bytes]:
+        """One process at a time; its death releases the lock."""
+        lock = (self.place / LOCK).open("wb")
         try:
-            owner = int(lock.read_text())
-            os.kill(owner, 0)
-        except (OSError, ValueError):
-            lock.write_text(str(os.getpid()))
-            return
-        if owner != os.getpid():
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
             raise BundleError(
-                f"process {owner} is building {self.folder}: wait, or take another -o"
-            )
+                f"another process is building {self.folder}: wait, or take another -o"
+            ) from None
+        return lock

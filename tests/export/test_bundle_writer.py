@@ -18,6 +18,7 @@ from venhancer_export import bundle_writer
 from venhancer_export.bundle_writer import build_bundle
 from venhancer_export.cli import main
 from venhancer_export.request import Request, make_request
+from venhancer_export.workshop import Workshop
 
 SHAPE = Shape(width=64, height=32, window=9)
 
@@ -192,16 +193,15 @@ def test_another_request_begins_anew(
 def test_two_builds_of_one_bundle_do_not_meet(
     request_for: Callable[..., Request], tmp_path: Path
 ) -> None:
-    """The second is told who is at work; a lock of a process that died is ignored."""
-    place = tmp_path / ".b.partial"
-    place.mkdir()
-    (place / "lock").write_text("1")
-    with pytest.raises(BundleError, match="process 1 is building"):
-        build_bundle(request_for(), tmp_path / "b")
+    """The second is told so; a lock that a dead process left is none."""
+    with Workshop(tmp_path / "b", "key"):
+        with pytest.raises(BundleError, match="another process is building"):
+            build_bundle(request_for(), tmp_path / "b")
+        (tmp_path / ".b.partial" / "begun").touch()
 
-    (place / "lock").write_text("999999999")
     build_bundle(request_for(), tmp_path / "b")
     assert beside(tmp_path / "b") == ["b"]
+    assert not (tmp_path / "b" / "lock").exists()
 
 
 def test_a_small_disk_is_told_before(
