@@ -18,7 +18,7 @@ from tests.clips import small_checkpoint
 from tests.training_parts import TEXT_WIDTH, small_v_preset
 from venhancer.config import Preset, RunDefaults
 from venhancer.contract import Precision
-from venhancer.manifest import NAME
+from venhancer.manifest import NAME, signed
 from venhancer.model.denoiser import Denoiser
 from venhancer.weights import save_checkpoint
 from venhancer_export.bundle_writer import build_bundle
@@ -38,7 +38,7 @@ class Built:
         """Another bundle, with other fields in its manifest."""
         shutil.copytree(self.folder, folder)
         path = folder / NAME
-        path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+        path.write_text(signed({**json.loads(path.read_text()), **fields}))
         return folder
 
 

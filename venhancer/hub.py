@@ -101,7 +101,7 @@ def _reason(error: Exception) -> str:
 
 def _entry(source: Source, cache: Path | None) -> Path:
     """The hub cache's folder of a repository."""
-    root = Path(require("huggingface_hub").constants.HF_HUB_CACHE) if cache is None else cache
+    root = Path(require("huggingface_hub.constants").HF_HUB_CACHE) if cache is None else cache
     return root / f"models--{source.repo.replace('/', '--')}"
 
 

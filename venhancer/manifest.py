@@ -93,7 +93,7 @@ class Manifest:
     format: int = FORMAT
 
     def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+        return signed(dataclasses.asdict(self))
 
     def find(self, network: str, shape: Shape) -> Entry:
         """BundleError where the bundle has no such network."""
@@ -132,6 +132,9 @@ class Manifest:
         ]
         words += [f"--window {f}" for f in dict.fromkeys(s.window for s in self.shapes)]
         words += [f"--gpu {gpu}" for gpu in (self.gpus if gpus is None else gpus)]
+        words += [f"--precision {self.precision}"]
+        if self.checkpoint != f"{self.preset.name}.safetensors":  # not the one in the package
+            words += [f"--weights {self.checkpoint}"]
         return " ".join([*words, f"--builder {self.builder}", "--overwrite", f"-o {folder}"])
 
 
@@ -144,14 +147,28 @@ def read_manifest(folder: Path) -> Manifest:
         )
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
+        if _digest(fields) != fields.pop("digest"):
+            raise ValueError("its digest is of another text")
         if fields.get("format") != FORMAT:
             raise BundleError(
                 f"{path} has format {fields.get('format')}, this version reads {FORMAT}: "
                 "build the bundle again"
             )
         return _manifest(fields)
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
         raise BundleError(f"{path} is cut short or edited ({error}): build it again") from error
+
+
+def signed(fields: Mapping[str, Any]) -> str:
+    """The text of a manifest, with a digest of what it says."""
+    return json.dumps({**fields, "digest": _digest(fields)}, indent=1) + "\n"
+
+
+def _digest(fields: Mapping[str, Any]) -> str:
+    said = {name: value for name, value in fields.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def _manifest(fields: dict[str, Any]) -> Manifest:
@@ -179,15 +196,27 @@ def _entry(fields: dict[str, Any]) -> Entry:
 
 def check_files(folder: Path, manifest: Manifest) -> None:
     """BundleError names the first file that is missing, cut short or changed."""
+    known = {file.path for file in manifest.files}
+    for entry in manifest.entries:
+        for name in (entry.file, *(engine.file for engine in entry.engines)):
+            if name not in known:
+                raise BundleError(f"{folder / NAME} lists no {name}: build the bundle again")
     for file in manifest.files:
-        path = folder / file.path
-        if not path.is_file():
-            raise BundleError(f"{path} is missing from the bundle: build it again")
-        size = path.stat().st_size
-        if size != file.size:
-            raise BundleError(f"{path} has {size} bytes, not {file.size}: build the bundle again")
-        if sha256_of(path) != file.sha256:
-            raise BundleError(f"{path} was changed after it was built: build the bundle again")
+        _check_file(folder / file.path, file)
+
+
+def _check_file(path: Path, file: File) -> None:
+    if not path.is_file():
+        raise BundleError(f"{path} is missing from the bundle: build it again")
+    size = path.stat().st_size
+    if size != file.size:
+        raise BundleError(f"{path} has {size} bytes, not {file.size}: build the bundle again")
+    try:
+        found = sha256_of(path)
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror or error}") from error
+    if found != file.sha256:
+        raise BundleError(f"{path} was changed after it was built: build the bundle again")
 
 
 def sha256_of(path: Path) -> str:

@@ -72,17 +72,26 @@ def build_bundle(
         say(f"{folder} is built already")
         return existing
     check_disk(folder, request, sources)
-    with Workshop(folder, key) as shop:
-        entries = [entry for s in sources for entry in _export(s, request, shop, say)]
-        if builder is not None:
-            entries = [_with_engines(e, request, builder, shop, say) for e in entries]
-        manifest = _manifest(request, builder, key, entries, shop, time.monotonic() - start)
-        shop.finish(NAME, manifest.to_json())
+    shop = Workshop(folder, key, may_replace=overwrite)
+    try:
+        with shop:
+            entries = [entry for s in sources for entry in _export(s, request, shop, say)]
+            if builder is not None:
+                entries = [_with_engines(e, request, builder, shop, say) for e in entries]
+            manifest = _manifest(request, builder, key, entries, shop, time.monotonic() - start)
+            shop.finish(NAME, manifest.to_json())
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written: {error.strerror or error}") from error
+    finally:
+        if shop.place.is_dir():
+            say(f"what is finished is kept in {shop.place}: the same command goes on from there")
     return manifest
 
 
 def _existing(folder: Path, key: str, overwrite: bool) -> Manifest | None:
     """The bundle that is there, if it is what was asked for."""
+    if folder.is_symlink() and not folder.exists():
+        raise OutputError(f"{folder} is a link to nothing: choose another -o")
     if not folder.exists():
         if not folder.absolute().parent.is_dir():
             raise OutputError(f"{folder.parent} is no folder: make it, or choose another -o")
@@ -94,7 +103,7 @@ def _existing(folder: Path, key: str, overwrite: bool) -> Manifest | None:
             return manifest
         reason = f"{folder} holds another bundle ({describe(manifest)})"
     except BundleError as error:
-        reason = str(error)
+        reason = str(error).partition(": build ")[0]
         if not (folder / NAME).exists():  # never replace a folder that is not ours
             raise BundleError(f"{folder} exists and is no bundle: choose another -o") from error
     if not overwrite:
@@ -189,7 +198,8 @@ def _with_engines(
     gpus = "-".join(target.name for target in request.targets)
     path = f"engines/{gpus}/{graph.stem}.plan"
     say(f"{graph.stem} for {gpus} ...")
-    shop.make(path, partial(builder.build, graph, spec, letters, options=options))
+    build = partial(builder.build, graph, spec, letters, options=options)
+    shop.make(path, build, of=entry.file)
     seconds, size = shop.seconds[path], (shop.place / path).stat().st_size
     say(f"  {size / 1e6:.0f} MB in {seconds:.0f} s")
     engines = [

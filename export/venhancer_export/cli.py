@@ -13,6 +13,7 @@ from venhancer.errors import VEnhancerError
 
 INTERRUPTED = 130
 FAILED = 1
+EXTRA = ("onnx", "onnxruntime", "polygraphy")  # imported where they are needed
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -111,6 +112,9 @@ def run_build(args: argparse.Namespace) -> int:
 
 
 def run_verify(args: argparse.Namespace) -> int:
+    import onnx  # noqa: F401 (before the work, not after it)
+    import onnxruntime  # noqa: F401
+
     from venhancer_export.parity import verify
 
     report = verify(args.bundle, args.weights, is_full=args.full, say=print)
@@ -136,6 +140,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except VEnhancerError as error:
         print(f"venhancer-export: {error}", file=sys.stderr)
         return 2
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRA:
+            raise
+        print(
+            f"venhancer-export: {error.name} is not installed: "
+            "run `pip install 'venhancer[export]'`",
+            file=sys.stderr,
+        )
+        return 2
     except KeyboardInterrupt:
-        print("venhancer-export: interrupted; the same command goes on from here", file=sys.stderr)
+        print("venhancer-export: interrupted", file=sys.stderr)
         return INTERRUPTED

@@ -8,6 +8,7 @@ when the plan is loaded; TensorRT times kernels on the GPU.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -206,5 +207,6 @@ def _save_timings(timings: Any, path: Path | None) -> None:
     if path is None:
         return
     partial = path.with_name(f".{path.name}.part")
-    partial.write_bytes(timings.serialize())
-    partial.replace(path)
+    with suppress(OSError):  # the plan is made; timings only save time
+        partial.write_bytes(timings.serialize())
+        partial.replace(path)

@@ -93,8 +93,9 @@ class Job:
         is_built = self._builder.build_serialized_network_to_stream(
             self._network, self.config, stream
         )
-        if stream.error is not None:
-            raise stream.error
+        for error in (stream.error, self.log.interrupt):
+            if error is not None:
+                raise error
         if not is_built:
             raise EngineBuildError(
                 f"{self.trt.__name__} {self.trt.__version__} cannot build {self.graph.name}: "
@@ -115,6 +116,7 @@ def collect_log(trt: Any) -> Any:
         _logs[id(trt)] = _new_log(trt)
     log = _logs[id(trt)]
     log.errors.clear()
+    log.interrupt = None
     return log
 
 
@@ -123,8 +125,15 @@ def _new_log(trt: Any) -> Any:
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.errors: list[str] = []
+            self.interrupt: KeyboardInterrupt | None = None
 
         def log(self, severity: Any, message: str) -> None:
+            try:
+                self._keep(severity, message)
+            except KeyboardInterrupt as error:  # C++ would swallow it
+                self.interrupt = error
+
+        def _keep(self, severity: Any, message: str) -> None:
             if severity.name in ("ERROR", "INTERNAL_ERROR"):
                 self.errors.append(message)
             elif severity.name == "WARNING":
@@ -142,12 +151,14 @@ def file_stream(trt: Any, file: BinaryIO) -> Any:
     class Stream(trt.IStreamWriter):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.IStreamWriter.__init__(self)
-            self.error: OSError | None = None
+            self.error: BaseException | None = None
 
         def write(self, data: bytes) -> int:
+            if self.error is not None:
+                return 0
             try:
                 return file.write(data)
-            except OSError as error:
+            except BaseException as error:  # Ctrl-C too: a plan that lacks a piece is none
                 self.error = error
                 return 0
 

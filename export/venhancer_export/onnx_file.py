@@ -32,7 +32,7 @@ def write_onnx(path: Path, graph: Graph, weights: str, places: Mapping[str, Stor
     initializers += [_constant(value.name, data) for value, data in graph.constants.values()]
     body = helper.make_graph(
         [_node(node) for node in graph.nodes],
-        path.stem,
+        "venhancer",
         [_described(value) for value in graph.inputs],
         [_described(value) for value in graph.outputs],
         initializers,

@@ -62,10 +62,10 @@ def _binary(op: str, *, is_reversed: bool = False) -> Operator:
 
 
 _BINARY: dict[str, tuple[Any, ...]] = {
-    "Add": (torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__, Tensor.__iadd__, Tensor.add_),
-    "Sub": (torch.sub, Tensor.sub, Tensor.__sub__, Tensor.__isub__),
-    "Mul": (torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__, Tensor.__imul__, Tensor.mul_),
-    "Div": (torch.div, Tensor.div, Tensor.__truediv__, Tensor.__itruediv__),
+    "Add": (torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__),
+    "Sub": (torch.sub, Tensor.sub, Tensor.__sub__),
+    "Mul": (torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__),
+    "Div": (torch.div, Tensor.div, Tensor.__truediv__),
     "Pow": (torch.pow, Tensor.pow, Tensor.__pow__),
     "LessOrEqual": (torch.le, Tensor.le, Tensor.__le__),
     "GreaterOrEqual": (torch.ge, Tensor.ge, Tensor.__ge__),

@@ -40,6 +40,7 @@ from venhancer_export.parity_candidates import (
     in_pytorch,
 )
 from venhancer_export.parity_cases import Case, all_cases
+from venhancer_export.parity_graphs import compare_graphs
 from venhancer_export.parity_oracle import (
     Decode,
     Expected,
@@ -93,7 +94,8 @@ def verify(folder: Path, weights: Path | None, *, is_full: bool, say: Say) -> Re
         )
         notes = [note for note in (no_companions, no_engines) if note]
         budget = Budget(manifest.preset, is_full, notes)
-        work = Work(subject=subject, budget=budget, say=say)
+        say("the bundle's graphs")
+        work = Work(subject=subject, budget=budget, say=say, rows=list(compare_graphs(subject)))
         work.compare()
     report = Report(
         bundle=_bundle(manifest),

@@ -16,9 +16,9 @@ from venhancer_export.attention_range import Logits
 
 JSON, MARKDOWN = "parity.json", "parity.md"
 Verdict = Literal["pass", "warn", "FAIL"]
-Stage = Literal["one call", "whole run", "attention"]
+Stage = Literal["graph", "one call", "whole run", "attention"]
 HEAD = ("verdict", "stage", "network", "shape", "at", "run by", "found", "limit")
-ON_SCREEN = ("relative_l2", "psnr_min", "ssim_min", "raw", "scaled")
+ON_SCREEN = ("different", "relative_l2", "psnr_min", "ssim_min", "raw", "scaled")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,7 @@ from venhancer_export.targets import Target, find_target
 
 SHORTEST, LONGEST = 9, 129  # windows: two key frames at eight times the frames; what was thought of
 LARGEST_SIDE = 4096
+MOST_WORKSPACE = 1024  # GiB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +86,8 @@ def make_request(  # noqa: PLR0913 (one for each option of the command)
         _check_size(chosen.model, *size)
     for window in windows:
         _check_window(window)
+    if workspace_gib is not None and not 0 < workspace_gib <= MOST_WORKSPACE:
+        raise OptionError(f"--max-workspace {workspace_gib:g}: take GiB, to {MOST_WORKSPACE}")
     builder, targets = _builder(builder, gpus)
     shapes = [Shape(width=w, height=h, window=f) for w, h in sizes for f in windows]
     return Request(
@@ -120,7 +123,8 @@ def _builder(asked: str, gpus: Sequence[str]) -> tuple[str, tuple[Target, ...]]:
         raise OptionError(f"--gpu {gpus[0]}: ONNX graphs are for any GPU; leave --gpu out")
     if asked == "onnx" or (asked == "auto" and not gpus and not torch.cuda.is_available()):
         return "onnx", ()
-    targets = tuple(find_target(name) for name in dict.fromkeys(gpus or ["this"]))
+    found = {target.name: target for target in map(find_target, gpus or ["this"])}
+    targets = tuple(found[name] for name in sorted(found))
     return open_builder(asked, targets).name, targets
 
 

@@ -9,7 +9,6 @@ from venhancer.errors import DeviceError, OptionError
 Capability = tuple[int, int]
 THIS = "this"
 KNOWN: dict[str, Capability] = {
-    "t4": (7, 5),
     "a100": (8, 0),
     "a10": (8, 6),
     "a10g": (8, 6),

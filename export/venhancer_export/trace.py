@@ -23,6 +23,7 @@ from venhancer_export.operators import TABLE, Operator
 
 Function = Callable[..., tuple[Tensor, ...]]
 UNKNOWN = "unknown:"
+_IN_PLACE = {Tensor.__setitem__, Tensor.__iadd__, Tensor.__isub__, Tensor.__imul__, Tensor.add_}
 _DEVICE = Tensor.device.__get__
 
 
@@ -87,6 +88,8 @@ class _Tracer(TorchFunctionMode):
         leaves = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, Tensor)]
         if not any(id(x) in self.known for x in leaves):
             return func(*args, **kwargs)
+        if func in _IN_PLACE:
+            raise UnknownOperatorError(f"{func.__name__} changes a tensor in place")
         result = func(*tree_map(_shadow, args), **tree_map(_shadow, kwargs))
         shadows = [x for x in tree_flatten(result)[0] if isinstance(x, Tensor)]
         if not shadows:

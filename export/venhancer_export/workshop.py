@@ -22,8 +22,10 @@ Make = Callable[[Path], None]  # writes the file that it is given
 class Workshop:
     """`.NAME.partial` beside the bundle; taken over from an earlier run of the same request."""
 
-    def __init__(self, folder: Path, key: str) -> None:
+    def __init__(self, folder: Path, key: str, *, may_replace: bool = False) -> None:
         self.folder = folder.absolute()
+        self.old = self.folder.with_name(f".{self.folder.name}.old")
+        self.may_replace = may_replace
         self.place = self.folder.with_name(f".{self.folder.name}.partial")
         self.key = key
         self.kept: dict[str, dict[str, Any]] = {}  # of an earlier run, by path
@@ -32,6 +34,8 @@ class Workshop:
 
     def __enter__(self) -> Workshop:
         self.place.mkdir(exist_ok=True)
+        if self.old.exists() and not self.folder.exists():  # killed between the two renames
+            self.old.rename(self.folder)
         self.lock = self._take()
         self.kept = self._earlier()
         if not self.kept:
@@ -51,19 +55,23 @@ class Workshop:
             shutil.rmtree(self.place)
         self.lock.close()
 
-    def make(self, path: str, make: Make) -> Path:
-        """Have `make` write a file, unless this or an earlier run did."""
+    def make(self, path: str, make: Make, of: str = "") -> Path:
+        """Have `make` write a file, unless this or an earlier run did, and it is unchanged.
+
+        of: the file of this workshop that it is made of; made anew if that one is another
+        """
         target = self.place / path
         if path in self.made:
             return target
+        source = self.made[of].sha256 if of else ""
         known = self.kept.get(path)
-        if known and target.is_file() and target.stat().st_size == known["size"]:
+        if known and known["of"] == source and _is_unchanged(target, known):
             self.made[path] = File(path=path, size=known["size"], sha256=known["sha256"])
             self.seconds[path] = known["seconds"]
             return target
-        return self.make_anew(path, make)
+        return self.make_anew(path, make, source)
 
-    def make_anew(self, path: str, make: Make) -> Path:
+    def make_anew(self, path: str, make: Make, source: str = "") -> Path:
         """As `make`, whatever is there: for what is quickly made."""
         target = self.place / path
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -71,7 +79,7 @@ class Workshop:
         temporary = target.with_name(f".{target.name}.part")
         make(temporary)
         temporary.replace(target)
-        self._record(path, time.monotonic() - start)
+        self._record(path, time.monotonic() - start, source)
         return target
 
     def make_folder(self, path: str, make: Make) -> None:
@@ -81,32 +89,40 @@ class Workshop:
         target.mkdir(parents=True)
         make(target)
         for file in sorted(p for p in target.rglob("*") if p.is_file()):
-            self._record(file.relative_to(self.place).as_posix(), 0.0)
+            self._record(file.relative_to(self.place).as_posix(), 0.0, "")
 
     def files(self) -> tuple[File, ...]:
         return tuple(self.made[path] for path in sorted(self.made))
 
     def finish(self, name: str, text: str) -> None:
-        """Write the manifest, and put the folder in the place of the bundle."""
+        """Write the manifest, and put the folder in the place of the bundle.
+
+        BundleError where something else has come to that place since.
+        """
         for path in self.place.rglob("*"):
-            if path.is_file() and path.relative_to(self.place).as_posix() not in self.made:
+            known = path.relative_to(self.place).as_posix() in {*self.made, PROGRESS, LOCK}
+            if path.is_file() and not known:
                 path.unlink()
         (self.place / name).write_text(text, encoding="utf-8")
-        if not self.folder.exists():
-            self.place.rename(self.folder)
-            return
-        old = self.folder.with_name(f".{self.folder.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        self.folder.rename(old)
+        if self.folder.exists():
+            if not (self.may_replace and (self.folder / name).is_file()):
+                raise BundleError(
+                    f"{self.folder} has come to be while the bundle was built: move it away, and "
+                    "run the same command again, which only has to finish"
+                )
+            shutil.rmtree(self.old, ignore_errors=True)
+            self.folder.rename(self.old)
         self.place.rename(self.folder)
-        shutil.rmtree(old)
+        shutil.rmtree(self.old, ignore_errors=True)
+        for left in (PROGRESS, LOCK):
+            (self.folder / left).unlink(missing_ok=True)
 
-    def _record(self, path: str, seconds: float) -> None:
+    def _record(self, path: str, seconds: float, source: str) -> None:
         file = self.place / path
         made = File(path=path, size=file.stat().st_size, sha256=sha256_of(file))
         self.made[path] = made
         self.seconds[path] = seconds
-        self.kept[path] = {**dataclasses.asdict(made), "seconds": seconds}
+        self.kept[path] = {**dataclasses.asdict(made), "seconds": seconds, "of": source}
         temporary = self.place / f".{PROGRESS}.part"
         temporary.write_text(json.dumps({"key": self.key, "files": self.kept}))
         temporary.replace(self.place / PROGRESS)
@@ -129,3 +145,8 @@ class Workshop:
                 f"another process is building {self.folder}: wait, or take another -o"
             ) from None
         return lock
+
+
+def _is_unchanged(path: Path, known: dict[str, Any]) -> bool:
+    is_there = path.is_file() and path.stat().st_size == known["size"]
+    return is_there and sha256_of(path) == known["sha256"]

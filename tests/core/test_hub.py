@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -167,3 +169,17 @@ def test_a_missing_package_names_the_command() -> None:
     """What only the released model needs is asked for by its pip command."""
     with pytest.raises(DeviceError, match=r"pip install venhancer\[released\]"):
         hub.require("no_such_package")
+
+
+def test_the_cache_is_found_in_a_fresh_process(tmp_path: Path) -> None:
+    """Without anybody else having imported the hub's modules."""
+    code = "from venhancer import hub\nprint(hub._entry(hub.SOURCES['v2'], None))"
+    environment = {
+        **os.environ,
+        "HF_HUB_CACHE": str(tmp_path),
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+
+    assert done.stdout.startswith(str(tmp_path))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from tests.clips import small_checkpoint
 from venhancer.contract import Shape
 from venhancer.errors import BundleError, OutputError
-from venhancer.manifest import Manifest, check_files, read_manifest, sha256_of
+from venhancer.manifest import Manifest, check_files, read_manifest, sha256_of, signed
 from venhancer_export import bundle_writer
 from venhancer_export.bundle_writer import build_bundle
 from venhancer_export.cli import main
@@ -177,6 +178,67 @@ def test_a_build_that_broke_off_goes_on(
     check_files(tmp_path / "b", manifest)
 
 
+def test_a_plan_that_changed_while_it_lay_there_is_built_again(
+    request_for: Callable[..., Request], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is kept of a broken-off build is hashed, not only weighed."""
+    request = request_for(builder="tensorrt-rtx", gpus=["a100"])
+    monkeypatch.setattr(bundle_writer, "open_builder", lambda *_: FakeBuilder(limit=1))
+    with pytest.raises(KeyboardInterrupt):
+        build_bundle(request, tmp_path / "b")
+    [plan] = (tmp_path / ".b.partial").rglob("denoiser*.plan")
+    plan.write_bytes(b"Denoiser")
+
+    again = FakeBuilder()
+    monkeypatch.setattr(bundle_writer, "open_builder", lambda *_: again)
+    build_bundle(request, tmp_path / "b")
+
+    assert again.built == ["denoiser", "prepare"]
+
+
+def test_what_comes_to_its_place_meanwhile_is_kept(
+    request_for: Callable[..., Request], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that somebody makes under the bundle's name while it is built."""
+    thesis = tmp_path / "b" / "thesis.txt"
+
+    class Meddler(FakeBuilder):
+        def build(self, *given: Any, **named: Any) -> None:
+            thesis.parent.mkdir(exist_ok=True)
+            thesis.write_text("precious")
+            super().build(*given, **named)
+
+    monkeypatch.setattr(bundle_writer, "open_builder", lambda *_: Meddler())
+    request = request_for(builder="tensorrt-rtx", gpus=["a100"])
+    with pytest.raises(BundleError, match="has come to be while the bundle was built"):
+        build_bundle(request, tmp_path / "b", overwrite=True)
+    assert thesis.read_text() == "precious"
+
+    thesis.unlink()
+    thesis.parent.rmdir()
+    unused = FakeBuilder(limit=0)
+    monkeypatch.setattr(bundle_writer, "open_builder", lambda *_: unused)
+    build_bundle(request, tmp_path / "b")
+    assert beside(tmp_path / "b") == ["b"]
+
+
+def test_a_read_only_place_is_told(
+    request_for: Callable[..., Request], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one line, not as a traceback."""
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(bundle_writer, "write_weights", full)
+    with pytest.raises(OutputError, match="b cannot be written: No space left on device"):
+        build_bundle(request_for(), tmp_path / "b")
+
+    (tmp_path / "link").symlink_to(tmp_path / "nothing")
+    with pytest.raises(OutputError, match="is a link to nothing"):
+        build_bundle(request_for(), tmp_path / "link")
+
+
 def test_another_request_begins_anew(
     request_for: Callable[..., Request], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,7 +285,8 @@ def test_nowhere_to_put_it(request_for: Callable[..., Request], tmp_path: Path) 
 
 
 def edited(**changes: Any) -> Callable[[str], str]:
-    return lambda text: json.dumps({**json.loads(text), **changes})
+    """As another version, or a bug of ours, would write it."""
+    return lambda text: signed({**json.loads(text), **changes})
 
 
 @pytest.mark.parametrize(
@@ -234,6 +297,8 @@ def edited(**changes: Any) -> Callable[[str], str]:
         (edited(format=99), "has format 99, this version reads 1"),
         (edited(shapes=[{"width": 1}]), "cut short or edited"),
         (edited(surprise=1), "cut short or edited"),
+        (lambda text: text.replace('"window": 9', '"window": 17'), "digest is of another text"),
+        (lambda text: text.replace('"steps": 2', '"steps": 3'), "digest is of another text"),
     ],
 )
 def test_an_edited_manifest_is_refused(
@@ -256,7 +321,7 @@ def test_the_command_that_builds_it_again(
 
     assert manifest.command(Path("b"), ("l4",)) == (
         "venhancer-export build-engines --preset nano --size 64x32 --window 9 --gpu l4 "
-        "--builder onnx --overwrite -o b"
+        "--precision float32 --weights small.safetensors --builder onnx --overwrite -o b"
     )
 
 
@@ -284,3 +349,24 @@ def test_the_command_line(
     assert "denoiser.weights is missing" in capsys.readouterr().err
     assert main(["info", str(tmp_path)]) == 2
     assert "is no bundle" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
+def test_a_missing_package_is_one_line(
+    package: str,
+    checkpoint: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With the command that installs it, before any work."""
+    for name in [n for n in sys.modules if n.partition(".")[0] == "venhancer_export"]:
+        if "onnx" in name or "parity" in name or "writer" in name:
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+
+    assert main(["verify", str(tmp_path)]) == 2
+
+    shown = capsys.readouterr().err
+    assert f"{package} is not installed: run `pip install 'venhancer[export]'`" in shown
+    assert shown.count("\n") == 1

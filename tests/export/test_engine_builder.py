@@ -89,6 +89,31 @@ def test_one_plan_serves_several_gpus(graph: Path) -> None:
     assert one < both < 1.5 * one
 
 
+@pytest.mark.parametrize("where", ["write", "log"])
+def test_an_interruption_is_not_lost(
+    graph: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C inside a callback of C++ ends the build, and no plan that lacks a piece is kept."""
+    trt = pytest.importorskip("tensorrt_rtx")
+
+    def interrupt(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    class Interrupted:
+        write = interrupt
+
+    if where == "write":
+        real = engine_job.file_stream
+        monkeypatch.setattr(engine_job, "file_stream", lambda t, _: real(t, Interrupted()))
+    else:
+        log = engine_job.collect_log(trt)
+        monkeypatch.setattr(type(log), "_keep", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        build(graph)
+
+    assert files(graph.parent) == {"small.onnx", "small.bin"}
+
+
 @pytest.mark.parametrize("head", [16, 64, 512])
 @pytest.mark.parametrize("dtype", ["FLOAT16", "FLOAT"])
 def test_attention_of_any_kind_is_built(tmp_path: Path, head: int, dtype: str) -> None:

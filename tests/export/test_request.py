@@ -38,7 +38,7 @@ def test_onnx_is_float32_and_engines_are_float16() -> None:
     """Unless another precision is asked for."""
     assert request().precision == "float32"
     assert request(precision="float16").precision == "float16"
-    engines = request(builder="tensorrt-rtx", gpus=["a100", "l4", "a100"])
+    engines = request(builder="tensorrt-rtx", gpus=["l4", "A100", "a100"])
     assert engines.precision == "float16"
     assert [target.name for target in engines.targets] == ["a100", "l4"]
 
@@ -68,8 +68,10 @@ def test_a_checkpoint_brings_its_preset(tmp_path: Path) -> None:
         ({"sizes": [(9000, 128)]}, "take a width and height to 4096"),
         ({"windows": [4]}, "take 9 to 129 frames, here 9"),
         ({"windows": [500]}, "take 9 to 129 frames, here 129"),
-        ({"gpus": ["voodoo2"], "builder": "auto"}, "take t4, a100"),
+        ({"gpus": ["voodoo2"], "builder": "auto"}, "take a100, a10"),
         ({"gpus": ["a100"]}, "leave --gpu out"),
+        ({"workspace_gib": -1.0}, "take GiB, to 1024"),
+        ({"workspace_gib": float("nan")}, "take GiB, to 1024"),
         ({"preset": "huge"}, "take nano, released, tiny"),
     ],
 )

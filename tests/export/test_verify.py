@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import Tensor
@@ -22,11 +23,12 @@ from tests.golden.test_denoiser import GOLDEN, OUTPUT, golden_denoiser, spread
 from venhancer.config import TINY
 from venhancer.contract import NetworkSpec, TensorSpec
 from venhancer.errors import BundleError, OutputError
-from venhancer.manifest import NAME, read_manifest, sha256_of
+from venhancer.manifest import NAME, read_manifest, sha256_of, signed
 from venhancer_export import parity, parity_candidates
 from venhancer_export.networks import denoiser_networks
 from venhancer_export.onnx_file import write_onnx
 from venhancer_export.parity import verify
+from venhancer_export.parity_graphs import is_different
 from venhancer_export.parity_report import Report
 from venhancer_export.runners import Runs, engine_runs, onnx_run
 from venhancer_export.targets import Target
@@ -147,11 +149,7 @@ def tampered(built: Built, folder: Path) -> Built:
     half = len(data) // 2 // 4096 * 4096
     data[half : half + 4096] = np.full(1024, 0.5, np.float32).tobytes()
     weights.write_bytes(data)
-    fields = json.loads((copy / NAME).read_text())
-    for file in fields["files"]:
-        if file["path"] == "onnx/denoiser.weights":
-            file["sha256"] = sha256_of(weights)
-    (copy / NAME).write_text(json.dumps(fields))
+    resign(copy, weights)
     return dataclasses.replace(built, folder=copy)
 
 
@@ -356,3 +354,30 @@ def test_the_small_model_has_attention_to_watch(report: Report) -> None:
     assert small_preset().model.unet.temporal_levels
     assert report.layers
     assert all(name.startswith("denoiser.") for name in report.layers)
+
+
+def test_a_graph_of_another_network_fails(built: Built, tmp_path: Path, poor: None) -> None:
+    """At a shape that is too much to run here too: it is compared with a fresh export."""
+    folder = built.copy(tmp_path / "bundle")
+    manifest = read_manifest(folder)
+    file = folder / manifest.find("denoiser", manifest.shapes[0]).file
+    model = onnx.load(str(file), load_external_data=False)
+    model.graph.node[5].input[0] = model.graph.node[5].input[0] + "x"
+    file.write_bytes(model.SerializeToString())
+    resign(folder, file)
+
+    found = verify(folder, built.weights, is_full=False, say=lambda _: None)
+
+    assert not found.passed
+    assert [row.network for row in found.rows if row.verdict == "FAIL"] == ["denoiser"]
+    file.write_text("garbage")
+    assert is_different(file, built.folder / file.relative_to(folder))
+
+
+def resign(folder: Path, changed: Path) -> None:
+    """Let the manifest agree with a file that was changed."""
+    fields = json.loads((folder / NAME).read_text())
+    for file in fields["files"]:
+        if folder / file["path"] == changed:
+            file.update(size=changed.stat().st_size, sha256=sha256_of(changed))
+    (folder / NAME).write_text(signed(fields))
