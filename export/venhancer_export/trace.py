@@ -3,7 +3,7 @@
 Every call of a torch function on a traced tensor is looked up in `operators.TABLE`; what does not
 depend on an input is computed at once and becomes a constant. torch.onnx.export does the same for
 any program; for our fixed shapes and few operators this takes seconds where it takes minutes
-(benchmarks/results/export.json), attention keeps its tokens, and weights are never loaded.
+(benchmarks/results/export_tiny.json), attention keeps its tokens, and weights are never loaded.
 """
 
 from __future__ import annotations
