@@ -8,16 +8,13 @@ request.
 from __future__ import annotations
 
 import dataclasses
-import platform
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import venhancer
 from venhancer.config import RunDefaults
 from venhancer.contract import Shape, TensorSpec, networks, sizes
 from venhancer.diffusion.schedule import plan_steps
@@ -38,13 +35,13 @@ from venhancer_export.onnx_file import write_onnx
 from venhancer_export.operators import OPSET
 from venhancer_export.request import Request
 from venhancer_export.sources import Source, companions, denoiser_source, digest
+from venhancer_export.versions import versions
 from venhancer_export.weights_file import file_size, lay_out, write_weights
 from venhancer_export.workshop import Workshop
 
 Say = Callable[[str], None]
-PER_PLAN = 1.2  # bytes of an engine, in bytes of its weights, at most; measured 1.01 to 1.8
-SPARE = 200_000_000
-PACKAGES = ("torch", "onnx", "onnxruntime", "tensorrt", "tensorrt-rtx", "diffusers", "transformers")
+PER_PLAN = 1.2  # bytes of an engine, in bytes of its weights, at most
+SPARE = 200_000_000  # graphs, and kernels: some 40 MB in the plan of a small network
 
 
 def silent(_: str) -> None:
@@ -229,7 +226,7 @@ def _manifest(
         shapes=request.shapes,
         schedule=_schedule(request.preset.defaults),
         request=key,
-        versions=_versions(),
+        versions=versions(),
         entries=tuple(entries),
         files=shop.files(),
         seconds=round(seconds, 2),
@@ -247,13 +244,3 @@ def _schedule(defaults: RunDefaults) -> dict[str, Any]:
         "timesteps": steps.timesteps.tolist(),
         "sigmas": steps.sigmas.tolist(),
     }
-
-
-def _versions() -> dict[str, str]:
-    found = {"venhancer": venhancer.__version__, "python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

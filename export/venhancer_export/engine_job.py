@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 from venhancer.contract import NetworkSpec
 from venhancer.errors import BundleError, DeviceError, OutputError, VEnhancerError
 from venhancer.manifest import Port
+from venhancer_export.operators import OPSET
 
 logger = logging.getLogger(__name__)
 
@@ -180,6 +181,11 @@ def check_complete(graph: Path) -> None:
         raise BundleError(f"{graph} cannot be read: {one_line([str(error)])}") from error
     if not model.graph.output:
         raise BundleError(f"{graph} holds no network: it was cut short, export it again")
+    opset = max((x.version for x in model.opset_import if not x.domain), default=0)
+    if opset < OPSET:
+        raise BundleError(
+            f"{graph} has opset {opset}, attention is a layer from {OPSET} on: export it again"
+        )
     ends: dict[Path, int] = {}
     for tensor in model.graph.initializer:
         place = {entry.key: entry.value for entry in tensor.external_data}

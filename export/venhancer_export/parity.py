@@ -7,21 +7,18 @@ whole sampling run lose in its frames, and how large do the products of attentio
 from __future__ import annotations
 
 import math
-import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-import venhancer
 from venhancer.config import Preset
 from venhancer.contract import Precision, sizes
 from venhancer.errors import BundleError, OutputError
@@ -61,12 +58,12 @@ from venhancer_export.parity_report import (
     judge_run,
 )
 from venhancer_export.runners import Runs
+from venhancer_export.versions import versions
 
 Say = Callable[[str], None]
 AFFORDABLE_FLOP = {"cpu": 1e11, "cuda": 1e15}  # one evaluation
 AFFORDABLE_RUN = {"cpu": 2e12, "cuda": 3e16}
 ETAS = (0.0, 1.0)  # the ODE, which amplifies least, and the SDE
-PACKAGES = ("torch", "onnx", "onnxruntime", "tensorrt", "tensorrt-rtx", "polygraphy")
 
 
 def verify(folder: Path, weights: Path | None, *, is_full: bool, say: Say) -> Report:
@@ -102,7 +99,7 @@ def verify(folder: Path, weights: Path | None, *, is_full: bool, say: Say) -> Re
         rows=work.rows,
         layers=work.layers,
         notes=notes,
-        versions=_versions(),
+        versions=versions(),
         seconds=round(time.monotonic() - begun, 1),
     )
     report.write(folder)
@@ -322,11 +319,3 @@ def _bundle(manifest: Manifest) -> dict[str, Any]:
         "checkpoint": manifest.checkpoint,
         "checkpoint_sha256": manifest.checkpoint_sha256,
     }
-
-
-def _versions() -> dict[str, str]:
-    found = {"venhancer": venhancer.__version__, "python": platform.python_version()}
-    for name in PACKAGES:
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found

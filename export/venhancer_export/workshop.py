@@ -34,9 +34,9 @@ class Workshop:
 
     def __enter__(self) -> Workshop:
         self.place.mkdir(exist_ok=True)
+        self.lock = self._take()
         if self.old.exists() and not self.folder.exists():  # killed between the two renames
             self.old.rename(self.folder)
-        self.lock = self._take()
         self.kept = self._earlier()
         if not self.kept:
             for path in self.place.iterdir():

@@ -170,7 +170,7 @@ class DiskJournal:
             return
         try:
             self._write(state)
-        except (OSError, SafetensorError) as error:
+        except (OSError, SafetensorError, JobError) as error:
             self.is_kept = False
             logger.warning("no state can be kept in %s, the run goes on: %s", self.folder, error)
         now = time.monotonic()

@@ -89,6 +89,16 @@ def test_one_plan_serves_several_gpus(graph: Path) -> None:
     assert one < both < 1.5 * one
 
 
+def test_an_older_opset_is_refused(graph: Path) -> None:
+    """By both numbers: it has no attention layer to fuse."""
+    model = onnx.load(graph, load_external_data=False)
+    model.opset_import[0].version = 20
+    graph.write_bytes(model.SerializeToString())
+
+    with pytest.raises(BundleError, match="has opset 20, attention is a layer from 23 on"):
+        build(graph)
+
+
 @pytest.mark.parametrize("where", ["write", "log"])
 def test_an_interruption_is_not_lost(
     graph: Path, where: str, monkeypatch: pytest.MonkeyPatch

@@ -244,6 +244,9 @@ def test_two_runs_do_not_share_a_state(tmp_path: Path) -> None:
 
     with pytest.raises(JobError, match="another process is at work on"):
         journal(tmp_path).resume()
+    second = journal(tmp_path)
+    second.keep(state(2), is_last=True)  # it runs on, and keeps nothing
+    assert not second.is_kept
     assert checkpointing.clean(tmp_path) == []
     assert alive.folder.is_dir()
     alive.finish()
