@@ -13,6 +13,7 @@ from typing import Literal
 from venhancer.config import ModelConfig, UNetConfig
 
 Precision = Literal["float32", "float16"]
+OPSET = 23  # of ONNX: the first with attention as one operator
 TEXT_LENGTH = 77
 DECODED_FRAMES = 3  # at a time, as the release decodes them; a temporal decoder sees them together
 

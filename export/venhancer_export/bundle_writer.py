@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from venhancer.config import RunDefaults
-from venhancer.contract import Shape, TensorSpec, networks, sizes
+from venhancer.contract import OPSET, Shape, TensorSpec, networks, sizes
 from venhancer.diffusion.schedule import plan_steps
 from venhancer.errors import BundleError, OutputError
 from venhancer.manifest import (
@@ -32,7 +32,6 @@ from venhancer_export.engine_builder import EngineBuilder, EngineOptions, open_b
 from venhancer_export.graph import Graph
 from venhancer_export.networks import Network
 from venhancer_export.onnx_file import write_onnx
-from venhancer_export.operators import OPSET
 from venhancer_export.request import Request
 from venhancer_export.sources import Source, companions, denoiser_source, digest
 from venhancer_export.versions import versions

@@ -12,10 +12,9 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from venhancer.contract import NetworkSpec
+from venhancer.contract import OPSET, NetworkSpec
 from venhancer.errors import BundleError, DeviceError, OutputError, VEnhancerError
 from venhancer.manifest import Port
-from venhancer_export.operators import OPSET
 
 logger = logging.getLogger(__name__)
 

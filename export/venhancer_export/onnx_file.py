@@ -12,8 +12,8 @@ from onnx import TensorProto, helper
 from torch import Tensor
 
 import venhancer
+from venhancer.contract import OPSET
 from venhancer_export.graph import Graph, Node, Value
-from venhancer_export.operators import OPSET
 from venhancer_export.weights_file import Stored
 
 IR_VERSION = 11  # the first with opset 23

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from venhancer_export.graph import Graph, Value
 
-OPSET = 23
 Results = Sequence[tuple[tuple[int, ...], torch.dtype]]
 Operator = Callable[..., Sequence[Value]]
 TABLE: dict[Any, Operator] = {}

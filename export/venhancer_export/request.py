@@ -15,13 +15,12 @@ import torch
 
 import venhancer
 from venhancer.config import PRESETS, ModelConfig, Preset
-from venhancer.contract import Precision, Shape
+from venhancer.contract import OPSET, Precision, Shape
 from venhancer.errors import OptionError, WeightsError
 from venhancer.geometry import fit
 from venhancer.manifest import sha256_of
 from venhancer.weights import find_weights, read_preset
 from venhancer_export.engine_builder import open_builder
-from venhancer_export.operators import OPSET
 from venhancer_export.targets import Target, find_target
 
 SHORTEST, LONGEST = 9, 129  # windows: two key frames at eight times the frames; what was thought of
