@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -10,17 +10,21 @@ from pathlib import Path
 import torch
 
 import venhancer
+from venhancer.contract import Shape
 from venhancer.device import choose_device, choose_dtype
 from venhancer.errors import OptionError
 from venhancer.options import Options
 from venhancer.pipeline import Networks
 from venhancer.plan import Plan, plan_static
+from venhancer.static import Run, StaticCodec, StaticDenoiser, StaticTextEncoder
 from venhancer.tokenizer import load_tokenizer
 from venhancer.video import probe
 from venhancer.weights import find_weights
 from venhancer_rt.bundle_reader import Bundle, open_bundle
 from venhancer_rt.checkpointing import fingerprint
+from venhancer_rt.engine import choose_engine_device, open_engines
 from venhancer_rt.onnx_session import OnnxSession, choose_onnx_device, require_onnxruntime
+from venhancer_rt.tensorrt_package import title
 
 DEFAULT_FPS = Fraction(24)  # of a folder of pictures
 
@@ -39,7 +43,7 @@ class Backend:
 
 def choose_backend(source: Path, options: Options, bundle: Path | None = None) -> Backend:
     """PyTorch, or what runs the bundle; VEnhancerError for whatever the user can mend."""
-    return _pytorch(source, options) if bundle is None else _onnx(source, options, bundle)
+    return _pytorch(source, options) if bundle is None else _static(source, options, bundle)
 
 
 def _pytorch(source: Path, options: Options) -> Backend:
@@ -57,20 +61,28 @@ def _pytorch(source: Path, options: Options) -> Backend:
     )
 
 
-def _onnx(source: Path, options: Options, folder: Path) -> Backend:
+def _static(source: Path, options: Options, folder: Path) -> Backend:
     refuse_fixed(options)
     bundle = open_bundle(folder)
-    device = choose_onnx_device(options.device)
+    name, device = _runner(bundle, options.device)
     clip = probe(source, folder_fps=options.input_fps or DEFAULT_FPS)
     plan = plan_static(clip, bundle.manifest.preset, options, bundle.manifest.shapes)
     return Backend(
-        name=f"ONNX Runtime {require_onnxruntime().__version__}",
+        name=name,
         device=device,
         dtype=getattr(torch, bundle.manifest.precision),
         plan=plan,
         weights=lambda: bundle.manifest.request[:16],
         open=lambda: open_bundle_networks(bundle, plan, device),
     )
+
+
+def _runner(bundle: Bundle, asked: str) -> tuple[str, str]:
+    """What runs the bundle, with its version, and where."""
+    builder = bundle.manifest.builder
+    if builder == "onnx":
+        return f"ONNX Runtime {require_onnxruntime().__version__}", choose_onnx_device(asked)
+    return title(builder), choose_engine_device(asked)
 
 
 def refuse_fixed(options: Options) -> None:
@@ -93,15 +105,10 @@ def refuse_fixed(options: Options) -> None:
 def open_bundle_networks(bundle: Bundle, plan: Plan, device: str) -> Networks:
     """Load the networks that the plan was made for."""
     from venhancer.reference import LappedCodec, Reference
-    from venhancer.static import StaticCodec, StaticDenoiser, StaticTextEncoder
 
     assert plan.shape is not None
     model, sizes = plan.preset.model, bundle.sizes(plan.shape)
-    entries = bundle.entries(plan.shape)
-    runs = {
-        name: OnnxSession(bundle.folder / entry.file, entry, device)
-        for name, entry in entries.items()
-    }
+    runs = open_runs(bundle, plan.shape, device)
     denoiser, seed = StaticDenoiser(model, sizes, runs), plan.sampling.seed
     if model.codec == "lapped":
         return Reference(denoiser, LappedCodec(model.latent_scale), device=device, seed=seed)
@@ -109,6 +116,16 @@ def open_bundle_networks(bundle: Bundle, plan: Plan, device: str) -> Networks:
     tokenizer = load_tokenizer(bundle.folder / "tokenizer")
     text_encoder = StaticTextEncoder(sizes, runs["text_encoder"], tokenizer)
     return Reference(denoiser, codec, text_encoder, device=device, seed=seed)
+
+
+def open_runs(bundle: Bundle, shape: Shape, device: str) -> Mapping[str, Run]:
+    """Every network of the bundle at one shape, by its name."""
+    if bundle.manifest.builder != "onnx":
+        return open_engines(bundle, shape, device)
+    return {
+        name: OnnxSession(bundle.folder / entry.file, entry, device)
+        for name, entry in bundle.entries(shape).items()
+    }
 
 
 def identity(backend: Backend, options: Options) -> dict[str, str]:

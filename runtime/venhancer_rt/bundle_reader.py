@@ -8,8 +8,26 @@ from pathlib import Path
 
 from venhancer.contract import NetworkSpec, Shape, TensorSpec, networks, sizes
 from venhancer.errors import BundleError
-from venhancer.manifest import Entry, Manifest, Port, check_files, read_manifest
+from venhancer.manifest import Engine, Entry, Manifest, Port, check_files, read_manifest
 from venhancer_rt.onnx_session import require_onnxruntime
+from venhancer_rt.tensorrt_package import require_tensorrt
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """A GPU of this machine."""
+
+    name: str  # as the driver has it: "NVIDIA A100-SXM4-80GB"
+    capability: str  # compute capability, as "8.0"
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.capability})"
+
+    def is_called(self, gpu: str) -> bool:
+        """Whether a bundle means this model: by its short name, "a100", or by all of its words."""
+        words = self.name.lower().replace("-", " ").removeprefix("nvidia ").split()
+        full = "-".join("".join(filter(str.isalnum, word)) for word in words)
+        return gpu == full or set(gpu.replace("rtx", "rtx ").split()) <= set(words)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +49,13 @@ class Bundle:
         """Every network at one shape."""
         return {name: self.manifest.find(name, shape) for name in self.specs}
 
+    def plan(self, entry: Entry) -> Path:
+        """The engine of a network; `open_bundle` has made sure that there is one."""
+        gpu = gpu_here()
+        engine = find_engine(self.manifest, entry, gpu) if gpu else None
+        assert engine is not None
+        return self.folder / engine.file
+
 
 def open_bundle(folder: Path) -> Bundle:
     """BundleError for one that is cut short, edited or made for another machine.
@@ -41,7 +66,7 @@ def open_bundle(folder: Path) -> Bundle:
     if manifest.builder == "onnx":
         require_onnxruntime()
     else:
-        refuse_engines(folder, manifest)
+        check_engines(folder, manifest)
     check_files(folder, manifest)
     bundle = Bundle(folder=folder, manifest=manifest)
     for shape in manifest.shapes:
@@ -49,31 +74,52 @@ def open_bundle(folder: Path) -> Bundle:
     return bundle
 
 
-def refuse_engines(folder: Path, manifest: Manifest) -> None:
-    """BundleError: this version runs ONNX graphs; engines of another GPU would not run anyway."""
-    gpus = ", ".join(manifest.gpus)
-    here = _gpu_here()
-    built = {e.capability: e.gpu for entry in manifest.entries for e in entry.engines}
-    if here is not None and built and here[1] not in built:
-        made_for = ", ".join(f"{gpu} ({capability})" for capability, gpu in built.items())
-        raise BundleError(
-            f"{folder} was built for {made_for}, this machine has {here[0]} ({here[1]}): "
-            f"run `{manifest.command(folder, ('this',))}`"
-        )
-    raise BundleError(
-        f"{folder} holds engines of {manifest.builder} for {gpus}, which this version does not "
-        "run: build the bundle with `--builder onnx`"
+def check_engines(folder: Path, manifest: Manifest) -> None:
+    """BundleError unless this machine has the GPU and the package that the engines are for."""
+    built = dict.fromkeys(
+        (e.gpu, e.capability) for entry in manifest.entries for e in entry.engines
     )
+    made_for = ", ".join(f"{gpu} ({capability})" for gpu, capability in built)
+    anywhere = "build the bundle with `--builder onnx`"
+    gpu = gpu_here()
+    if gpu is None:
+        raise BundleError(
+            f"{folder} holds engines of {manifest.builder} for {made_for}, and PyTorch finds no "
+            f"CUDA device here: run it where that GPU is, or {anywhere}"
+        )
+    again = f"run `{manifest.command(folder, ('this',))}`"
+    if any(find_engine(manifest, entry, gpu) is None for entry in manifest.entries):
+        raise BundleError(
+            f"{folder} was built for {made_for}, this machine has {gpu}: {again}, or {anywhere}"
+        )
+    version = require_tensorrt(manifest.builder).__version__
+    if version != manifest.builder_version:
+        raise BundleError(
+            f"{folder} was built by {manifest.builder} {manifest.builder_version} and runs with "
+            f"no other, this machine has {version}: {again}"
+        )
 
 
-def _gpu_here() -> tuple[str, str] | None:
-    """Name and compute capability of the first GPU."""
+def find_engine(manifest: Manifest, entry: Entry, gpu: Gpu) -> Engine | None:
+    """The engine of a network that is for `gpu`.
+
+    A plan of TensorRT-RTX is compiled for the very device when it is loaded, one of TensorRT was.
+    """
+    for engine in entry.engines:
+        is_same_model = manifest.builder == "tensorrt-rtx" or gpu.is_called(engine.gpu)
+        if engine.capability == gpu.capability and is_same_model:
+            return engine
+    return None
+
+
+def gpu_here() -> Gpu | None:
+    """The first GPU of this machine."""
     import torch
 
     if not torch.cuda.is_available():
         return None
     major, minor = torch.cuda.get_device_capability()
-    return torch.cuda.get_device_name(), f"{major}.{minor}"
+    return Gpu(torch.cuda.get_device_name(), f"{major}.{minor}")
 
 
 def check_networks(bundle: Bundle, shape: Shape) -> None:

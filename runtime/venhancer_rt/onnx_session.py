@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from venhancer.device import choose_device
-from venhancer.errors import BundleError, DeviceError, ShapeError
+from venhancer.errors import BundleError, DeviceError
 from venhancer.manifest import Entry, Port
 from venhancer.static import Inputs
+from venhancer_rt.ports import given, room_for
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 TYPES = {"float32": "tensor(float)", "float16": "tensor(float16)", "int64": "tensor(int64)"}
@@ -48,6 +49,8 @@ def choose_onnx_device(asked: str) -> str:
 class OnnxSession:
     """A `static.Run`: inputs by name -> outputs by name, both on `device`."""
 
+    can_capture = False  # in a CUDA graph: the session has a stream of its own
+
     def __init__(self, path: Path, entry: Entry, device: str) -> None:
         self.path = path
         self.entry = entry
@@ -57,29 +60,21 @@ class OnnxSession:
         _check(path, self.session.get_outputs(), entry.outputs)
 
     def __call__(self, inputs: Inputs) -> dict[str, Tensor]:
-        given = {port.name: self._given(inputs[port.name], port) for port in self.entry.inputs}
-        made = {
-            port.name: torch.empty(port.shape, dtype=_torch(port), device=self.device)
-            for port in self.entry.outputs
+        taken = {
+            port.name: given(inputs[port.name], port, self.device, self.path.name)
+            for port in self.entry.inputs
         }
+        made = {port.name: room_for(port, self.device) for port in self.entry.outputs}
         binding = self.session.io_binding()
-        for name, x in given.items():
+        for name, x in taken.items():
             binding.bind_input(name, **self._place(x))
         for name, x in made.items():
             binding.bind_output(name, **self._place(x))
-        if self.device == "cuda":  # the session has a stream of its own
+        if self.device == "cuda":  # what is queued there is not ordered with the session's stream
             torch.cuda.current_stream().synchronize()
         self.session.run_with_iobinding(binding)
         binding.synchronize_outputs()
         return made
-
-    def _given(self, x: Tensor, port: Port) -> Tensor:
-        """The input as the graph takes it; ShapeError where it is of another size."""
-        if tuple(x.shape) != port.shape:
-            raise ShapeError(
-                f"{self.path.name} takes {port.name} of {port.shape}, not {tuple(x.shape)}"
-            )
-        return x.to(self.device, _torch(port)).contiguous()
 
     def _place(self, x: Tensor) -> dict[str, Any]:
         return {
@@ -89,10 +84,6 @@ class OnnxSession:
             "shape": list(x.shape),
             "buffer_ptr": x.data_ptr(),
         }
-
-
-def _torch(port: Port) -> torch.dtype:
-    return getattr(torch, port.dtype)
 
 
 def _open(path: Path, device: str) -> Any:

@@ -279,15 +279,16 @@ def with_engines(built: Built, folder: Path) -> Path:
     return built.copy(folder, builder="tensorrt", gpus=["a100"], entries=made)
 
 
-def test_engines_are_for_a_later_version(
+def test_engines_need_a_gpu(
     built: Built, clip: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Builder and GPUs are named, and what this version runs."""
+    """Without one, builder and GPUs are named, and the builder whose bundles run anywhere."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
     found = refused(capsys, with_engines(built, tmp_path / "trt"), clip)
 
-    assert "engines of tensorrt for a100" in found and "`--builder onnx`" in found
+    assert "engines of tensorrt for a100 (8.0)" in found
+    assert "no CUDA device" in found and "`--builder onnx`" in found
 
 
 def test_engines_of_another_gpu(
@@ -300,7 +301,7 @@ def test_engines_of_another_gpu(
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA L4")
     message = (
         r"built for a100 \(8\.0\), this machine has NVIDIA L4 \(8\.9\): "
-        r"run `venhancer-export build-engines .* --gpu this .*`"
+        r"run `venhancer-export build-engines .* --gpu this .*`, .*`--builder onnx`"
     )
 
     with pytest.raises(BundleError, match=message):

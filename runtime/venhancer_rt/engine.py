@@ -1,0 +1,164 @@
+"""One network by TensorRT or TensorRT-RTX, on tensors of PyTorch and on its stream."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from venhancer.contract import Shape
+from venhancer.device import choose_device
+from venhancer.errors import BundleError, DeviceError, OptionError
+from venhancer.manifest import Entry, Port
+from venhancer.static import Inputs
+from venhancer_rt.bundle_reader import Bundle
+from venhancer_rt.ports import given, room_for
+from venhancer_rt.tensorrt_package import collect_log, require_tensorrt
+
+ALIGNMENT = 256  # bytes, of every address that TensorRT is given
+DTYPES = {"FLOAT": "float32", "HALF": "float16", "INT64": "int64"}
+
+
+def choose_engine_device(asked: str) -> str:
+    """CUDA, or OptionError: an engine runs nowhere else."""
+    if asked == "cpu":
+        raise OptionError(
+            "--device cpu: the bundle holds engines, which run on a GPU: leave it out, "
+            "or build the bundle with `--builder onnx`"
+        )
+    return choose_device("cuda")
+
+
+def open_engines(bundle: Bundle, shape: Shape, device: str) -> dict[str, Engine]:
+    """Every network of the bundle at one shape, by its name.
+
+    They share the memory that they compute in, as large as the largest needs it: no two of them
+    may run at the same time, so call them on one stream, or let one stream wait for the other.
+    """
+    trt = require_tensorrt(bundle.manifest.builder)
+    again = f"run `{bundle.manifest.command(bundle.folder)}`"
+    engines = {
+        name: Engine(trt, bundle.plan(entry), entry, device, again)
+        for name, entry in bundle.entries(shape).items()
+    }
+    size = max(engine.scratch_bytes for engine in engines.values())
+    scratch = torch.empty(size, dtype=torch.uint8, device=device)
+    for engine in engines.values():
+        engine.compute_in(scratch)
+    return engines
+
+
+class Engine:
+    """A `static.Run`: inputs by name -> outputs by name, both on `device`.
+
+    A call queues work on PyTorch's current stream and does not wait for it. After a first call it
+    can be captured in a CUDA graph, if its inputs are on the device. On the default stream
+    TensorRT itself waits for the device at times; take another where that matters.
+    """
+
+    can_capture = True  # in a CUDA graph
+
+    def __init__(self, trt: Any, path: Path, entry: Entry, device: str, again: str) -> None:
+        """BundleError, with what builds it again, for a plan that is not for this machine."""
+        self.path = path
+        self.entry = entry
+        self.device = device
+        self._title = f"{trt.__name__} {trt.__version__}"
+        self._again = again
+        self._log = collect_log(trt)
+        self._engine = self._load(trt)
+        self._check(trt)
+        strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        self._context = self._engine.create_execution_context(strategy)
+        if self._context is None:
+            raise self._refusal()
+        self._log.start()
+        self._scratch: Tensor | None = None
+
+    @property
+    def scratch_bytes(self) -> int:
+        """The memory that it computes in, beside its weights, inputs and outputs."""
+        return int(self._engine.device_memory_size_v2)
+
+    def compute_in(self, scratch: Tensor) -> None:
+        """Give it the memory to compute in, `scratch_bytes` or more; before the first call."""
+        assert scratch.nbytes >= self.scratch_bytes
+        self._context.set_device_memory(scratch.data_ptr(), scratch.nbytes)
+        self._scratch = scratch
+
+    def __call__(self, inputs: Inputs) -> dict[str, Tensor]:
+        taken = {
+            port.name: _aligned(given(inputs[port.name], port, self.device, self.path.name))
+            for port in self.entry.inputs
+        }
+        made = {port.name: room_for(port, self.device) for port in self.entry.outputs}
+        is_queued = all(
+            self._context.set_tensor_address(name, x.data_ptr())
+            for name, x in (*taken.items(), *made.items())
+        ) and self._context.execute_async_v3(torch.cuda.current_stream().cuda_stream)
+        if not is_queued:
+            raise DeviceError(f"{self.path}: {self._title} failed: {self._log.take()}")
+        return made
+
+    def _load(self, trt: Any) -> Any:
+        """The plan is mapped, so that there is no copy of it in memory beside the GPU's.
+
+        It stays mapped as long as the engine lives: that costs nothing.
+        """
+        self._log.start()
+        with self.path.open("rb") as file:
+            self._plan = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        try:
+            engine = trt.Runtime(self._log).deserialize_cuda_engine(self._plan)
+        except TypeError as error:  # what the bindings make of a null pointer
+            reason = self._log.take()
+            raise DeviceError(f"{self._title} cannot start here: {reason}") from error
+        if engine is None:
+            raise self._refusal()
+        return engine
+
+    def _refusal(self) -> BundleError:
+        gpus = ", ".join(engine.gpu for engine in self.entry.engines)
+        return BundleError(
+            f"{self.path}, built for {gpus}: {self._title} cannot load it here "
+            f"({self._log.take()}): {self._again}"
+        )
+
+    def _check(self, trt: Any) -> None:
+        """BundleError where an engine is not what the bundle says of it, or lacks its weights."""
+        if self._engine.get_engine_stat(trt.EngineStat.STRIPPED_WEIGHTS_SIZE) > 0:
+            raise BundleError(
+                f"{self.path} was built without its weights, which this version cannot put in: "
+                f"{self._again}"
+            )
+        modes = trt.TensorIOMode
+        for mode, ports in ((modes.INPUT, self.entry.inputs), (modes.OUTPUT, self.entry.outputs)):
+            has, said = self._ports(mode), _sorted(ports)
+            if has != said:
+                raise BundleError(f"{self.path} has {has}, the bundle says {said}: {self._again}")
+
+    def _ports(self, mode: Any) -> list[tuple[Any, ...]]:
+        engine = self._engine
+        names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+        return sorted(
+            (name, tuple(engine.get_tensor_shape(name)), _dtype(engine.get_tensor_dtype(name)))
+            for name in names
+            if engine.get_tensor_mode(name) == mode
+        )
+
+
+def _sorted(ports: Sequence[Port]) -> list[tuple[Any, ...]]:
+    return sorted((port.name, port.shape, port.dtype) for port in ports)
+
+
+def _dtype(dtype: Any) -> str:
+    return DTYPES.get(dtype.name, dtype.name)
+
+
+def _aligned(x: Tensor) -> Tensor:
+    """A tensor at an address that TensorRT takes: part of another one may lie anywhere."""
+    return x if x.data_ptr() % ALIGNMENT == 0 else x.clone()
