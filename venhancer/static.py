@@ -8,6 +8,7 @@ one, so that the spacing of key frames stays what it is.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from venhancer.diffusion.schedule import noise_schedule
 from venhancer.errors import ShapeError
 from venhancer.model.denoiser import Prepared
 from venhancer.model.vae import AutoencoderCodec
+from venhancer.tiled_codec import decode_in_tiles, encode_in_tiles
 from venhancer.tokenizer import Tokenizer
 
 Inputs = Mapping[str, Tensor]
@@ -95,7 +97,10 @@ def there_and_back(frames: int, wanted: int) -> Tensor:
 
 
 class StaticCodec(AutoencoderCodec):
-    """`AutoencoderCodec` by its exported parts: `vae_encoder` and `vae_decoder`."""
+    """`AutoencoderCodec` by its exported parts: `vae_encoder` and `vae_decoder`.
+
+    A larger frame than theirs goes through in tiles of it.
+    """
 
     def __init__(
         self, specs: Mapping[str, NetworkSpec], sizes: Mapping[str, int], runs: Mapping[str, Run]
@@ -104,26 +109,31 @@ class StaticCodec(AutoencoderCodec):
         self.specs = specs
         self.sizes = sizes
         self.runs = runs
+        self.tile = (sizes["h"], sizes["w"])
 
     def moments(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        made = self._in_chunks("vae_encoder", frames)
-        return made["mean"], made["std"]
+        run = partial(self._run, "vae_encoder")
+        mean, std = encode_in_tiles(run, frames, self.tile)
+        return mean, std
 
     def pixels(self, latents: Tensor) -> Tensor:
-        return self._in_chunks("vae_decoder", latents)["frames"]
+        run = partial(self._run, "vae_decoder")
+        [frames] = decode_in_tiles(run, latents, self.tile)
+        return frames
 
-    def _in_chunks(self, network: str, x: Tensor) -> dict[str, Tensor]:
-        """Run on as many frames at a time as the network takes; the last one is repeated."""
-        [spec] = self.specs[network].inputs
-        count, *size = spec.shape(self.sizes)
+    def _run(self, network: str, x: Tensor) -> list[Tensor]:
+        """On as many frames at a time as the network takes; the last one is repeated."""
+        spec = self.specs[network]
+        [given] = spec.inputs
+        count, *size = given.shape(self.sizes)
         if list(x.shape[1:]) != size:
-            raise ShapeError(f"{network} takes {size}, not {list(x.shape[1:])}")
+            raise ShapeError(f"{network} takes {size} or larger, not {list(x.shape[1:])}")
         made = []
         for part in torch.split(x, count):
             full = torch.cat([part, part[-1:].expand(count - len(part), *size)])
-            out = self.runs[network]({spec.name: full})
-            made.append({key: value[: len(part)] for key, value in out.items()})
-        return {key: torch.cat([part[key] for part in made]) for key in made[0]}
+            out = self.runs[network]({given.name: full})
+            made.append([out[tensor.name][: len(part)] for tensor in spec.outputs])
+        return [torch.cat(parts) for parts in zip(*made, strict=True)]
 
 
 class StaticTextEncoder:
