@@ -42,7 +42,7 @@ def needed_shape() -> Shape:
     return Shape(
         width=len(sampling.columns[0]) * stride,
         height=len(sampling.rows[0]) * stride,
-        window=len(sampling.windows[0]),
+        window=sampling.window,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -63,11 +64,17 @@ def moving_frames(count: int, width: int, height: int) -> list[NDArray[np.uint8]
 
 def write_clip(path: Path, count: int, width: int = 48, height: int = 32, fps: str = "24") -> Path:
     """An H.264 clip of `moving_frames`."""
+    return write_frames(path, moving_frames(count, width, height), fps)
+
+
+def write_frames(path: Path, frames: Sequence[NDArray[np.uint8]], fps: str = "24") -> Path:
+    """An H.264 clip of RGB frames."""
+    height, width, _ = frames[0].shape
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=Fraction(fps))
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.options = {"crf": "8"}
-        for frame in moving_frames(count, width, height):
+        for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode(None))
     return path

@@ -13,6 +13,7 @@ from venhancer.options import Options
 from venhancer.pipeline import Networks, Progress, Report, silent
 from venhancer.plan import Plan, make_plan
 from venhancer.reference import LappedCodec, Reference
+from venhancer.sampler import Placement
 from venhancer.video import probe
 from venhancer.weights import find_weights, load_model, read_preset
 
@@ -58,11 +59,12 @@ def open_networks(plan: Plan, options: Options) -> Networks:
     dtype = choose_dtype(options.dtype, device)
     if device == "cpu":
         keep_freed_memory()
+    placement = Placement(device=device, latents=device)
     weights = find_weights(plan.preset, options.weights)
     model, preset = load_model(weights, plan.preset, dtype=dtype, device=device)
     if preset.model.codec == "lapped":
         codec = LappedCodec(preset.model.latent_scale)
-        return Reference(model, codec, device=device, seed=plan.sampling.seed)
+        return Reference(model, codec, None, placement, plan.sampling.seed)
     from venhancer.model.text import load_text_encoder
     from venhancer.model.vae import load_codec
 
@@ -70,6 +72,6 @@ def open_networks(plan: Plan, options: Options) -> Networks:
         model,
         load_codec(device=device, dtype=dtype),
         load_text_encoder(device=device, dtype=dtype),
-        device=device,
-        seed=plan.sampling.seed,
+        placement,
+        plan.sampling.seed,
     )

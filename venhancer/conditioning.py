@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -17,17 +15,6 @@ from venhancer.geometry import Geometry
 from venhancer.options import Padding
 
 Frame = NDArray[np.uint8]  # H W 3
-
-
-@dataclass(frozen=True, slots=True)
-class Conditions:
-    """What the controller is shown, for a whole clip."""
-
-    hint: Tensor  # k c h w: latents of the key frames, noised
-    gap: int  # grid frames from one key frame to the next
-    noise_level: int  # of the hint, as the network is told it
-    scale: float  # downscaling s, as the network is told it
-    text: Tensor | None  # 2 l d: prompt, then negative prompt; 1 l d without guidance
 
 
 def resize(frame: Frame, width: int, height: int, upsampling: Upsampling = "bilinear") -> Tensor:
@@ -69,40 +56,21 @@ def to_pixels(frames: Tensor) -> NDArray[np.uint8]:
     return pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
-def noisy_hint(clean: Tensor, refine: int, gap: int, seed: int) -> Tensor:
-    """Diffuse key-frame latents (k c h w) to timestep refine - 1; 0 leaves them as they are."""
+def noisy_hint(clean: Tensor, refine: int, frame: int, seed: int) -> Tensor:
+    """Diffuse a key frame's latents (c h w) to timestep refine - 1; 0 leaves them as they are.
+
+    frame: its number in the grid, to which its noise belongs
+    """
     if refine == 0:
         return clean
-    sigmas, timestep = noise_schedule().float(), torch.tensor([refine - 1])
-    hint = torch.empty_like(clean)
-    for i, frame in enumerate(clean):
-        noise = frame_noise(frame.shape, seed, "hint", i * gap)
-        hint[i] = diffuse(sigmas, frame[None], noise[None], timestep)[0]
-    return hint
+    noise = frame_noise(clean.shape, seed, "hint", frame)
+    return diffuse(noise_schedule().float(), clean[None], noise[None], torch.tensor([refine - 1]))[
+        0
+    ]
 
 
-def noisy_start(clean: Tensor, grid_frames: int, gap: int, seed: int) -> Tensor:
-    """Where sampling starts: every key frame repeated over its gap, diffused to `START`.
-
-    clean: k c h w -> grid_frames c h w
-    """
-    sigmas, timestep = noise_schedule().float(), torch.tensor([START])
-    start = torch.empty(grid_frames, *clean.shape[1:])
-    for j in range(grid_frames):
-        noise = frame_noise(clean.shape[1:], seed, "start", j)
-        start[j] = diffuse(sigmas, clean[j // gap][None].float(), noise[None], timestep)[0]
-    return start
-
-
-def dense_hint(conditions: Conditions, start: int, stop: int) -> tuple[Tensor, Tensor]:
-    """The hint of grid frames `start` to `stop`, zero between key frames.
-
-    -> (1 c f h w, is_key 1 f)
-    """
-    _, c, h, w = conditions.hint.shape
-    is_key = (torch.arange(start, stop) % conditions.gap == 0).float()[None]
-    hint = torch.zeros(1, c, stop - start, h, w)
-    first = -(-start // conditions.gap)
-    keys = conditions.hint[first : (stop - 1) // conditions.gap + 1]
-    hint[0, :, first * conditions.gap - start :: conditions.gap] = keys.transpose(0, 1).float()
-    return hint, is_key
+def noisy_start(clean: Tensor, frame: int, seed: int) -> Tensor:
+    """Where sampling of a grid frame starts: the key frame before it (c h w), diffused."""
+    noise = frame_noise(clean.shape, seed, "start", frame)
+    at = torch.tensor([START])
+    return diffuse(noise_schedule().float(), clean[None].float(), noise[None], at)[0]

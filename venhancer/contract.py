@@ -58,10 +58,11 @@ def model_inputs(model: ModelConfig) -> tuple[TensorSpec, ...]:
     """Inputs of `Denoiser.forward`; `text` only where the model has an encoder."""
     d = model.unet.text_width
     text = (TensorSpec("text", f"b l {d}"),) if d else ()
-    return (*_noisy(model), *text, *condition_inputs(model))
+    return (*noisy_inputs(model), *text, *condition_inputs(model))
 
 
-def _noisy(model: ModelConfig) -> tuple[TensorSpec, ...]:
+def noisy_inputs(model: ModelConfig) -> tuple[TensorSpec, ...]:
+    """What changes from step to step."""
     latents = TensorSpec("latents", f"b {model.unet.latent_channels} f h w")
     return (latents, TensorSpec("timestep", "b", "int64"))
 
@@ -94,7 +95,7 @@ def denoiser_networks(model: ModelConfig, precision: Precision) -> tuple[Network
     text = TensorSpec("text_features", f"b l {text_features_width(model.unet)}", precision)
     prediction = TensorSpec("prediction", f"b {model.unet.latent_channels} f h w")
     once = prepared(model, precision)
-    inputs = (*_noisy(model), *once, *([text] if d else []))
+    inputs = (*noisy_inputs(model), *once, *([text] if d else []))
     always = (
         NetworkSpec("denoiser", inputs, (prediction,)),
         NetworkSpec("prepare", condition_inputs(model), once),

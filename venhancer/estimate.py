@@ -53,7 +53,7 @@ def sample_inputs(model: ModelConfig, frames: int, rows: int, columns: int) -> d
 def part_shape(plan: Plan) -> tuple[int, int, int]:
     """Frames, latent rows and columns of one evaluation."""
     s = plan.sampling
-    return len(s.windows[0]), len(s.rows[0]), len(s.columns[0])
+    return s.window, len(s.rows[0]), len(s.columns[0])
 
 
 def estimate(plan: Plan, device: str, dtype: torch.dtype) -> Cost:

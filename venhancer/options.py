@@ -45,6 +45,7 @@ class Options:
     window: int | None = None  # frames
     tile: tuple[int, int] | None = None  # width, height in pixels
     join: Join = "blend"
+    scene_cuts: bool = True  # windows end at cuts, and nothing is interpolated across them
     geometry: GeometryRule = "exact"  # `released`: that implementation's sizes, padding, whole s
     padding: Padding = "reflect"
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from venhancer.config import ModelConfig, Preset, RunDefaults, SolverName
-from venhancer.contract import Shape
+from venhancer.contract import DECODED_FRAMES, Shape
 from venhancer.diffusion.schedule import Steps, plan_steps
 from venhancer.errors import OptionError
 from venhancer.geometry import Geometry, fit, released_padding, released_size, target_size
+from venhancer.latents import Room
 from venhancer.options import Options
 from venhancer.timeline import Timeline, at_rate, interpolated
 from venhancer.video import Clip
-from venhancer.windows import Join, Span, temporal_windows, tiles
+from venhancer.windows import Join, Scene, Span, cut_scenes, tiles
 
 BYTES_PER_PIXEL = 0.35  # of H.264 at crf 17, generously: measured 0.05 to 0.25 on our clips
 
@@ -30,7 +30,8 @@ class Sampling:
     guidance: float
     guidance_interval: tuple[int, int]
     seed: int
-    windows: tuple[Span, ...]
+    window: int  # the longest of the clip
+    gap: int  # grid frames from one key frame to the next
     rows: tuple[Span, ...]
     columns: tuple[Span, ...]
     join: Join
@@ -53,6 +54,7 @@ class Plan:
     geometry: Geometry
     timeline: Timeline
     sampling: Sampling
+    scenes: tuple[Scene, ...]
     scale: float  # s, as the network is told it
     refine: int
     latents: tuple[int, int, int]  # channels, rows, columns
@@ -63,10 +65,14 @@ class Plan:
         return 1 if self.sampling.guidance == 1 else 2
 
     @property
+    def windows(self) -> int:
+        """Of all scenes together."""
+        return sum(len(scene.windows) for scene in self.scenes)
+
+    @property
     def parts(self) -> int:
         """Windows times tiles: the evaluations of one unguided step."""
-        s = self.sampling
-        return len(s.windows) * len(s.rows) * len(s.columns)
+        return self.windows * len(self.sampling.rows) * len(self.sampling.columns)
 
     @property
     def evaluations(self) -> int:
@@ -76,10 +82,14 @@ class Plan:
         return self.parts * sum(2 if s.is_guided(t) else 1 for t in steps)
 
     @property
+    def room(self) -> Room:
+        """Latents that are held at a time."""
+        return Room.of(self.scenes, len(self.sampling.schedule), DECODED_FRAMES)
+
+    @property
     def latent_bytes(self) -> int:
-        """Latents held through the run: x and two x_0 of the grid, and the key frames, float32."""
-        one = 4 * math.prod(self.latents)
-        return one * (3 * self.timeline.grid_frames + self.source.frames)
+        """Memory that they take, however long the clip."""
+        return self.room.bytes(self.latents)
 
     @property
     def output_bytes(self) -> int:
@@ -97,6 +107,9 @@ def make_plan(clip: Clip, preset: Preset, options: Options, shape: Shape | None 
     timeline = _timeline(clip, options)
     stride = preset.model.latent_stride
     rows, columns = geometry.padded_height // stride, geometry.padded_width // stride
+    window = _or(options.window, preset.defaults.window) if shape is None else shape.window
+    cuts = clip.cuts if options.scene_cuts else ()
+    scenes = cut_scenes(clip.frames, cuts, timeline.gap, window)
     if options.prompt and not preset.model.unet.text_width:
         raise OptionError(
             f"preset {preset.name!r} has no text encoder: leave the prompt out, "
@@ -107,7 +120,8 @@ def make_plan(clip: Clip, preset: Preset, options: Options, shape: Shape | None 
         preset=preset,
         geometry=geometry,
         timeline=timeline,
-        sampling=_sampling(preset, options, timeline, (rows, columns), shape),
+        sampling=_sampling(preset, options, scenes, (rows, columns), shape),
+        scenes=scenes,
         scale=_told_scale(clip, preset, geometry, options),
         refine=_or(options.refine, preset.defaults.refine),
         latents=(preset.model.unet.latent_channels, rows, columns),
@@ -184,12 +198,11 @@ def _told_scale(clip: Clip, preset: Preset, geometry: Geometry, options: Options
 def _sampling(
     preset: Preset,
     options: Options,
-    timeline: Timeline,
+    scenes: Sequence[Scene],
     size: tuple[int, int],
     shape: Shape | None,
 ) -> Sampling:
     defaults, unet = preset.defaults, preset.model.unet
-    window = _or(options.window, defaults.window) if shape is None else shape.window
     tile_rows, tile_columns = _tile(preset.model, defaults, options, shape)
     rows, columns = size
     sampling = Sampling(
@@ -199,7 +212,8 @@ def _sampling(
         guidance=_or(options.guidance, defaults.guidance) if unet.text_width else 1.0,
         guidance_interval=options.guidance_interval,
         seed=options.seed,
-        windows=tuple(temporal_windows(timeline.grid_frames, window, timeline.gap)),
+        window=max(len(scene.windows[0]) for scene in scenes),
+        gap=scenes[0].gap,
         rows=tuple(tiles(rows, tile_rows, unet.size_step)),
         columns=tuple(tiles(columns, tile_columns, unet.size_step)),
         join=options.join,

@@ -66,8 +66,11 @@ class SeamMeter:
 
     def seams(self) -> Seams:
         """What was found, once all frames were seen."""
-        joins, gap = borders(self.plan.sampling.windows), self.plan.timeline.gap
-        return Seams(_mean(_temporal(self.changes, joins, gap)), _mean(self.jumps))
+        found = []
+        for scene in self.plan.scenes:
+            changes = self.changes[scene.start : scene.start + scene.frames - 1]
+            found += _temporal(changes, borders(scene.windows), scene.gap)
+        return Seams(_mean(found), _mean(self.jumps))
 
 
 def _spatial(pixels: NDArray[np.float32], axis: int, places: Sequence[int]) -> list[float]:

@@ -1,46 +1,59 @@
-"""Where a sampling run stands between two steps, and who keeps it."""
+"""Where a run stands between two turns of the sampler, and who keeps it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
-from venhancer.plan import Sampling
+from venhancer.conditioning import Frame
 
 
-@dataclass(slots=True, eq=False)
-class SolverState:
-    """All that the next step needs, besides the plan: noise is drawn anew by seed and frame."""
+@dataclass(frozen=True, slots=True, eq=False)
+class State:
+    """All that the next turn needs, besides the plan: noise is drawn anew by seed and frame."""
 
-    x: Tensor  # f c h w, noise counted as sigma / alpha; after the last step, x_0
-    previous: Tensor  # f c h w: x_0 as the step before saw it
-    step: int = 0  # steps taken
-
-    @classmethod
-    def begin(cls, start: Tensor, sampling: Sampling) -> SolverState:
-        """Before the first step; `start` (f c h w, diffused) is used up: x lives in its place."""
-        x = start.mul_(float(sampling.schedule.sigmas[0]))
-        return cls(x, torch.zeros_like(x))
+    scene: int = 0
+    turns: int = 0  # taken in this scene
+    frames: int = 0  # of the clip's grid that have left
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)  # the sampler's latents
 
 
 class Journal(Protocol):
-    """Keeps states, so that a run which was cut off can go on."""
+    """Keeps states and the frames that have left, so that a run which was cut off can go on."""
 
-    def load(self) -> SolverState | None:
+    def load(self) -> State | None:
         """The state to go on from; None at the beginning."""
 
-    def keep(self, state: SolverState, *, is_last: bool) -> None:
-        """Told after every step; whether it is worth its time is the journal's business."""
+    def frames(self) -> Iterator[Frame]:
+        """The frames that had left by then."""
+
+    def add(self, frame: Frame) -> None:
+        """A frame leaves: H W 3; called in order, in the thread that writes."""
+
+    def is_due(self) -> bool:
+        """Whether a state is worth its time now."""
+
+    def keep(self, state: State) -> None:
+        """Keep a state; all frames that left before it were added."""
 
 
 class NoJournal:
     """Keeps nothing."""
 
-    def load(self) -> SolverState | None:
+    def load(self) -> State | None:
         return None
 
-    def keep(self, state: SolverState, *, is_last: bool) -> None:
+    def frames(self) -> Iterator[Frame]:
+        return iter(())
+
+    def add(self, frame: Frame) -> None:
+        return None
+
+    def is_due(self) -> bool:
+        return False
+
+    def keep(self, state: State) -> None:
         return None

@@ -1,4 +1,4 @@
-"""A long clip -> equal overlapping windows; a large frame -> equal overlapping tiles.
+"""A clip -> scenes -> equal overlapping windows; a large frame -> equal overlapping tiles.
 
 Pure integers and weights. Every part of one cover has the same length, so that an engine can be
 static and a graph is captured once; the last part slides back rather than being shorter.
@@ -7,7 +7,9 @@ static and a graph is captured once; the last part slides back rather than being
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from venhancer.errors import OptionError
@@ -48,6 +50,35 @@ def temporal_windows(frames: int, window: int, gap: int) -> list[Span]:
     length = window_length(window, gap)
     half = max(gap, length // 2 // gap * gap)
     return cover(frames, length, half)
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Key frames between two cuts, and the windows over what is made of them."""
+
+    keys: Span  # of the clip's key frames
+    gap: int  # grid frames from one key frame to the next
+    windows: tuple[Span, ...]  # over the scene's own grid, which begins at its first key frame
+
+    @property
+    def start(self) -> int:
+        """Where it begins in the clip's grid."""
+        return self.keys.start * self.gap
+
+    @property
+    def frames(self) -> int:
+        """Grid frames from its first key frame to its last."""
+        return (len(self.keys) - 1) * self.gap + 1
+
+
+def cut_scenes(keys: int, cuts: Sequence[int], gap: int, window: int) -> tuple[Scene, ...]:
+    """Cut `keys` key frames where a new scene begins, and each scene into windows."""
+    made = []
+    for start, stop in pairwise([0, *cuts, keys]):
+        frames = (stop - start - 1) * gap + 1
+        windows = tuple(temporal_windows(frames, window, gap))
+        made.append(Scene(Span(start, stop), gap, windows))
+    return tuple(made)
 
 
 def tiles(size: int, tile: int, step: int) -> list[Span]:

@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 
 from venhancer import conditioning
-from venhancer.conditioning import Conditions, dense_hint
 from venhancer.config import ModelConfig, Preset
 from venhancer.contract import DECODED_FRAMES, TEXT_LENGTH, Shape, sizes
 from venhancer.diffusion.schedule import diffuse, noise_schedule
 from venhancer.diffusion.solver import frame_noise
 from venhancer.estimate import denoiser_flop
+from venhancer.evaluation import Conditions
 from venhancer.geometry import fit
 from venhancer.model import lapped
 from venhancer.options import Options
 from venhancer.plan import Sampling
-from venhancer.windows import Span
+from venhancer.windows import Scene, Span
 
 TIMESTEPS = (899, 500, 60)  # where a run starts, in the middle, near its end
 GAP = 2  # grid frames from one key frame to the next
@@ -89,24 +89,23 @@ def clean_latents(model: ModelConfig, shape: Shape) -> Tensor:
 
 
 def conditions(preset: Preset, shape: Shape) -> Conditions:
-    """Key frames, noised as the preset does by default, and a text of random features."""
-    refine, unet = preset.defaults.refine, preset.model.unet
-    keys = clean_latents(preset.model, shape)[::GAP]
+    """Key frames noised as the preset does by default, and a text of random features."""
+    unet = preset.model.unet
     generator = torch.Generator().manual_seed(SEED)
     features = torch.randn(2, TEXT_LENGTH, unet.text_width, generator=generator)
-    return Conditions(
-        hint=conditioning.noisy_hint(keys, refine, GAP, SEED),
-        gap=GAP,
-        noise_level=max(refine - 1, 0),
-        scale=preset.defaults.scale,
-        text=features if unet.text_width else None,
-    )
+    text = features if unet.text_width else None
+    return Conditions(preset.defaults.refine, preset.defaults.scale, text)
 
 
-def start(preset: Preset, shape: Shape) -> Tensor:
-    """Where sampling starts: f c h w."""
-    keys = clean_latents(preset.model, shape)[::GAP]
-    return conditioning.noisy_start(keys, shape.window, GAP, SEED)
+def keys(preset: Preset, shape: Shape) -> Tensor:
+    """Clean latents of the key frames: k c h w."""
+    return clean_latents(preset.model, shape)[::GAP]
+
+
+def scene(shape: Shape) -> Scene:
+    """One window, which is the whole clip."""
+    window = Span(0, shape.window)
+    return Scene(Span(0, (shape.window - 1) // GAP + 1), GAP, (window,))
 
 
 def sampling(preset: Preset, shape: Shape, eta: float) -> Sampling:
@@ -119,7 +118,8 @@ def sampling(preset: Preset, shape: Shape, eta: float) -> Sampling:
         guidance=defaults.guidance if preset.model.unet.text_width else 1.0,
         guidance_interval=Options().guidance_interval,
         seed=SEED,
-        windows=(Span(0, letters["f"]),),
+        window=letters["f"],
+        gap=GAP,
         rows=(Span(0, letters["h"]),),
         columns=(Span(0, letters["w"]),),
         join="blend",
@@ -130,7 +130,7 @@ def once_inputs(preset: Preset, shape: Shape) -> dict[str, Tensor]:
     """What `prepare` and `text_keys` take, by name."""
     branches = sizes(preset.model, shape)["b"]
     known = conditions(preset, shape)
-    hint, is_key = dense_hint(known, 0, shape.window)
+    hint, is_key = hint_of(preset, shape)
     inputs = {
         "hint": hint.repeat(branches, 1, 1, 1, 1),
         "is_key": is_key.repeat(branches, 1),
@@ -138,6 +138,16 @@ def once_inputs(preset: Preset, shape: Shape) -> dict[str, Tensor]:
         "scale": torch.full((branches,), known.scale),
     }
     return inputs if known.text is None else {**inputs, "text": known.text}
+
+
+def hint_of(preset: Preset, shape: Shape) -> tuple[Tensor, Tensor]:
+    """Noised key frames with zero between them (1 c f h w), and where they are (1 f)."""
+    clean = clean_latents(preset.model, shape)
+    is_key = (torch.arange(shape.window) % GAP == 0).float()[None]
+    hint = torch.zeros_like(clean)
+    for j in range(0, shape.window, GAP):
+        hint[j] = conditioning.noisy_hint(clean[j], preset.defaults.refine, j, SEED)
+    return hint.transpose(0, 1)[None], is_key
 
 
 def noisy_inputs(preset: Preset, shape: Shape, timestep: int) -> dict[str, Tensor]:

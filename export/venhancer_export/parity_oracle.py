@@ -10,9 +10,10 @@ from torch import Tensor
 
 from venhancer.config import Preset
 from venhancer.contract import DECODED_FRAMES
-from venhancer.pipeline import NO_JOURNAL, silent
-from venhancer.reference import LappedCodec, Model, Reference
-from venhancer.state import SolverState
+from venhancer.evaluation import Model
+from venhancer.latents import Latents, Room
+from venhancer.reference import LappedCodec
+from venhancer.sampler import Placement, Sampler
 from venhancer_export import parity_cases
 from venhancer_export.parity_candidates import PyTorch
 from venhancer_export.parity_cases import TIMESTEPS, Case
@@ -76,16 +77,20 @@ def _companion_samples(oracle: PyTorch, case: Case) -> Iterator[Sample]:
 
 def sample_run(model: Model, preset: Preset, case: Case, eta: float, device: str) -> Tensor:
     """x_0 of a whole run: f c h w. The noise is that of a seed, whoever runs it."""
-    reference = Reference(model, LappedCodec(1.0), device=device)  # whose codec is not used
+    sampling, scene = parity_cases.sampling(preset, case.shape, eta), parity_cases.scene(case.shape)
+    keys = parity_cases.keys(preset, case.shape)
+    _, c, h, w = keys.shape
+    room = Room.of([scene], len(sampling.schedule), DECODED_FRAMES)
+    placement = Placement(device=device)
     with torch.inference_mode():
-        sampling = parity_cases.sampling(preset, case.shape, eta)
-        return reference.sample(
-            SolverState.begin(parity_cases.start(preset, case.shape), sampling),
-            parity_cases.conditions(preset, case.shape),
+        sampler = Sampler(
+            model,
             sampling,
-            silent,
-            NO_JOURNAL,
+            parity_cases.conditions(preset, case.shape),
+            Latents(room, (c, h, w), placement.latents),
+            placement,
         )
+        return torch.cat(list(sampler.run(scene, iter(keys), 0, lambda: None)))
 
 
 def decoder(preset: Preset, runs: Runs) -> Decode | None:

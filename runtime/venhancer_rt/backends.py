@@ -105,17 +105,19 @@ def refuse_fixed(options: Options) -> None:
 def open_bundle_networks(bundle: Bundle, plan: Plan, device: str) -> Networks:
     """Load the networks that the plan was made for."""
     from venhancer.reference import LappedCodec, Reference
+    from venhancer.sampler import Placement
 
     assert plan.shape is not None
     model, sizes = plan.preset.model, bundle.sizes(plan.shape)
     runs = open_runs(bundle, plan.shape, device)
     denoiser, seed = StaticDenoiser(model, sizes, runs), plan.sampling.seed
+    placement = Placement(device=device, latents=device)
     if model.codec == "lapped":
-        return Reference(denoiser, LappedCodec(model.latent_scale), device=device, seed=seed)
+        return Reference(denoiser, LappedCodec(model.latent_scale), None, placement, seed)
     codec = StaticCodec(bundle.specs, sizes, runs)
     tokenizer = load_tokenizer(bundle.folder / "tokenizer")
     text_encoder = StaticTextEncoder(sizes, runs["text_encoder"], tokenizer)
-    return Reference(denoiser, codec, text_encoder, device=device, seed=seed)
+    return Reference(denoiser, codec, text_encoder, placement, seed)
 
 
 def open_runs(bundle: Bundle, shape: Shape, device: str) -> Mapping[str, Run]:
@@ -133,7 +135,7 @@ def identity(backend: Backend, options: Options) -> dict[str, str]:
     plan = backend.plan
     g, t, s = plan.geometry, plan.timeline, plan.sampling
     size = f"{g.width}x{g.height} in {g.padded_width}x{g.padded_height}, {options.padding}"
-    parts = f"{len(s.windows)} of {len(s.windows[0])}, {len(s.columns)}x{len(s.rows)} tiles"
+    parts = f"{plan.windows} of {s.window}, {len(s.columns)}x{len(s.rows)} tiles"
     tile = f"{len(s.columns[0])}x{len(s.rows[0])}"
     low, high = s.guidance_interval
     return {
@@ -144,6 +146,7 @@ def identity(backend: Backend, options: Options) -> dict[str, str]:
         "size": size,
         "frames": f"{t.grid_frames}, {t.gap} for one",
         "windows": f"{parts} of {tile}, {s.join}",
+        "scenes": " ".join(str(scene.keys.start) for scene in plan.scenes),
         "steps": f"{s.steps} {s.solver}, eta {s.eta:g}",
         "guidance": f"{s.guidance:g} from {low} to {high}",
         "seed": str(s.seed),

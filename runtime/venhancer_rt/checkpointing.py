@@ -1,9 +1,9 @@
 """States of runs that were cut off: kept beside the output, taken up again with `--resume`.
 
 A state lies in `.NAME.venhancer-job`: `job.json` says which run it is of, `state-N.safetensors`
-holds the latents after N steps. Both appear whole; the older state goes when the newer one is
-there. Saving takes at most `SHARE` of a run's time, but the end of sampling is kept all the same,
-unless the run is shorter than `SHORTEST_WAIT`.
+holds the latents after N turns of the sampler, `frames-*` the frames that have left by then. All
+appear whole; the older state goes when the newer one is there. Saving takes at most `SHARE` of a
+run's time.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -23,8 +24,11 @@ from typing import IO
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from venhancer.conditioning import Frame
 from venhancer.errors import VEnhancerError
-from venhancer.state import SolverState
+from venhancer.state import State
+from venhancer_rt import spool
+from venhancer_rt.spool import Spool
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +49,12 @@ class Job:
 
     folder: Path
     identity: Mapping[str, str]
-    step: int
-    steps: int
+    scene: int
+    turns: int  # of the sampler, in this scene
+    done: int  # turns in all
+    total: int
+    frames: int  # of the grid, that have left
+    pieces: tuple[str, ...]  # files that hold them
 
     @property
     def target(self) -> Path:
@@ -66,7 +74,12 @@ class Job:
 
     @property
     def state(self) -> Path:
-        return self.folder / f"state-{self.step}.safetensors"
+        return self.folder / f"state-{self.done}.safetensors"
+
+    @property
+    def stand(self) -> str:
+        """How far it has come, in words."""
+        return f"{100 * self.done // self.total} % ({self.frames} frames)"
 
 
 def folder_of(target: Path) -> Path:
@@ -95,8 +108,8 @@ def read_job(folder: Path) -> Job | None:
     """The state in `folder`; None where there is none that is whole."""
     try:
         fields = json.loads((folder / JOB).read_text(encoding="utf-8"))
-        job = Job(folder=folder, **fields)
-    except (OSError, ValueError, TypeError):
+        job = Job(folder=folder, **{**fields, "pieces": tuple(fields["pieces"])})
+    except (OSError, ValueError, TypeError, KeyError):
         return None
     return job if job.state.is_file() else None
 
@@ -120,18 +133,21 @@ def _short(text: str | None) -> str:
 
 
 class DiskJournal:
-    """A `Journal` in a folder beside the output."""
+    """A `Journal` in a folder beside the output, and a context: what it kept goes at a good end.
 
-    def __init__(self, target: Path, identity: Mapping[str, str], steps: int) -> None:
+    turns: of the sampler, in every scene
+    """
+
+    def __init__(self, target: Path, identity: Mapping[str, str], turns: Sequence[int]) -> None:
         self.target = target
         self.folder = folder_of(target)
         self.identity = dict(identity)
-        self.steps = steps
+        self.turns = turns
         self.job: Job | None = None
+        self.spool: Spool | None = None
         self.lock: IO[bytes] | None = None  # held while the run lives, and released by its death
         self.is_kept = True
-        self.started = time.monotonic()
-        self.due = self.started + SHORTEST_WAIT
+        self.due = time.monotonic() + SHORTEST_WAIT
 
     def resume(self) -> Job | None:
         """Find the state to go on from; JobError where it is another run's, or still running."""
@@ -149,41 +165,71 @@ class DiskJournal:
         if self.lock is None:
             raise JobError(f"another process is at work on {self.target}: wait for it")
 
-    def load(self) -> SolverState | None:
-        """The latents of the job that `resume` found."""
+    def load(self) -> State | None:
+        """Where the job stands that `resume` found."""
         if self.job is None:
             return None
         try:
             tensors = load_file(self.job.state)
-            x, previous = tensors["x"].clone(), tensors["previous"].clone()
-        except (SafetensorError, KeyError, OSError) as error:
+        except (SafetensorError, OSError) as error:
             raise JobError(
                 f"{self.job.state} is cut short or changed: drop it with "
                 f"venhancer-rt jobs {self.folder.parent} --clean"
             ) from error
-        return SolverState(x, previous, self.job.step)
+        return State(self.job.scene, self.job.turns, self.job.frames, tensors)
 
-    def keep(self, state: SolverState, *, is_last: bool) -> None:
-        start = time.monotonic()
-        due = self.started + SHORTEST_WAIT if is_last else self.due
-        if not self.is_kept or start < due:
+    def frames(self) -> Iterator[Frame]:
+        """What had left by then."""
+        if self.job is None:
+            return iter(())
+        return spool.read(self.folder, self.job.pieces, self.job.frames)
+
+    def add(self, frame: Frame) -> None:
+        """Keep a frame that leaves; where that fails, the run goes on without a state."""
+        if not self.is_kept:
             return
-        try:
+        with self._or_without():
+            if self.spool is None:
+                self._take()
+                pieces, frames = (self.job.pieces, self.job.frames) if self.job else ((), 0)
+                self.spool = Spool(self.folder, pieces=pieces, frames=frames)
+            self.spool.add(frame)
+
+    def is_due(self) -> bool:
+        return self.is_kept and time.monotonic() >= self.due
+
+    def keep(self, state: State) -> None:
+        start = time.monotonic()
+        with self._or_without():
             self._write(state)
-        except (OSError, SafetensorError, JobError) as error:
-            self.is_kept = False
-            logger.warning("no state can be kept in %s, the run goes on: %s", self.folder, error)
         now = time.monotonic()
         self.due = now + max(SHORTEST_WAIT, (now - start) / SHARE)
 
-    def _write(self, state: SolverState) -> None:
-        """First the latents, then the word that they are there; then the older ones go."""
+    @contextmanager
+    def _or_without(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, SafetensorError, JobError) as error:
+            self.is_kept = False
+            logger.warning("no state can be kept in %s, the run goes on: %s", self.folder, error)
+
+    def _write(self, state: State) -> None:
+        """First frames and latents, then the word that they are there; then older ones go."""
         self._take()
-        name = f"state-{state.step}.safetensors"
+        done = sum(self.turns[: state.scene]) + state.turns
+        name = f"state-{done}.safetensors"
         temporary = self.folder / "state.part"
-        save_file({"x": state.x.contiguous(), "previous": state.previous.contiguous()}, temporary)
+        save_file({k: x.contiguous().cpu() for k, x in state.tensors.items()}, temporary)
         _settle(temporary, self.folder / name)
-        job = {"identity": self.identity, "step": state.step, "steps": self.steps}
+        job = {
+            "identity": self.identity,
+            "scene": state.scene,
+            "turns": state.turns,
+            "done": done,
+            "total": sum(self.turns),
+            "frames": state.frames,
+            "pieces": self._pieces(),
+        }
         temporary = self.folder / "job.part"
         temporary.write_text(json.dumps(job, indent=1), encoding="utf-8")
         _settle(temporary, self.folder / JOB)
@@ -191,11 +237,23 @@ class DiskJournal:
             if old.name != name:
                 old.unlink()
 
-    def finish(self) -> None:
-        """The output is complete: the state goes."""
-        if self.lock is not None:
+    def _pieces(self) -> tuple[str, ...]:
+        if self.spool is not None:
+            return self.spool.settle()
+        return self.job.pieces if self.job else ()
+
+    def __enter__(self) -> DiskJournal:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """The output is complete, or a state waits: without one, nothing stays."""
+        if self.spool is not None:
+            self.spool.close()
+        if self.lock is None:
+            return
+        if kind is None or read_job(self.folder) is None:
             shutil.rmtree(self.folder, ignore_errors=True)
-            self.lock.close()
+        self.lock.close()
 
 
 def _settle(temporary: Path, final: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -107,6 +108,13 @@ def _add_where(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--device", choices=["auto", "cpu", "cuda"])
     group.add_argument("--dtype", choices=["auto", "float32", "bfloat16", "float16"])
     group.add_argument("--window", type=int, help="frames that the model sees at a time")
+    group.add_argument(
+        "--no-scene-cuts",
+        dest="scene_cuts",
+        action="store_false",
+        default=None,
+        help="interpolate across cuts",
+    )
     group.add_argument("--tile", type=_size, metavar="WxH", help="pixels that it sees at a time")
 
 
@@ -157,7 +165,7 @@ OPTION_NAMES = (
         "seed",
         "geometry",
     ),
-    *("padding", "device", "dtype", "window", "tile", "overwrite", "compare"),
+    *("padding", "device", "dtype", "window", "tile", "scene_cuts", "overwrite", "compare"),
 )
 
 
@@ -179,7 +187,6 @@ def run_enhance(args: argparse.Namespace) -> None:
     from venhancer import pipeline
     from venhancer_rt import show
     from venhancer_rt.backends import choose_backend
-    from venhancer_rt.checkpointing import DiskJournal
     from venhancer_rt.progress import Bar
 
     options, target = _options(args), _output(args)
@@ -187,12 +194,8 @@ def run_enhance(args: argparse.Namespace) -> None:
     plan = backend.plan
     pipeline.check_output(target, plan, options)
     print("\n".join([*show.plan_lines(plan), *show.backend_lines(backend)]))
-    journal = _journal(args, backend, options, target)
-    networks = backend.open()
-    with Bar(plan.parts) as bar:
-        report = pipeline.enhance(plan, target, networks, options, bar, journal)
-    if isinstance(journal, DiskJournal):
-        journal.finish()
+    with _journal(args, backend, options, target) as journal, Bar() as bar:
+        report = pipeline.enhance(plan, target, backend.open(), options, bar, journal)
     print("\n".join(show.report_lines(report, options.compare)))
     if args.json:
         print(json.dumps({**show.report_json(report), **show.backend_json(backend)}))
@@ -200,7 +203,7 @@ def run_enhance(args: argparse.Namespace) -> None:
 
 def _journal(
     args: argparse.Namespace, backend: Backend, options: venhancer.Options, target: Path
-) -> Journal:
+) -> AbstractContextManager[Journal]:
     """A journal to go on from, or a new one; another run's state is left alone."""
     from venhancer.state import NoJournal
     from venhancer_rt.backends import identity
@@ -209,14 +212,16 @@ def _journal(
     job = read_job(folder_of(target))
     if job is not None and not args.resume:
         print(
-            f"state    a run that was cut off stands at step {job.step} of {job.steps}: with "
-            "--resume it goes on; it is left alone now"
+            f"state    a run that was cut off stands at {job.stand}: with --resume it goes on; "
+            "it is left alone now"
         )
-        return NoJournal()
-    journal = DiskJournal(target, identity(backend, options), len(backend.plan.sampling.schedule))
+        return nullcontext(NoJournal())
+    plan = backend.plan
+    turns = [len(scene.windows) * len(plan.sampling.schedule) for scene in plan.scenes]
+    journal = DiskJournal(target, identity(backend, options), turns)
     job = journal.resume()
     if job is not None:
-        print(f"state    goes on after step {job.step} of {job.steps}")
+        print(f"state    goes on after {job.stand}")
     return journal
 
 
@@ -258,7 +263,7 @@ def _state_left(args: argparse.Namespace) -> str:
     from venhancer_rt.checkpointing import folder_of, read_job
 
     job = read_job(folder_of(_output(args))) if args.command == "enhance" else None
-    return f"; --resume goes on after step {job.step} of {job.steps}" if job else ""
+    return f"; --resume goes on after {job.stand}" if job else ""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

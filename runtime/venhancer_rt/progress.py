@@ -1,4 +1,4 @@
-"""One line that tells stage, step, window and the time that is left."""
+"""One line that tells how much is done, and the time that is left."""
 
 from __future__ import annotations
 
@@ -10,34 +10,26 @@ from tqdm import tqdm
 
 
 class Bar:
-    """A `Progress`: a bar per stage, on stderr; silent where that is no terminal.
+    """A `Progress`: evaluations of the network, with the frames read and made beside them.
 
-    parts: windows times tiles, the evaluations of one step
+    On stderr; silent where that is no terminal.
     """
 
-    def __init__(self, parts: int) -> None:
-        self.parts = parts
-        self.stage = ""
+    def __init__(self) -> None:
         self.bar: tqdm[Any] | None = None
+        self.frames = {"encode": "", "decode": ""}
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        if stage != self.stage:
-            self._close()
-            unit = "evaluation" if stage == "denoise" else "frame"
+        if stage in self.frames:
+            self.frames[stage] = f"{done}/{total}"
+            return
+        if self.bar is None:
             self.bar = tqdm(
-                total=total, desc=stage, unit=unit, disable=not sys.stderr.isatty(), leave=True
+                total=total, initial=done - 1, unit="evaluation", disable=not sys.stderr.isatty()
             )
-            self.stage = stage
-        assert self.bar is not None
-        if stage == "denoise":
-            step, part = divmod(done - 1, self.parts)
-            steps = total // self.parts
-            self.bar.set_postfix_str(f"step {step + 1}/{steps}, window {part + 1}/{self.parts}")
+        told = {"encode": "read", "decode": "made"}
+        self.bar.set_postfix_str(", ".join(f"{w} {self.frames[s]}" for s, w in told.items()))
         self.bar.update(done - self.bar.n)
-
-    def _close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
 
     def __enter__(self) -> Bar:
         return self
@@ -48,4 +40,5 @@ class Bar:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._close()
+        if self.bar is not None:
+            self.bar.close()

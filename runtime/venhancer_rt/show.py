@@ -58,7 +58,9 @@ def _time_line(plan: Plan) -> str:
 
 def _model_lines(plan: Plan) -> list[str]:
     s = plan.sampling
-    size = f"{len(s.windows)} x {len(s.windows[0])} frames"
+    size = f"{plan.windows} x {s.window} frames"
+    if len(plan.scenes) > 1:
+        size += f" in {len(plan.scenes)} scenes"
     if len(s.rows) * len(s.columns) > 1:
         size += f", {len(s.columns)}x{len(s.rows)} tiles"
     guided = f", guidance {s.guidance:g}" if s.guidance != 1 else ""
@@ -134,7 +136,7 @@ def duration(seconds: float) -> str:
 
 def report_lines(report: Report, compare: Path | None) -> list[str]:
     spent = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in report.seconds.items())
-    lines = [f"done in {duration(sum(report.seconds.values()))}: {spent}", f"wrote {report.output}"]
+    lines = [f"done in {duration(report.wall)}: {spent}", f"wrote {report.output}"]
     return [*lines, f"wrote {compare}"] if compare else lines
 
 
@@ -151,8 +153,9 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "padded_size": [g.padded_width, g.padded_height],
         "grid_frames": t.grid_frames,
         "timing_error_s": float(t.timing_error),
-        "windows": len(s.windows),
-        "window_frames": len(s.windows[0]),
+        "scenes": [scene.keys.start for scene in plan.scenes],
+        "windows": plan.windows,
+        "window_frames": s.window,
         "tiles": [len(s.columns), len(s.rows)],
         "steps": len(s.schedule),
         "solver": s.solver,
@@ -178,6 +181,7 @@ def report_json(report: Report) -> dict[str, Any]:
     return {
         **plan_json(report.plan),
         "output_file": str(report.output),
+        "wall": report.wall,
         "seconds": report.seconds,
         "seams": {"windows": report.seams.windows, "tiles": report.seams.tiles},
     }
@@ -186,7 +190,7 @@ def report_json(report: Report) -> dict[str, Any]:
 def job_line(job: Job) -> str:
     """A run that was cut off, or that is under way."""
     now = "under way" if job.is_running else "venhancer-rt enhance ... --resume goes on"
-    return f"{job.target.name}: step {job.step} of {job.steps}, {job.size / 1e6:.0f} MB; {now}"
+    return f"{job.target.name}: {job.stand}, {job.size / 1e6:.0f} MB; {now}"
 
 
 def info_lines(name: str) -> list[str]:

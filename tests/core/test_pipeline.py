@@ -2,33 +2,62 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from torch import Tensor
 
-from tests.clips import moving_frames, read_all, small_preset, write_clip
+from tests.clips import moving_frames, read_all, small_preset, write_clip, write_frames
 from venhancer import conditioning, pipeline
-from venhancer.conditioning import Conditions
+from venhancer.conditioning import Frame
 from venhancer.errors import OptionError, OutputError
 from venhancer.model import lapped
 from venhancer.options import Options
-from venhancer.pipeline import Progress, Report
-from venhancer.plan import Sampling, make_plan
-from venhancer.state import Journal, SolverState
+from venhancer.pipeline import Report
+from venhancer.plan import Plan, make_plan
 from venhancer.video import probe, read_frames
+from venhancer.windows import Scene
 
 PRESET = small_preset()
+EMPTY = torch.zeros(0)
 SCALE = PRESET.model.latent_scale
 
 
+class RepeatSampler:
+    """Gives every grid frame the key frame before it, a whole scene at its last turn."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def first_key(self, scene: Scene, taken: int) -> int:
+        return 0
+
+    def run(
+        self, scene: Scene, keys: Iterator[Tensor], taken: int, progress: Callable[[], None]
+    ) -> Iterator[Tensor]:
+        shown = torch.stack(list(islice(keys, len(scene.keys))))
+        for _ in range(len(scene.windows) * self.steps - 1):
+            yield shown[:0]
+        yield shown[[j // scene.gap for j in range(scene.frames)]]
+
+    def tensors(self) -> Mapping[str, Tensor]:
+        return {}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        raise AssertionError
+
+
 class Repeat:
-    """Networks that give every grid frame the key frame before it."""
+    """Networks that do nothing."""
 
     decode_chunk = 2
 
@@ -38,16 +67,8 @@ class Repeat:
     def encode(self, frames: Tensor, first: int) -> Tensor:
         return lapped.encode(frames, SCALE)
 
-    def sample(
-        self,
-        state: SolverState,
-        conditions: Conditions,
-        sampling: Sampling,
-        progress: Progress,
-        journal: Journal,
-    ) -> Tensor:
-        index = [j // conditions.gap for j in range(len(state.x))]
-        return conditions.hint[index]
+    def sampler(self, plan: Plan, text: Tensor | None) -> RepeatSampler:
+        return RepeatSampler(len(plan.sampling.schedule))
 
     def decode(self, latents: Tensor) -> Tensor:
         return lapped.decode(latents, SCALE)
@@ -205,3 +226,69 @@ def test_released_geometry_clamps_and_pads_as_theirs(run: Run) -> None:
     assert (geometry.width, geometry.height) == (1080, 720)
     assert (geometry.left, geometry.right) == (100, 100)
     assert clip_report.plan.scale == 8.0
+
+
+def test_nothing_is_interpolated_across_a_cut(run: Run, tmp_path: Path) -> None:
+    """The last frame of a scene stays until the first one of the next; --no-scene-cuts blends."""
+    frames = [np.full((32, 48, 3), 40 + 160 * (k >= 3), dtype=np.uint8) for k in range(6)]
+    clip = dataclasses.replace(probe(write_frames(tmp_path / "cut.mp4", frames)), cuts=(3,))
+    options = Options(interpolate=4, scale=1.0, refine=0)
+    plan = make_plan(clip, PRESET, options)
+
+    pipeline.enhance(plan, tmp_path / "out.mp4", Repeat(), options)
+
+    means = [frame.mean() for frame in read_all(tmp_path / "out.mp4")]
+    assert len(means) == 21
+    assert [mean < 100 for mean in means] == [True] * 12 + [False] * 9
+    assert [len(scene.keys) for scene in plan.scenes] == [3, 3]
+    across = make_plan(clip, PRESET, dataclasses.replace(options, scene_cuts=False))
+    assert len(across.scenes) == 1
+
+
+def test_reading_and_writing_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow writer holds the decoder up: no more frames wait than the queue takes."""
+    made, written, waiting = [0], [0], [0]
+
+    class Counting(Repeat):
+        decode_chunk = 1
+
+        def decode(self, latents: Tensor) -> Tensor:
+            made[0] += 1
+            waiting.append(made[0] - written[0])
+            return super().decode(latents)
+
+    def slow(self: pipeline.Files, frame: Frame, moment: Fraction) -> None:
+        time.sleep(0.005)
+        written[0] += 1
+        add(self, frame, moment)
+
+    add = pipeline.Files.add
+    monkeypatch.setattr(pipeline.Files, "add", slow)
+    options = Options(scale=1.0, refine=0, interpolate=1, window=2)
+    plan = make_plan(probe(write_clip(tmp_path / "in.mp4", 40)), PRESET, options)
+
+    pipeline.enhance(plan, tmp_path / "out", OneByOne(Counting()), options)
+
+    assert written[0] == 40
+    assert max(waiting) <= pipeline.QUEUE + 2
+
+
+class OneByOne(Repeat):
+    """Frames leave at every turn, as those of the sampler do."""
+
+    def __init__(self, networks: Repeat) -> None:
+        self.decode = networks.decode  # type: ignore[method-assign]
+        self.decode_chunk = networks.decode_chunk
+
+    def sampler(self, plan: Plan, text: Tensor | None) -> RepeatSampler:
+        return Trickle(len(plan.sampling.schedule))
+
+
+class Trickle(RepeatSampler):
+    def run(
+        self, scene: Scene, keys: Iterator[Tensor], taken: int, progress: Callable[[], None]
+    ) -> Iterator[Tensor]:
+        turns = len(scene.windows) * self.steps
+        for turn in range(turns):
+            first, last = (scene.frames * (turn + k) // turns for k in (0, 1))
+            yield torch.stack([next(keys) for _ in range(first, last)]) if last > first else EMPTY

@@ -54,13 +54,13 @@ def test_windows_are_the_longest_that_the_network_takes(factor: int, length: int
     """Whole gaps between key frames, within the network's nine frames."""
     made = plan(clip(20), interpolate=factor)
 
-    assert {len(window) for window in made.sampling.windows} == {length}
-    assert made.sampling.windows[-1].stop == made.timeline.grid_frames
+    assert {len(window) for window in made.scenes[0].windows} == {length}
+    assert made.scenes[0].windows[-1].stop == made.timeline.grid_frames
 
 
 def test_a_short_clip_is_one_window() -> None:
     """Of its own length: the network extends it."""
-    assert [len(window) for window in plan(clip(4)).sampling.windows] == [4]
+    assert [len(window) for window in plan(clip(4)).scenes[0].windows] == [4]
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def test_an_even_motion_has_no_seam(plan: Plan) -> None:
 
 def test_a_jump_between_windows_is_found(plan: Plan) -> None:
     """Brighter by five from one join on."""
-    [join, _] = borders(plan.sampling.windows)[:2]
+    [join, _] = borders(plan.scenes[0].windows)[:2]
     frames = [f + np.uint8(5 * (j >= join)) for j, f in enumerate(moving_frames(17, 96, 64))]
 
     assert measure(plan, frames)[0] > 1.1

@@ -46,7 +46,7 @@ def run_table(x: Tensor, steps: Steps, denoise: Callable[[Tensor, int], Tensor])
     for i, row in enumerate(solver.solver_table(sigmas, eta=0.0)):
         seen = x / (1 + sigmas[i].float() ** 2).sqrt()
         denoised = denoise(seen, int(steps.timesteps[i]))
-        x = solver.step(x, denoised, previous, torch.zeros_like(x), row)
+        x = solver.advance(x, denoised, previous, None, row)
         previous = denoised
     return x
 

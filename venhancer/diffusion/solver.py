@@ -37,10 +37,13 @@ def solver_table(sigmas: Tensor, eta: float = 1.0) -> Tensor:
     return table
 
 
-def step(x: Tensor, denoised: Tensor, previous: Tensor, noise: Tensor, row: Tensor) -> Tensor:
-    """One solver step with a row of `solver_table`."""
-    keep, gain, back, fresh = row.tolist()
-    return keep * x + gain * denoised + back * previous + fresh * noise
+def advance(
+    x: Tensor, denoised: Tensor, previous: Tensor, noise: Tensor | None, rows: Tensor
+) -> Tensor:
+    """One solver step of frames f c h w, in place: rows (f 4), or one row of `solver_table` (4)."""
+    keep, gain, back, fresh = rows.to(x.dtype)[..., None, None, None].unbind(-4)
+    x.mul_(keep).addcmul_(denoised, gain).addcmul_(previous, back)
+    return x if noise is None else x.addcmul_(noise, fresh)
 
 
 def heun(denoise: Denoise, x: Tensor, sigmas: Tensor) -> Tensor:

@@ -1,0 +1,89 @@
+"""The order of evaluations: every window at every step, no sooner than it may, few frames held."""
+
+from __future__ import annotations
+
+import pytest
+
+from venhancer.wavefront import Front, held_frames, longest_overlap, settled, turns
+from venhancer.windows import Span, cover, cut_scenes
+
+CLIPS = [(1, 9, 4), (9, 9, 4), (10, 9, 4), (40, 9, 4), (41, 9, 8), (97, 16, 8), (50, 49, 24)]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+@pytest.mark.parametrize(("frames", "window", "stride"), CLIPS)
+def test_every_window_is_evaluated_once_a_step(
+    frames: int, window: int, stride: int, steps: int
+) -> None:
+    """In order within each step."""
+    windows = cover(frames, window, stride)
+    order = list(turns(windows, steps))
+
+    for step in range(steps):
+        assert [t.window for t in order if t.step == step] == list(range(len(windows)))
+    assert len(order) == steps * len(windows)
+
+
+@pytest.mark.parametrize("steps", [2, 5])
+@pytest.mark.parametrize(("frames", "window", "stride"), CLIPS)
+def test_a_frame_steps_when_all_its_windows_were_seen(
+    frames: int, window: int, stride: int, steps: int
+) -> None:
+    """Played through frame by frame: whoever is evaluated at step i has taken i steps."""
+    windows = cover(frames, window, stride)
+    taken, seen = [0] * frames, [[0] * frames for _ in range(steps)]
+    for turn in turns(windows, steps):
+        span = windows[turn.window]
+        for j in range(span.start, span.stop):
+            assert taken[j] == turn.step
+            seen[turn.step][j] += 1
+        for j in range(span.start, span.start + turn.final):
+            assert seen[turn.step][j] == sum(w.start <= j < w.stop for w in windows)
+            taken[j] += 1
+
+    assert taken == [steps] * frames
+
+
+@pytest.mark.parametrize("steps", [1, 4, 14])
+def test_how_much_is_held_depends_on_windows_and_steps_alone(steps: int) -> None:
+    """A clip ten times as long holds no more frames; about a window's stride more for each step."""
+    held = [held_frames(cover(n, 16, 8), steps) for n in (400, 4000)]
+
+    assert held[0] == held[1]
+    assert held[0] <= 16 + 8 * steps
+
+
+def test_a_short_clip_is_held_as_a_whole() -> None:
+    """There is nothing to save."""
+    assert held_frames([Span(0, 7)], 4) == 7
+    assert longest_overlap([Span(0, 7)]) == 0
+
+
+def test_the_front_counts_frames() -> None:
+    """Those that entered, and those that are done."""
+    windows = cover(20, 9, 4)
+    front = Front(windows, 3)
+    for turn in turns(windows, 3):
+        front.take(turn)
+        assert front.entered >= front.settled
+
+    assert (front.entered, front.settled) == (20, 20)
+
+
+def test_the_last_window_may_reach_over_two_others() -> None:
+    """It slid back: frames wait for it too."""
+    windows = cover(18, 9, 4)  # 0, 4, 8, 9
+    assert [w.start for w in windows] == [0, 4, 8, 9]
+    assert settled(windows, 3) == 9
+    assert longest_overlap(windows) == 8
+
+
+def test_scenes_begin_at_cuts() -> None:
+    """Each with windows of its own, over grid frames counted from its first key frame."""
+    made = cut_scenes(20, (3, 4), gap=2, window=9)
+
+    assert [(s.keys.start, s.keys.stop) for s in made] == [(0, 3), (3, 4), (4, 20)]
+    assert [s.frames for s in made] == [5, 1, 31]
+    assert [s.start for s in made] == [0, 6, 8]
+    assert all(s.windows[-1].stop == s.frames for s in made)
+    assert {len(w) for w in made[2].windows} == {9}

@@ -1,0 +1,148 @@
+"""One evaluation of the network on one window and tile: guided x_0, between buffers that stay."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from venhancer.config import ModelConfig
+from venhancer.contract import TensorSpec, condition_inputs, noisy_inputs
+from venhancer.diffusion.guidance import guide
+from venhancer.diffusion.schedule import denoised_from
+from venhancer.model.denoiser import Prepared
+from venhancer.plan import Sampling
+
+
+class Model(Protocol):
+    """What `Denoiser` and `StaticDenoiser` have in common."""
+
+    config: ModelConfig
+    sigmas: Tensor  # of every timestep
+
+    def prepare_text(self, text: Tensor | None) -> Tensor | None:
+        """b l d -> b l t, once a run."""
+
+    def prepare(
+        self,
+        *,
+        hint: Tensor,
+        is_key: Tensor,
+        noise_level: Tensor,
+        scale: Tensor,
+        text_features: Tensor | None = None,
+    ) -> Prepared:
+        """hint b c f h w, is_key b f, noise_level (b), scale (b): once for every timestep."""
+
+    def step(self, latents: Tensor, timestep: Tensor, prepared: Prepared) -> Tensor:
+        """One evaluation: latents b c f h w, timestep (b) -> b c f h w, v or x_0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What the controller is told of the whole clip."""
+
+    refine: int  # noise_aug of the key frames; 0 is none
+    scale: float  # downscaling s
+    text: Tensor | None = None  # 2 l d: prompt, then negative prompt; 1 l d without guidance
+
+    @property
+    def noise_level(self) -> int:
+        return max(self.refine - 1, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """What `prepare_text` made, once a run: for both branches, and for the prompt's alone."""
+
+    guided: Tensor | None
+    alone: Tensor | None
+
+    @classmethod
+    def read(cls, model: Model, text: Tensor | None, device: str) -> Texts:
+        if text is None:
+            return cls(None, None)
+        text = text.to(device)
+        return cls(model.prepare_text(text), model.prepare_text(text[:1]))
+
+
+class Evaluation:
+    """Buffers by the contract: `latents` and `hint` go in (1 c f h w), `x0` comes out."""
+
+    def __init__(
+        self,
+        model: Model,
+        sampling: Sampling,
+        conditions: Conditions,
+        texts: Texts,
+        frames: int,
+        device: str,
+    ) -> None:
+        letters = {"b": 1, "f": frames, "h": len(sampling.rows[0]), "w": len(sampling.columns[0])}
+        specs = (*noisy_inputs(model.config), *condition_inputs(model.config))
+        buffers = allocate(specs, letters, device)
+        steps = sampling.schedule
+        self.model = model
+        self.guidance = sampling.guidance
+        self.texts = texts
+        self.latents = buffers["latents"]
+        self.hint = buffers["hint"]
+        self.is_key = buffers["is_key"]
+        self.is_key[:, :: sampling.gap] = 1
+        self.noise_level = buffers["noise_level"].fill_(conditions.noise_level)
+        self.scale = buffers["scale"].fill_(conditions.scale)
+        self.x0 = torch.zeros_like(self.latents)
+        self.step = torch.zeros(1, dtype=torch.int64, device=device)
+        self.timesteps = steps.timesteps.to(device)
+        self.sigmas = model.sigmas.cpu()[steps.timesteps].to(device)
+        self.seen = (1 + steps.sigmas[:-1] ** 2).rsqrt().float().to(device)
+        self.prepared: dict[bool, Prepared] = {}
+
+    def prepare(self, is_guided: bool) -> None:
+        """What no timestep changes, from `hint`; kept where the first one was put."""
+        batch = 2 if is_guided else 1
+        made = self.model.prepare(
+            hint=self.hint.expand(batch, -1, -1, -1, -1),
+            is_key=self.is_key.expand(batch, -1),
+            noise_level=self.noise_level.expand(batch),
+            scale=self.scale.expand(batch),
+            text_features=self.texts.guided if is_guided else self.texts.alone,
+        )
+        kept = self.prepared.setdefault(is_guided, made)
+        for own, new in (
+            (kept.hint_features, made.hint_features),
+            (kept.condition, made.condition),
+        ):
+            _copy(own, new)
+        if kept.anchor is not None and made.anchor is not None:
+            _copy(kept.anchor, made.anchor)
+
+    def run(self, is_guided: bool) -> None:
+        """`latents` at `step` -> `x0`; both branches as one batch."""
+        batch = 2 if is_guided else 1
+        noisy = self.latents * self.seen.index_select(0, self.step)
+        timestep = self.timesteps.index_select(0, self.step).expand(batch)
+        shown = noisy.expand(batch, -1, -1, -1, -1)
+        out = self.model.step(shown, timestep, self.prepared[is_guided])
+        if is_guided:
+            out = guide(out[:1], out[1:], self.guidance)
+        sigma = self.sigmas.index_select(0, self.step)
+        self.x0.copy_(denoised_from(self.model.config.prediction, out, noisy, sigma))
+
+
+def _copy(own: Tensor, new: Tensor) -> None:
+    if own is not new:
+        own.copy_(new)
+
+
+def allocate(
+    specs: Sequence[TensorSpec], letters: dict[str, int], device: str
+) -> dict[str, Tensor]:
+    """A zeroed buffer for every tensor, by name."""
+    return {
+        spec.name: torch.zeros(spec.shape(letters), dtype=getattr(torch, spec.dtype), device=device)
+        for spec in specs
+    }

@@ -1,0 +1,103 @@
+"""The frames between noise and their last step, in a ring: as many as the wavefront needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from venhancer.wavefront import Turn, held_frames, longest_overlap
+from venhancer.windows import Scene, Span
+
+Size = tuple[int, int, int]  # channels, rows, columns
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How much is held at a time, in frames."""
+
+    frames: int  # between noise and their last step, or waiting to be decoded
+    overlap: int  # sums that wait for the next window, at every step
+    keys: int
+    steps: int
+
+    @classmethod
+    def of(cls, scenes: Sequence[Scene], steps: int, decode_chunk: int) -> Room:
+        """What the largest of the scenes needs; frames leave `decode_chunk` at a time."""
+        gap = scenes[0].gap
+        held = max(held_frames(scene.windows, steps) for scene in scenes)
+        overlap = max(longest_overlap(scene.windows) for scene in scenes)
+        frames = held + (decode_chunk - 1) + (gap - 1)  # those of the last key frame come with it
+        return cls(frames, overlap, (frames - 1) // gap + 1, steps)
+
+    @property
+    def sums(self) -> int:
+        """For every step: an overlap, a place for what is not needed, and one that stays zero."""
+        return self.steps * (self.overlap + 2)
+
+    def bytes(self, size: Size) -> int:
+        """Memory of `Latents`, float32."""
+        return 4 * (2 * self.frames + self.keys + self.sums) * size[0] * size[1] * size[2]
+
+
+class Latents:
+    """Frames by their number in a scene; all memory is allocated here, once."""
+
+    def __init__(self, room: Room, size: Size, device: str) -> None:
+        self.room = room
+        self.size = size
+        self.device = device
+        self.x = torch.zeros(room.frames, *size, device=device)  # noise as sigma / alpha
+        self.previous = torch.zeros_like(self.x)  # x_0 as the step before saw it
+        self.keys = torch.zeros(room.keys, *size, device=device)  # the hint
+        self.sums = torch.zeros(room.sums, *size, device=device)  # x_0 times shares so far
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that a run needs to go on, but the key frames."""
+        return {"x": self.x, "previous": self.previous, "sums": self.sums}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take up what `tensors` gave."""
+        for name, own in self.tensors().items():
+            own.copy_(tensors[name])
+
+    def enter(self, frame: int, start: Tensor) -> None:
+        """A frame begins: c h w, diffused, noise counted as sigma / alpha."""
+        self.x[frame % self.room.frames].copy_(start)
+
+    def show(self, key: int, hint: Tensor) -> None:
+        """The hint of a key frame: c h w."""
+        self.keys[key % self.room.keys].copy_(hint)
+
+    def get(self, span: Span) -> Tensor:
+        """A copy: f c h w."""
+        return self.x.index_select(
+            0, torch.tensor(self.slots(span), dtype=torch.int64, device=self.device)
+        )
+
+    def slots(self, span: Span) -> list[int]:
+        return [frame % self.room.frames for frame in range(span.start, span.stop)]
+
+    def key_slots(self, window: Span, gap: int) -> list[int]:
+        first, last = window.start // gap, (window.stop - 1) // gap
+        return [key % self.room.keys for key in range(first, last + 1)]
+
+    def sums_before(self, turn: Turn, windows: Sequence[Span]) -> list[int]:
+        """Where each frame of a window finds what the window before it made."""
+        window = windows[turn.window]
+        seen = windows[turn.window - 1].stop if turn.window else window.start
+        zero = self.room.overlap + 1
+        frames = range(window.start, window.stop)
+        return [self._sum_slot(turn.step, j, zero, j < seen) for j in frames]
+
+    def sums_after(self, turn: Turn, windows: Sequence[Span]) -> list[int]:
+        """Where each frame of a window waits for the next one; the final ones do not."""
+        window, waste = windows[turn.window], self.room.overlap
+        frames = range(window.start, window.stop)
+        return [self._sum_slot(turn.step, j, waste, j >= window.start + turn.final) for j in frames]
+
+    def _sum_slot(self, step: int, frame: int, otherwise: int, is_shared: bool) -> int:
+        place = frame % self.room.overlap if is_shared else otherwise
+        return step * (self.room.overlap + 2) + place

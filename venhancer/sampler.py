@@ -1,0 +1,208 @@
+"""The sampler: the one loop over steps, windows and tiles.
+
+It sees key frames as they are read and gives x_0 of frames as they are done; what lies between is
+held in `Latents`, however long the clip. Windows meet on x_0 at every step, so that the solver sees
+one video.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from torch import Tensor
+
+from venhancer.blending import Blending, cut_tiles
+from venhancer.conditioning import noisy_hint, noisy_start
+from venhancer.contract import DECODED_FRAMES
+from venhancer.diffusion.solver import frame_noise, solver_table
+from venhancer.evaluation import Conditions, Evaluation, Model, Texts
+from venhancer.latents import Latents
+from venhancer.plan import Sampling
+from venhancer.wavefront import Front, Turn, turns
+from venhancer.windows import Scene, Span, weights
+
+Work = Callable[[], None]
+Capture = Callable[[Work], Work]  # work between fixed addresses -> the same, replayed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """Where the network computes, where latents are held, and how work is repeated."""
+
+    device: str = "cpu"
+    latents: str = "cpu"
+    capture: Capture | None = None  # None: run as it is
+
+    @property
+    def is_captured_whole(self) -> bool:
+        """Latents are where the network is, so that a graph can hold the solver too."""
+        return self.capture is not None and self.latents == self.device
+
+
+class WindowWork:
+    """What is repeated for windows of one length, captured where the placement says so."""
+
+    def __init__(self, blending: Blending, evaluation: Evaluation, placement: Placement) -> None:
+        self.blending = blending
+        self.evaluation = evaluation
+        self.placement = placement
+        self.replays: dict[tuple[object, ...], Work] = {}
+        self.shown: object = None  # the window and tile that `prepare` saw
+
+    def prepare(self, part: object, is_guided: bool) -> None:
+        """Show the controller its part, unless it has just seen it."""
+        if self.shown == (part, is_guided):
+            return
+        self.shown = (part, is_guided)
+        self._run(("prepare", is_guided), partial(self._prepare, is_guided))
+
+    def _prepare(self, is_guided: bool) -> None:
+        self.blending.gather_hint(self.evaluation.hint)
+        self.evaluation.prepare(is_guided)
+
+    def evaluate(self, is_guided: bool, is_first: bool, is_last: bool) -> None:
+        """Cut out, evaluate, blend; round the first and the last tile what is done once."""
+        key = (is_guided, is_first, is_last)
+        self._run(key, partial(self._evaluate, is_guided, is_first, is_last))
+
+    def _evaluate(self, is_guided: bool, is_first: bool, is_last: bool) -> None:
+        if is_first:
+            self.blending.begin()
+        self.blending.gather(self.evaluation.latents)
+        if self.placement.is_captured_whole:
+            self.evaluation.run(is_guided)
+        else:
+            self._replay(("network", is_guided), partial(self.evaluation.run, is_guided))
+        self.blending.blend(self.evaluation.x0)
+        if is_last:
+            self.blending.finish()
+
+    def _run(self, key: tuple[object, ...], work: Work) -> None:
+        if self.placement.is_captured_whole:
+            self._replay(key, work)
+        else:
+            work()
+
+    def _replay(self, key: tuple[object, ...], work: Work) -> None:
+        capture = self.placement.capture
+        if key not in self.replays:
+            self.replays[key] = work if capture is None else capture(work)
+        self.replays[key]()
+
+
+class Sampler:
+    """Samples the scenes of one clip, one after the other."""
+
+    def __init__(
+        self,
+        model: Model,
+        sampling: Sampling,
+        conditions: Conditions,
+        latents: Latents,
+        placement: Placement,
+    ) -> None:
+        self.model = model
+        self.sampling = sampling
+        self.conditions = conditions
+        self.latents = latents
+        self.placement = placement
+        self.tiles = cut_tiles(sampling)
+        self.steps = len(sampling.schedule)
+        self.fresh = solver_table(sampling.schedule.sigmas, sampling.eta)[:, 3]
+        self.texts = Texts.read(model, conditions.text, placement.device)
+        self.works: dict[int, WindowWork] = {}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a state has to hold between two turns."""
+        return self.latents.tensors()
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take up what `tensors` gave."""
+        self.latents.restore(tensors)
+
+    def front(self, scene: Scene, taken: int) -> Front:
+        """How far a scene has come after so many turns."""
+        front = Front(scene.windows, self.steps)
+        for _, turn in zip(range(taken), turns(scene.windows, self.steps), strict=False):
+            front.take(turn)
+        return front
+
+    def first_key(self, scene: Scene, taken: int) -> int:
+        """The first key frame, counted in the scene, that is still to be shown."""
+        return self.front(scene, taken).settled // scene.gap
+
+    def run(
+        self, scene: Scene, keys: Iterator[Tensor], taken: int, progress: Work
+    ) -> Iterator[Tensor]:
+        """After every turn the x_0 (f c h w) that are done now, none or some.
+
+        keys: clean latents (c h w) of the scene's key frames from `first_key` on
+        taken: turns of an earlier run, whose latents were restored
+        progress: told after every evaluation
+        """
+        front = self.front(scene, taken)
+        shares = weights(list(scene.windows), self.sampling.join)
+        given, shown = self._ready(front, scene), front.settled // scene.gap
+        for number, turn in enumerate(turns(scene.windows, self.steps)):
+            if number < taken:
+                continue
+            window = scene.windows[turn.window]
+            while shown * scene.gap < window.stop:
+                self._enter(scene, shown, next(keys), front.entered)
+                shown += 1
+            front.take(turn)
+            self._take(scene, turn, shares[turn.window], progress)
+            ready = self._ready(front, scene)
+            yield self.latents.get(Span(given, ready))
+            given = ready
+
+    def _ready(self, front: Front, scene: Scene) -> int:
+        """Frames that can be decoded: whole chunks, but for the last of a scene."""
+        if front.settled == scene.frames:
+            return scene.frames
+        return front.settled // DECODED_FRAMES * DECODED_FRAMES
+
+    def _enter(self, scene: Scene, key: int, clean: Tensor, entered: int) -> None:
+        """A key frame is shown, and the frames up to the next one begin."""
+        seed, first = self.sampling.seed, scene.start
+        frame = key * scene.gap
+        hint = noisy_hint(clean, self.conditions.refine, first + frame, seed)
+        self.latents.show(key, hint)
+        sigma = float(self.sampling.schedule.sigmas[0])
+        for j in range(max(frame, entered), min(frame + scene.gap, scene.frames)):
+            self.latents.enter(j, noisy_start(clean, first + j, seed).mul_(sigma))
+
+    def _take(self, scene: Scene, turn: Turn, shares: list[float], progress: Work) -> None:
+        """Every tile of one window at one step."""
+        window = scene.windows[turn.window]
+        work = self._work(len(window))
+        work.evaluation.step.fill_(turn.step)
+        work.blending.aim_window(turn, scene.windows, shares)
+        if float(self.fresh[turn.step]) > 0:
+            work.blending.add_noise(self._noise(turn, scene.start + window.start))
+        is_guided = self.sampling.is_guided(int(self.sampling.schedule.timesteps[turn.step]))
+        for number, tile in enumerate(self.tiles):
+            work.blending.aim_tile(tile)
+            work.prepare((scene.start, turn.window, number), is_guided)
+            work.evaluate(is_guided, number == 0, number == len(self.tiles) - 1)
+            progress()
+
+    def _noise(self, turn: Turn, first: int) -> list[Tensor]:
+        size, seed = self.latents.size, self.sampling.seed
+        frames = range(first, first + turn.final)
+        return [frame_noise(size, seed, f"step {turn.step}", j) for j in frames]
+
+    def _work(self, length: int) -> WindowWork:
+        """Made once for the plan's window; that of a shorter scene makes room for the next."""
+        if length not in self.works:
+            for other in [n for n in self.works if n < self.sampling.window]:
+                del self.works[other]
+            device, is_static = self.placement.device, self.placement.is_captured_whole
+            self.works[length] = WindowWork(
+                Blending(self.latents, self.sampling, length, is_static),
+                Evaluation(self.model, self.sampling, self.conditions, self.texts, length, device),
+                self.placement,
+            )
+        return self.works[length]
