@@ -77,7 +77,7 @@ class Engine:
         if self._context is None:
             raise self._refusal()
         self._log.start()
-        self._scratch: Tensor | None = None
+        self._scratch: Tensor | None = None  # held, for the context has its address only
 
     @property
     def scratch_bytes(self) -> int:
@@ -113,10 +113,11 @@ class Engine:
         with self.path.open("rb") as file:
             self._plan = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         try:
-            engine = trt.Runtime(self._log).deserialize_cuda_engine(self._plan)
+            runtime = trt.Runtime(self._log)
         except TypeError as error:  # what the bindings make of a null pointer
             reason = self._log.take()
             raise DeviceError(f"{self._title} cannot start here: {reason}") from error
+        engine = runtime.deserialize_cuda_engine(self._plan)
         if engine is None:
             raise self._refusal()
         return engine

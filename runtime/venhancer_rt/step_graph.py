@@ -1,0 +1,134 @@
+"""Work that is repeated, as a CUDA graph: captured once, then launched as one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+from weakref import WeakSet
+
+import torch
+
+Work = Callable[[], None]  # reads and writes tensors at fixed addresses, on one CUDA device
+WARM_UPS = 2  # calls before the capture: kernels are chosen, and a few calls never pay for one
+
+
+class Graph(Protocol):
+    """Captured work."""
+
+    def replay(self) -> None:
+        """Queue it on the current stream."""
+
+    def reset(self) -> None:
+        """Give back what it holds."""
+
+    def pool(self) -> Any:
+        """The memory that it works in."""
+
+
+class Recorder(Protocol):
+    """What is needed of CUDA."""
+
+    def run(self, work: Work) -> None:
+        """Do work, in order with the current stream, on the stream that captures."""
+
+    def capture(self, work: Work, beside: Graph | None) -> Graph:
+        """Record what work would do, without doing it, in the memory of another graph."""
+
+
+class GraphCapture:
+    """Makes functions of work that become CUDA graphs.
+
+    These share one pool of memory, so no two of them may run at the same time, and none finds
+    there what another one left: what is to be kept, work copies to a tensor of its own.
+    """
+
+    def __init__(self, recorder: Recorder | None = None) -> None:
+        self._recorder = recorder or CudaRecorder()
+        self._captured: WeakSet[_Step] = WeakSet()
+
+    def __call__(self, work: Work) -> Work:
+        """A function that does `work`: as it is at first, as a graph from the third call on.
+
+        A capture that fails, by lack of memory for one, raises, and that call has done nothing;
+        later ones do the work as it is.
+        """
+        return _Step(work, self._recorder, self._captured)
+
+    def release(self) -> None:
+        """Drop every graph and its memory: the functions start again as if new."""
+        for step in self._captured:
+            step.forget()
+        self._captured.clear()
+
+
+class _Step:
+    """Work on its way to a graph. captured: all that are there"""
+
+    def __init__(self, work: Work, recorder: Recorder, captured: WeakSet[_Step]) -> None:
+        self.work = work
+        self.recorder = recorder
+        self.captured = captured
+        self.calls = 0
+        self.graph: Graph | None = None
+
+    @torch.inference_mode()
+    def __call__(self) -> None:
+        self.calls += 1
+        if self.calls == WARM_UPS + 1:
+            other = next(iter(self.captured), None)
+            self.graph = self.recorder.capture(self.work, other.graph if other else None)
+            self.captured.add(self)
+        if self.graph is None:
+            self.recorder.run(self.work)
+        else:
+            self.graph.replay()
+
+    def forget(self) -> None:
+        assert self.graph is not None
+        self.graph.reset()
+        self.graph, self.calls = None, 0
+
+
+class CudaRecorder:
+    """CUDA's graphs, by PyTorch, on one stream: what is captured on it can share its memory."""
+
+    def __init__(self) -> None:
+        self._stream: torch.cuda.Stream | None = None
+
+    @property
+    def stream(self) -> torch.cuda.Stream:
+        """Made when there is work, so that nothing is asked of a machine without CUDA."""
+        if self._stream is None:
+            self._stream = torch.cuda.Stream()
+        return self._stream
+
+    def run(self, work: Work) -> None:
+        current = torch.cuda.current_stream()
+        self.stream.wait_stream(current)
+        with torch.cuda.stream(self.stream):
+            work()
+        current.wait_stream(self.stream)
+
+    def capture(self, work: Work, beside: Graph | None) -> Graph:
+        graph = torch.cuda.CUDAGraph()
+        pool = beside.pool() if beside else None
+        try:
+            # the outer `stream`: where the capture cannot end, the inner one leaves its own behind
+            with (
+                torch.cuda.stream(self.stream),
+                torch.cuda.graph(graph, pool=pool, stream=self.stream),
+            ):
+                work()
+        except Exception as error:
+            cause = lack_of_memory(error)
+            if cause is None:
+                raise
+            raise cause from None
+        return graph
+
+
+def lack_of_memory(error: BaseException | None) -> BaseException | None:
+    """What ended a capture, where ending it failed in turn; None where it was something else."""
+    while error is not None and not isinstance(error, torch.cuda.OutOfMemoryError):
+        error = error.__context__
+    return error
