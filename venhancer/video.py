@@ -17,6 +17,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from venhancer.errors import VideoError
+from venhancer.scenes import CutFinder
 from venhancer.video_colour import (
     Colour,
     RGBReader,
@@ -52,6 +53,7 @@ class Clip:
     is_folder: bool = False
     lines: int = 0  # picture lines before rotation; 0: the same as `height`
     sample_aspect: Fraction = Fraction(1)  # width : height of a pixel, after rotation
+    cuts: tuple[int, ...] = ()  # frames that begin a new scene, increasing, never 0
 
     @property
     def frames(self) -> int:
@@ -104,12 +106,14 @@ def read_frames(clip: Clip, start: int = 0, stop: int | None = None) -> Iterator
 def _probe_container(path: Path, container: InputContainer, still_fps: Fraction) -> Clip:
     stream = video_stream(container, path)
     health = Health()
+    finder = CutFinder()
     times: list[Fraction] = []
     first: av.VideoFrame | None = None
     last_duration = Fraction(0)
     for frame, time in decode(container, stream, health):
         first = first or frame
         times.append(time)
+        finder.add(frame)
         last_duration = (frame.duration or 0) * (frame.time_base or Fraction(0))
     if first is None:
         raise VideoError(f"{path} holds no frame that can be decoded")
@@ -136,6 +140,7 @@ def _probe_container(path: Path, container: InputContainer, still_fps: Fraction)
         damage=_damage(path, container, stream, health, len(times), max(end, health.end), step),
         lines=first.height,
         sample_aspect=(1 / aspect if swap else aspect) if aspect > 0 else Fraction(1),
+        cuts=finder.cuts(),
     )
 
 
@@ -262,8 +267,11 @@ def _probe_folder(folder: Path, fps: Fraction) -> Clip:
     if not files:
         raise VideoError(f"{folder} holds no numbered PNG file such as 000001.png")
     frame, image = _read_still(files[0])
+    finder = CutFinder()
+    finder.add(frame)
     for file in files[1:]:
-        other = _read_still(file)[1]
+        later, other = _read_still(file)
+        finder.add(later)
         if other.shape != image.shape:
             sizes = [f"{i.shape[1]}x{i.shape[0]}" for i in (other, image)]
             raise VideoError(f"{file} is {sizes[0]}, but {files[0].name} is {sizes[1]}")
@@ -280,6 +288,7 @@ def _probe_folder(folder: Path, fps: Fraction) -> Clip:
         colour=found_colour(frame),
         is_folder=True,
         lines=image.shape[0],
+        cuts=finder.cuts(),
     )
 
 
