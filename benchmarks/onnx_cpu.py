@@ -25,7 +25,7 @@ from venhancer.options import Dtype
 from venhancer.video import probe
 from venhancer_export.bundle_writer import build_bundle
 from venhancer_export.request import make_request
-from venhancer_rt.backends import choose_backend
+from venhancer_rt.backends import Request, choose_backend
 
 CLIP = ROOT / "assets" / "butterfly.mp4"
 WAYS: dict[str, tuple[Dtype, bool]] = {  # precision, by ONNX Runtime
@@ -37,7 +37,7 @@ WAYS: dict[str, tuple[Dtype, bool]] = {  # precision, by ONNX Runtime
 
 def needed_shape() -> Shape:
     """The one shape that the default plan takes for the sample clip."""
-    plan = choose_backend(CLIP, Options(scale=4.0, interpolate=2)).plan
+    plan = choose_backend(Request(source=CLIP, options=Options(scale=4.0, interpolate=2))).plan
     stride, sampling = plan.preset.model.latent_stride, plan.sampling
     return Shape(
         width=len(sampling.columns[0]) * stride,
@@ -49,7 +49,7 @@ def needed_shape() -> Shape:
 def run(dtype: Dtype, bundle: Path | None, target: Path) -> tuple[float, float]:
     """Seconds of the denoiser and in all, loading included."""
     options = Options(scale=4.0, interpolate=2, dtype=dtype, device="cpu", overwrite=True)
-    backend = choose_backend(CLIP, options, bundle)
+    backend = choose_backend(Request(source=CLIP, options=options, bundle=bundle))
     report = pipeline.enhance(backend.plan, target, backend.open(), options)
     return report.seconds["denoise"], sum(report.seconds.values())
 

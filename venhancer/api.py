@@ -9,11 +9,14 @@ from venhancer import pipeline
 from venhancer.config import PRESETS, Preset
 from venhancer.device import choose_device, choose_dtype, keep_freed_memory
 from venhancer.errors import OptionError
+from venhancer.flow import Progress
+from venhancer.memory import arrangements, fitting
 from venhancer.options import Options
-from venhancer.pipeline import Networks, Progress, Report, silent
-from venhancer.plan import Plan, make_plan
+from venhancer.networks import Networks
+from venhancer.pipeline import Report, silent
+from venhancer.plan import Plan
 from venhancer.reference import LappedCodec, Reference
-from venhancer.sampler import Placement
+from venhancer.sampler import Capture, Placement
 from venhancer.video import probe
 from venhancer.weights import find_weights, load_model, read_preset
 
@@ -31,15 +34,20 @@ def enhance(
     """
     options = options or Options()
     target = Path(target)
-    plan = plan_run(Path(source), options)
-    return pipeline.enhance(plan, target, open_networks(plan, options), options, progress)
+    plan, *smaller = plan_run(Path(source), options)
+    networks = open_networks(plan, options)
+    return pipeline.enhance(plan, target, networks, options, progress, smaller=smaller)
 
 
-def plan_run(source: Path, options: Options) -> Plan:
-    """What `enhance` would do, without loading the model."""
-    preset = choose_preset(options)
+def plan_run(source: Path, options: Options, arrangement: str | None = None) -> tuple[Plan, ...]:
+    """What `enhance` would do, without loading the model; then what it would fall back to.
+
+    arrangement: of a run that goes on
+    """
+    preset, device = choose_preset(options), choose_device(options.device)
     clip = probe(source, folder_fps=options.input_fps or Fraction(24))
-    return make_plan(clip, preset, options)
+    plans = arrangements(clip, preset, options, device)
+    return fitting(plans, options, device, choose_dtype(options.dtype, device), arrangement)
 
 
 def choose_preset(options: Options) -> Preset:
@@ -53,13 +61,13 @@ def choose_preset(options: Options) -> Preset:
     return PRESETS[name]
 
 
-def open_networks(plan: Plan, options: Options) -> Networks:
-    """Load the plan's model and what stands round it."""
+def open_networks(plan: Plan, options: Options, capture: Capture | None = None) -> Networks:
+    """Load the plan's model and what stands round it; capture: how its work is repeated."""
     device = choose_device(options.device)
     dtype = choose_dtype(options.dtype, device)
     if device == "cpu":
         keep_freed_memory()
-    placement = Placement(device=device, latents=device)
+    placement = Placement(device=device, capture=capture)
     weights = find_weights(plan.preset, options.weights)
     model, preset = load_model(weights, plan.preset, dtype=dtype, device=device)
     if preset.model.codec == "lapped":

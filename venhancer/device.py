@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from pathlib import Path
 
 import torch
 
@@ -26,6 +27,25 @@ def choose_dtype(asked: str, device: str) -> torch.dtype:
     if device == "cuda":
         return torch.float16
     return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
+
+
+def free_memory(device: str) -> int:
+    """Bytes free on the device."""
+    if device == "cuda":
+        return int(torch.cuda.mem_get_info()[0])
+    meminfo = Path("/proc/meminfo")
+    lines = meminfo.read_text().splitlines() if meminfo.is_file() else []
+    available = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")]
+    return min([*available, *_left_in_container()], default=2**62)
+
+
+def _left_in_container() -> list[int]:
+    """What a control group (version 2) leaves of its limit, if it has one."""
+    limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
+    if not (limit.is_file() and used.is_file()):
+        return []
+    words = limit.read_text().strip()
+    return [int(words) - int(used.read_text())] if words.isdigit() else []
 
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # of glibc's mallopt

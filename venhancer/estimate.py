@@ -1,4 +1,4 @@
-"""What a plan costs: operations, memory and time, before it runs."""
+"""What a plan costs: operations and time, before it runs."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ from venhancer.model.denoiser import Denoiser
 from venhancer.plan import Plan
 
 MATMUL_SHARE = 0.25  # of the matmul rate that the eager network reaches, where it cannot be timed
-WORKING_SETS = 18  # full-size activations alive at the peak of one evaluation, measured with NANO
-PROCESS_BYTES = 750_000_000  # Python, PyTorch with its kernels and PyAV, measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +24,6 @@ class Cost:
     """Estimates of one run."""
 
     tflop: float  # of the denoiser, over the whole run
-    memory_bytes: int  # weights, latents and activations, on a CPU together
     seconds: float  # of the denoiser
 
 
@@ -61,15 +58,7 @@ def estimate(plan: Plan, device: str, dtype: torch.dtype) -> Cost:
     model, shape = plan.preset.model, part_shape(plan)
     flop = denoiser_flop(model, *shape) * plan.evaluations
     rate = calibrate(model, device, dtype)
-    return Cost(flop / 1e12, memory(plan, dtype), flop / rate)
-
-
-def memory(plan: Plan, dtype: torch.dtype) -> int:
-    """Bytes at the peak: the process, the weights, the latents, one evaluation's activations."""
-    unet, (frames, rows, columns) = plan.preset.model.unet, part_shape(plan)
-    branch = frames * rows * columns * unet.base_channels * dtype.itemsize
-    activations = WORKING_SETS * branch * plan.branches
-    return PROCESS_BYTES + weight_bytes(plan.preset.model, dtype) + plan.latent_bytes + activations
+    return Cost(flop / 1e12, flop / rate)
 
 
 @cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -23,15 +24,6 @@ class Room:
     keys: int
     steps: int
 
-    @classmethod
-    def of(cls, scenes: Sequence[Scene], steps: int, decode_chunk: int) -> Room:
-        """What the largest of the scenes needs; frames leave `decode_chunk` at a time."""
-        gap = scenes[0].gap
-        held = max(held_frames(scene.windows, steps) for scene in scenes)
-        overlap = max(longest_overlap(scene.windows) for scene in scenes)
-        frames = held + (decode_chunk - 1) + (gap - 1)  # those of the last key frame come with it
-        return cls(frames, overlap, (frames - 1) // gap + 1, steps)
-
     @property
     def sums(self) -> int:
         """For every step: an overlap, a place for what is not needed, and one that stays zero."""
@@ -40,6 +32,16 @@ class Room:
     def bytes(self, size: Size) -> int:
         """Memory of `Latents`, float32."""
         return 4 * (2 * self.frames + self.keys + self.sums) * size[0] * size[1] * size[2]
+
+
+@cache
+def room_for(scenes: tuple[Scene, ...], steps: int, decode_chunk: int) -> Room:
+    """What the largest of the scenes needs; frames leave `decode_chunk` at a time."""
+    gap = scenes[0].gap
+    held = max(held_frames(scene.windows, steps) for scene in scenes)
+    overlap = max(longest_overlap(scene.windows) for scene in scenes)
+    frames = held + (decode_chunk - 1) + (gap - 1)  # those of the last key frame come with it
+    return Room(frames, overlap, (frames - 1) // gap + 1, steps)
 
 
 class Latents:

@@ -44,6 +44,7 @@ class Options:
     dtype: Dtype = "auto"
     window: int | None = None  # frames
     tile: tuple[int, int] | None = None  # width, height in pixels
+    memory: float | None = None  # GB that a run may take; default: most of what is free
     join: Join = "blend"
     scene_cuts: bool = True  # windows end at cuts, and nothing is interpolated across them
     geometry: GeometryRule = "exact"  # `released`: that implementation's sizes, padding, whole s
@@ -67,6 +68,7 @@ class Options:
         _check_range("eta", self.eta, 0, 1)
         _check_range("crf", self.crf, 0, 51)
         _check_range("window", self.window, 2, 1000)
+        _check_range("memory", self.memory, 0.1, 10_000)
         low, high = self.guidance_interval
         if not 0 <= low <= high <= 999:
             raise OptionError(f"guidance interval {low} to {high}: take 0 to 999, rising")

@@ -1,80 +1,42 @@
-"""From file to file: the whole flow, written once over four functions that a backend provides.
+"""From file to file: the whole flow, written once over what a backend provides.
 
 Frames are read ahead and written behind by a thread each; what is between them is bounded.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import repeat
 from pathlib import Path
-from typing import Protocol
 
 import torch
-from torch import Tensor
 
-from venhancer import conditioning
 from venhancer.compare import Comparison, check_comparison
 from venhancer.conditioning import Frame
 from venhancer.errors import OutputError
+from venhancer.flow import QUEUE, Flow, Progress
+from venhancer.networks import Networks
 from venhancer.options import Options
 from venhancer.plan import Plan
-from venhancer.queues import ahead, behind
+from venhancer.queues import Behind, behind
 from venhancer.seams import NO_SEAMS, SeamMeter, Seams
 from venhancer.state import Journal, NoJournal, State
 from venhancer.stopwatch import Stopwatch
-from venhancer.video import read_frames
 from venhancer.video_writer import FolderWriter, VideoWriter, check_target, open_writer
-from venhancer.windows import Scene
 
-Progress = Callable[[str, int, int], None]  # stage, parts done, parts in all
+logger = logging.getLogger(__name__)
+
 NO_JOURNAL = NoJournal()
-QUEUE = 4  # frames that are read ahead, and that wait to be written
 
 
 def silent(stage: str, done: int, total: int) -> None:
     """Report no progress."""
-
-
-class SceneSampler(Protocol):
-    """`venhancer.sampler.Sampler`, or what stands for it."""
-
-    def first_key(self, scene: Scene, taken: int) -> int:
-        """The first key frame of a scene that is still to be shown after `taken` turns."""
-
-    def run(
-        self, scene: Scene, keys: Iterator[Tensor], taken: int, progress: Callable[[], None]
-    ) -> Iterator[Tensor]:
-        """After every turn the x_0 (f c h w) that are done now, none or some."""
-
-    def tensors(self) -> Mapping[str, Tensor]:
-        """What a state has to hold between two turns."""
-
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take up what `tensors` gave."""
-
-
-class Networks(Protocol):
-    """What a backend does. Frames: f 3 H W in [-1, 1]; latents: f c h w, float32."""
-
-    decode_chunk: int  # frames that `decode` takes at a time
-
-    def encode_text(self, prompt: str, *, is_guided: bool) -> Tensor | None:
-        """Prompt, then (guided) the negative prompt: 2 l d or 1 l d; None without text encoder."""
-
-    def encode(self, frames: Tensor, first: int) -> Tensor:
-        """Latents of key frames `first` and following."""
-
-    def sampler(self, plan: Plan, text: Tensor | None) -> SceneSampler:
-        """Ready for the plan's scenes, one after the other."""
-
-    def decode(self, latents: Tensor) -> Tensor:
-        """Frames of neighbouring latents."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,129 +72,63 @@ def enhance(
     options: Options,
     progress: Progress = silent,
     journal: Journal = NO_JOURNAL,
+    smaller: Sequence[Plan] = (),
 ) -> Report:
     """Carry out `plan` and write `target`; nothing is left behind if it fails, but in `journal`.
 
     A run that goes on from a journal's state gives the same bits as one that was not cut off.
+    smaller: plans of the same windows, to go on with when the device runs out of memory
     """
     check_output(target, plan, options)
-    start, watch = time.perf_counter(), Stopwatch()
+    start = time.perf_counter()
     with open_output(plan, target, options) as files, torch.inference_mode():
         outlet = Outlet(plan, files, journal)
-        flow = Flow(plan, networks, options, progress, journal, watch)
+        flow = Flow(plan, networks, options, progress)
         state = journal.load() or State()
         for frame in journal.frames():
             outlet.write(frame)
         with behind(outlet.leave, QUEUE) as leaving:
-            for turn in flow.turns(state):
-                for frame in turn.frames:
-                    leaving.put(frame)
-                progress("decode", turn.state.frames, plan.timeline.grid_frames)
-                if journal.is_due():
-                    leaving.flush()
-                    journal.keep(turn.state)
+            run(flow, state, Gate(leaving, state.frames), journal, list(smaller))
     wall = time.perf_counter() - start
-    return Report(plan, target, wall, {**watch.seconds, **outlet.watch.seconds}, outlet.seams())
+    seconds = {**flow.watch.seconds, **outlet.watch.seconds}
+    return Report(flow.plan, target, wall, seconds, outlet.seams())
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """What a turn of the sampler led to: frames of the grid, and where the run stands then."""
-
-    frames: Iterator[Frame]  # decoded as they are taken
-    state: State
+def run(flow: Flow, state: State, gate: Gate, journal: Journal, smaller: list[Plan]) -> None:
+    """Every turn after `state`; without memory for one, again from there with a smaller plan."""
+    while True:
+        try:
+            for turn in flow.turns(state):
+                gate.pass_on(turn.frames, state.frames)
+                state = turn.state
+                if journal.is_due():
+                    gate.leaving.flush()
+                    journal.keep(state)
+            return
+        except torch.OutOfMemoryError:
+            if not smaller:
+                raise
+            tensors = {name: x.cpu() for name, x in state.tensors.items()}
+        state = dataclasses.replace(state, tensors=tensors)
+        flow.plan = smaller.pop(0)
+        journal.adopt(flow.plan)
+        logger.warning("out of memory: goes on with %s", flow.plan.arrangement)
+        torch.cuda.empty_cache()
 
 
 @dataclass(slots=True)
-class Flow:
-    """Read, prepare, encode, denoise, decode: the part of a run that makes frames."""
+class Gate:
+    """Lets frames leave once: those that a repeated turn makes again have left already."""
 
-    plan: Plan
-    networks: Networks
-    options: Options
-    progress: Progress
-    journal: Journal
-    watch: Stopwatch
-    evaluations: int = 0  # so far
+    leaving: Behind[Frame]
+    left: int
 
-    def turns(self, state: State) -> Iterator[Turn]:
-        """All that is left to do after `state`."""
-        scenes = self.plan.scenes[state.scene :]
-        if not scenes:
-            return
-        with self.watch("prompt"):
-            text = self.networks.encode_text(self.options.prompt, is_guided=self.plan.branches == 2)
-        sampler = self.networks.sampler(self.plan, text)
-        if state.turns:
-            sampler.restore(state.tensors)
-        first = scenes[0].keys.start + sampler.first_key(scenes[0], state.turns)
-        self._count(state)
-        with ahead(read_frames(self.plan.source, first), QUEUE) as frames:
-            keys = self._keys(frames, first)
-            for number, scene in enumerate(scenes, state.scene):
-                for turn in self._scene(number, scene, sampler, keys, state):
-                    yield turn
-                    state = turn.state
-
-    def _count(self, state: State) -> None:
-        """Evaluations that an earlier run has made."""
-        plan = self.plan
-        before = sum(len(scene.windows) for scene in plan.scenes[: state.scene])
-        turns = before * len(plan.sampling.schedule) + state.turns
-        self.evaluations = turns * len(plan.sampling.rows) * len(plan.sampling.columns)
-
-    def _keys(self, frames: Iterator[Frame], first: int) -> Iterator[Tensor]:
-        """Resize, pad and encode the input frames, one at a time -> c h w."""
-        plan = self.plan
-        geometry, upsampling = plan.geometry, plan.preset.model.upsampling
-        for i in range(first, plan.source.frames):
-            with self.watch("read"):
-                frame = next(frames)
-            with self.watch("encode"):
-                pixels = conditioning.resize(frame, geometry.width, geometry.height, upsampling)
-                padded = conditioning.pad(pixels, geometry, self.options.padding)
-                latents = self.networks.encode(padded, first=i)[0]
-            self.progress("encode", i + 1, plan.source.frames)
-            yield latents
-
-    def _scene(
-        self,
-        number: int,
-        scene: Scene,
-        sampler: SceneSampler,
-        keys: Iterator[Tensor],
-        state: State,
-    ) -> Iterator[Turn]:
-        """The turns of a scene that `state` has not seen."""
-        last = len(scene.windows) * len(self.plan.sampling.schedule)
-        left = state.frames
-        turns = sampler.run(scene, keys, state.turns, self._evaluated)
-        for taken in range(state.turns + 1, last + 1):
-            with self.watch("denoise"):
-                latents = next(turns)
-            is_end = taken == last
-            is_cut = is_end and number + 1 < len(self.plan.scenes)
-            held = scene.gap - 1 if is_cut else 0  # the last frame is shown up to the cut
-            left += len(latents) + held
-            after = State(number, taken, left, sampler.tensors())
-            yield Turn(self._decode(latents, held), State(number + 1, 0, left) if is_end else after)
-
-    def _evaluated(self) -> None:
-        self.evaluations += 1
-        total = self.plan.parts * len(self.plan.sampling.schedule)
-        self.progress("denoise", self.evaluations, total)
-
-    def _decode(self, latents: Tensor, held: int) -> Iterator[Frame]:
-        """Cropped: H W 3 each; the last one `held` times more."""
-        frame: Frame | None = None
-        for part in latents.split(self.networks.decode_chunk) if len(latents) else ():
-            with self.watch("decode"):
-                pixels = conditioning.crop(self.networks.decode(part), self.plan.geometry)
-                frames = conditioning.to_pixels(pixels)
-            for frame in frames:
-                yield frame
-        if frame is not None:
-            yield from repeat(frame, held)
+    def pass_on(self, frames: Iterator[Frame], first: int) -> None:
+        """first: the number of the first of them in the grid."""
+        for number, frame in enumerate(frames, first):
+            if number >= self.left:
+                self.leaving.put(frame)
+                self.left = number + 1
 
 
 @dataclass(frozen=True, slots=True)

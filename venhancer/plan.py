@@ -11,7 +11,7 @@ from venhancer.contract import DECODED_FRAMES, Shape
 from venhancer.diffusion.schedule import Steps, plan_steps
 from venhancer.errors import OptionError
 from venhancer.geometry import Geometry, fit, released_padding, released_size, target_size
-from venhancer.latents import Room
+from venhancer.latents import Room, room_for
 from venhancer.options import Options
 from venhancer.timeline import Timeline, at_rate, interpolated
 from venhancer.video import Clip
@@ -59,6 +59,8 @@ class Plan:
     refine: int
     latents: tuple[int, int, int]  # channels, rows, columns
     shape: Shape | None = None  # of the static networks that it is made for
+    codec_tile: tuple[int, int] | None = None  # rows and columns of latents it sees at a time
+    holds_latents_on_host: bool = False
 
     @property
     def branches(self) -> int:
@@ -82,9 +84,26 @@ class Plan:
         return self.parts * sum(2 if s.is_guided(t) else 1 for t in steps)
 
     @property
+    def tile(self) -> tuple[int, int]:
+        """Width and height of what the network sees of a frame, in pixels."""
+        stride, s = self.preset.model.latent_stride, self.sampling
+        return stride * len(s.columns[0]), stride * len(s.rows[0])
+
+    @property
+    def arrangement(self) -> str:
+        """How it fits into memory, in words."""
+        words = [f"windows of {self.sampling.window}", "tiles of {}x{}".format(*self.tile)]
+        if self.codec_tile is not None:
+            stride = self.preset.model.latent_stride
+            words.append(f"a codec in tiles of {stride * self.codec_tile[1]}")
+        if self.holds_latents_on_host:
+            words.append("latents in the host's memory")
+        return ", ".join(words)
+
+    @property
     def room(self) -> Room:
         """Latents that are held at a time."""
-        return Room.of(self.scenes, len(self.sampling.schedule), DECODED_FRAMES)
+        return room_for(self.scenes, len(self.sampling.schedule), DECODED_FRAMES)
 
     @property
     def latent_bytes(self) -> int:
@@ -129,8 +148,10 @@ def make_plan(clip: Clip, preset: Preset, options: Options, shape: Shape | None 
     )
 
 
-def plan_static(clip: Clip, preset: Preset, options: Options, shapes: Sequence[Shape]) -> Plan:
-    """As `make_plan`, for the one of `shapes` that takes the least work, then fewest evaluations.
+def static_plans(
+    clip: Clip, preset: Preset, options: Options, shapes: Sequence[Shape]
+) -> list[Plan]:
+    """As `make_plan`, for each of `shapes`: the least work first, then the fewest evaluations.
 
     OptionError, the one of the largest shape, where none can carry the run out.
     """
@@ -142,8 +163,8 @@ def plan_static(clip: Clip, preset: Preset, options: Options, shapes: Sequence[S
             refusal = error
     if not plans:
         raise refusal
-    best = min(plans, key=lambda pair: (pair[1].parts * _voxels(pair[0]), pair[1].parts))
-    return best[1]
+    plans.sort(key=lambda pair: (pair[1].parts * _voxels(pair[0]), pair[1].parts))
+    return [plan for _, plan in plans]
 
 
 def _voxels(shape: Shape) -> int:
@@ -163,24 +184,8 @@ def _geometry(clip: Clip, preset: Preset, options: Options, shape: Shape | None)
         size = released_size(clip.width, clip.height, scale)
         return released_padding(*size)
     wanted = target_size(clip.width, clip.height, scale, options.size)
-    if shape is None:
-        return fit(*wanted, preset.model)
-    return _static_geometry(wanted, preset, shape)
-
-
-def _static_geometry(wanted: tuple[int, int], preset: Preset, shape: Shape) -> Geometry:
-    """At least the shape's frame, which tiles then cover; an autoencoder takes no more than it."""
-    geometry = fit(*wanted, preset.model, least=(shape.width, shape.height))
-    padded = (geometry.padded_width, geometry.padded_height)
-    if preset.model.codec != "autoencoder" or padded == (shape.width, shape.height):
-        return geometry
-    least = fit(*wanted, preset.model)
-    size = f"{least.padded_width}x{least.padded_height}"
-    raise OptionError(
-        f"the output needs a frame of {size}, the bundle takes {shape.width}x{shape.height} and "
-        "its autoencoder no tiles: run `venhancer-export build-engines "
-        f"--preset {preset.name} --size {size} --window {shape.window} -o DIR`"
-    )
+    least = (0, 0) if shape is None else (shape.width, shape.height)  # tiles cover what is larger
+    return fit(*wanted, preset.model, least)
 
 
 def _timeline(clip: Clip, options: Options) -> Timeline:

@@ -16,9 +16,11 @@ from venhancer.diffusion import solver
 from venhancer.evaluation import Conditions, Model
 from venhancer.latents import Latents
 from venhancer.model import lapped
+from venhancer.model.vae import AutoencoderCodec
 from venhancer.plan import Plan
 from venhancer.prompts import NEGATIVE, POSITIVE
 from venhancer.sampler import Placement, Sampler
+from venhancer.tiled_codec import TiledCodec
 
 
 class Codec(Protocol):
@@ -75,18 +77,25 @@ class Reference:
         prompts = [f"{prompt} {POSITIVE}".strip(), *([NEGATIVE] if is_guided else [])]
         return torch.cat([self.text_encoder.encode(p) for p in prompts])
 
-    def encode(self, frames: Tensor, first: int) -> Tensor:
-        generator = torch.Generator()
+    def encode(self, frames: Tensor, first: int, tile: tuple[int, int] | None) -> Tensor:
+        generator, codec = torch.Generator(), self._codec(tile)
         latents = []
         for i, frame in enumerate(frames):
             generator.manual_seed(solver.seed_of(self.seed, "encode", first + i))
-            latents.append(self.codec.encode(frame[None].to(self.placement.device), generator))
+            latents.append(codec.encode(frame[None].to(self.placement.device), generator))
         return torch.cat(latents).float().cpu()
 
-    def decode(self, latents: Tensor) -> Tensor:
-        return self.codec.decode(latents.to(self.placement.device)).float().cpu()
+    def decode(self, latents: Tensor, tile: tuple[int, int] | None) -> Tensor:
+        return self._codec(tile).decode(latents.to(self.placement.device)).float().cpu()
+
+    def _codec(self, tile: tuple[int, int] | None) -> Codec:
+        if tile is None:
+            return self.codec
+        assert isinstance(self.codec, AutoencoderCodec)  # the others need no tiles
+        return TiledCodec(self.codec, tile)
 
     def sampler(self, plan: Plan, text: Tensor | None) -> Sampler:
-        latents = Latents(plan.room, plan.latents, self.placement.latents)
+        device = "cpu" if plan.holds_latents_on_host else self.placement.device
+        latents = Latents(plan.room, plan.latents, device)
         conditions = Conditions(plan.refine, plan.scale, text)
         return Sampler(self.model, plan.sampling, conditions, latents, self.placement)

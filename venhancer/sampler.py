@@ -29,16 +29,10 @@ Capture = Callable[[Work], Work]  # work between fixed addresses -> the same, re
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """Where the network computes, where latents are held, and how work is repeated."""
+    """Where the network computes, and how work is repeated."""
 
     device: str = "cpu"
-    latents: str = "cpu"
     capture: Capture | None = None  # None: run as it is
-
-    @property
-    def is_captured_whole(self) -> bool:
-        """Latents are where the network is, so that a graph can hold the solver too."""
-        return self.capture is not None and self.latents == self.device
 
 
 class WindowWork:
@@ -47,7 +41,8 @@ class WindowWork:
     def __init__(self, blending: Blending, evaluation: Evaluation, placement: Placement) -> None:
         self.blending = blending
         self.evaluation = evaluation
-        self.placement = placement
+        self.capture = placement.capture
+        self.is_whole = blending.is_static  # a graph holds the solver too
         self.replays: dict[tuple[object, ...], Work] = {}
         self.shown: object = None  # the window and tile that `prepare` saw
 
@@ -71,7 +66,7 @@ class WindowWork:
         if is_first:
             self.blending.begin()
         self.blending.gather(self.evaluation.latents)
-        if self.placement.is_captured_whole:
+        if self.is_whole:
             self.evaluation.run(is_guided)
         else:
             self._replay(("network", is_guided), partial(self.evaluation.run, is_guided))
@@ -80,15 +75,14 @@ class WindowWork:
             self.blending.finish()
 
     def _run(self, key: tuple[object, ...], work: Work) -> None:
-        if self.placement.is_captured_whole:
+        if self.is_whole:
             self._replay(key, work)
         else:
             work()
 
     def _replay(self, key: tuple[object, ...], work: Work) -> None:
-        capture = self.placement.capture
         if key not in self.replays:
-            self.replays[key] = work if capture is None else capture(work)
+            self.replays[key] = work if self.capture is None else self.capture(work)
         self.replays[key]()
 
 
@@ -199,7 +193,8 @@ class Sampler:
         if length not in self.works:
             for other in [n for n in self.works if n < self.sampling.window]:
                 del self.works[other]
-            device, is_static = self.placement.device, self.placement.is_captured_whole
+            device = self.placement.device
+            is_static = self.placement.capture is not None and self.latents.device == device
             self.works[length] = WindowWork(
                 Blending(self.latents, self.sampling, length, is_static),
                 Evaluation(self.model, self.sampling, self.conditions, self.texts, length, device),

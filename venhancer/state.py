@@ -9,6 +9,7 @@ from typing import Protocol
 from torch import Tensor
 
 from venhancer.conditioning import Frame
+from venhancer.plan import Plan
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,6 +40,9 @@ class Journal(Protocol):
     def keep(self, state: State) -> None:
         """Keep a state; all frames that left before it were added."""
 
+    def adopt(self, plan: Plan) -> None:
+        """From now on states are those of another plan, with the same windows."""
+
 
 class NoJournal:
     """Keeps nothing."""
@@ -56,4 +60,7 @@ class NoJournal:
         return False
 
     def keep(self, state: State) -> None:
+        return None
+
+    def adopt(self, plan: Plan) -> None:
         return None

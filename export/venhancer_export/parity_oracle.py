@@ -11,7 +11,7 @@ from torch import Tensor
 from venhancer.config import Preset
 from venhancer.contract import DECODED_FRAMES
 from venhancer.evaluation import Model
-from venhancer.latents import Latents, Room
+from venhancer.latents import Latents, room_for
 from venhancer.reference import LappedCodec
 from venhancer.sampler import Placement, Sampler
 from venhancer_export import parity_cases
@@ -80,14 +80,14 @@ def sample_run(model: Model, preset: Preset, case: Case, eta: float, device: str
     sampling, scene = parity_cases.sampling(preset, case.shape, eta), parity_cases.scene(case.shape)
     keys = parity_cases.keys(preset, case.shape)
     _, c, h, w = keys.shape
-    room = Room.of([scene], len(sampling.schedule), DECODED_FRAMES)
+    room = room_for((scene,), len(sampling.schedule), DECODED_FRAMES)
     placement = Placement(device=device)
     with torch.inference_mode():
         sampler = Sampler(
             model,
             sampling,
             parity_cases.conditions(preset, case.shape),
-            Latents(room, (c, h, w), placement.latents),
+            Latents(room, (c, h, w), device),
             placement,
         )
         return torch.cat(list(sampler.run(scene, iter(keys), 0, lambda: None)))

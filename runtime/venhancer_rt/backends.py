@@ -13,17 +13,19 @@ import venhancer
 from venhancer.contract import Shape
 from venhancer.device import choose_device, choose_dtype
 from venhancer.errors import OptionError
+from venhancer.memory import fitting, static_arrangements
 from venhancer.options import Options
-from venhancer.pipeline import Networks
-from venhancer.plan import Plan, plan_static
-from venhancer.static import Run, StaticCodec, StaticDenoiser, StaticTextEncoder
+from venhancer.networks import Networks
+from venhancer.plan import Plan, static_plans
+from venhancer.static import StaticCodec, StaticDenoiser, StaticTextEncoder
 from venhancer.tokenizer import load_tokenizer
 from venhancer.video import probe
 from venhancer.weights import find_weights
 from venhancer_rt.bundle_reader import Bundle, open_bundle
 from venhancer_rt.checkpointing import fingerprint
-from venhancer_rt.engine import choose_engine_device, open_engines
+from venhancer_rt.engine import Engine, choose_engine_device, open_engines
 from venhancer_rt.onnx_session import OnnxSession, choose_onnx_device, require_onnxruntime
+from venhancer_rt.step_graph import GraphCapture
 from venhancer_rt.tensorrt_package import title
 
 DEFAULT_FPS = Fraction(24)  # of a folder of pictures
@@ -37,43 +39,65 @@ class Backend:
     device: str
     dtype: torch.dtype
     plan: Plan
+    smaller: tuple[Plan, ...]  # what to fall back to
     weights: Callable[[], str]  # what tells its networks from others
     open: Callable[[], Networks]
 
 
-def choose_backend(source: Path, options: Options, bundle: Path | None = None) -> Backend:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What the command was asked for."""
+
+    source: Path
+    options: Options
+    bundle: Path | None = None
+    uses_graphs: bool = True
+    arrangement: str | None = None  # of a run that goes on
+
+
+def choose_backend(request: Request) -> Backend:
     """PyTorch, or what runs the bundle; VEnhancerError for whatever the user can mend."""
-    return _pytorch(source, options) if bundle is None else _static(source, options, bundle)
+    if request.bundle is None:
+        return _pytorch(request)
+    return _static(request, request.bundle)
 
 
-def _pytorch(source: Path, options: Options) -> Backend:
+def _pytorch(request: Request) -> Backend:
     from venhancer import api
 
-    plan = api.plan_run(source, options)
+    options = request.options
     device = choose_device(options.device)
+    plan, *smaller = api.plan_run(request.source, options, request.arrangement)
+    capture = GraphCapture() if request.uses_graphs and device == "cuda" else None
     return Backend(
         name=f"PyTorch {torch.__version__}",
         device=device,
         dtype=choose_dtype(options.dtype, device),
         plan=plan,
+        smaller=tuple(smaller),
         weights=lambda: fingerprint(find_weights(plan.preset, options.weights)),
-        open=lambda: api.open_networks(plan, options),
+        open=lambda: api.open_networks(plan, options, capture),
     )
 
 
-def _static(source: Path, options: Options, folder: Path) -> Backend:
+def _static(request: Request, folder: Path) -> Backend:
+    options = request.options
     refuse_fixed(options)
     bundle = open_bundle(folder)
     name, device = _runner(bundle, options.device)
-    clip = probe(source, folder_fps=options.input_fps or DEFAULT_FPS)
-    plan = plan_static(clip, bundle.manifest.preset, options, bundle.manifest.shapes)
+    dtype = getattr(torch, bundle.manifest.precision)
+    clip = probe(request.source, folder_fps=options.input_fps or DEFAULT_FPS)
+    possible = static_plans(clip, bundle.manifest.preset, options, bundle.manifest.shapes)
+    plans = static_arrangements(possible, device)
+    plan, *smaller = fitting(plans, options, device, dtype, request.arrangement)
     return Backend(
         name=name,
         device=device,
-        dtype=getattr(torch, bundle.manifest.precision),
+        dtype=dtype,
         plan=plan,
+        smaller=tuple(smaller),
         weights=lambda: bundle.manifest.request[:16],
-        open=lambda: open_bundle_networks(bundle, plan, device),
+        open=lambda: open_bundle_networks(bundle, plan, device, request.uses_graphs),
     )
 
 
@@ -102,7 +126,7 @@ def refuse_fixed(options: Options) -> None:
         )
 
 
-def open_bundle_networks(bundle: Bundle, plan: Plan, device: str) -> Networks:
+def open_bundle_networks(bundle: Bundle, plan: Plan, device: str, uses_graphs: bool) -> Networks:
     """Load the networks that the plan was made for."""
     from venhancer.reference import LappedCodec, Reference
     from venhancer.sampler import Placement
@@ -111,7 +135,8 @@ def open_bundle_networks(bundle: Bundle, plan: Plan, device: str) -> Networks:
     model, sizes = plan.preset.model, bundle.sizes(plan.shape)
     runs = open_runs(bundle, plan.shape, device)
     denoiser, seed = StaticDenoiser(model, sizes, runs), plan.sampling.seed
-    placement = Placement(device=device, latents=device)
+    can_capture = uses_graphs and all(run.can_capture for run in runs.values())
+    placement = Placement(device=device, capture=GraphCapture() if can_capture else None)
     if model.codec == "lapped":
         return Reference(denoiser, LappedCodec(model.latent_scale), None, placement, seed)
     codec = StaticCodec(bundle.specs, sizes, runs)
@@ -120,7 +145,7 @@ def open_bundle_networks(bundle: Bundle, plan: Plan, device: str) -> Networks:
     return Reference(denoiser, codec, text_encoder, placement, seed)
 
 
-def open_runs(bundle: Bundle, shape: Shape, device: str) -> Mapping[str, Run]:
+def open_runs(bundle: Bundle, shape: Shape, device: str) -> Mapping[str, Engine | OnnxSession]:
     """Every network of the bundle at one shape, by its name."""
     if bundle.manifest.builder != "onnx":
         return open_engines(bundle, shape, device)
@@ -130,9 +155,8 @@ def open_runs(bundle: Bundle, shape: Shape, device: str) -> Mapping[str, Run]:
     }
 
 
-def identity(backend: Backend, options: Options) -> dict[str, str]:
+def identity(backend: Backend, options: Options, plan: Plan) -> dict[str, str]:
     """Everything that the frames of a run depend on, by a word that a user knows."""
-    plan = backend.plan
     g, t, s = plan.geometry, plan.timeline, plan.sampling
     size = f"{g.width}x{g.height} in {g.padded_width}x{g.padded_height}, {options.padding}"
     parts = f"{plan.windows} of {s.window}, {len(s.columns)}x{len(s.rows)} tiles"
@@ -146,6 +170,7 @@ def identity(backend: Backend, options: Options) -> dict[str, str]:
         "size": size,
         "frames": f"{t.grid_frames}, {t.gap} for one",
         "windows": f"{parts} of {tile}, {s.join}",
+        "codec": "whole" if plan.codec_tile is None else "tiles of {}x{}".format(*plan.codec_tile),
         "scenes": " ".join(str(scene.keys.start) for scene in plan.scenes),
         "steps": f"{s.steps} {s.solver}, eta {s.eta:g}",
         "guidance": f"{s.guidance:g} from {low} to {high}",

@@ -15,7 +15,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from safetensors.torch import load_file, save_file
 
 from venhancer.conditioning import Frame
 from venhancer.errors import VEnhancerError
+from venhancer.plan import Plan
 from venhancer.state import State
 from venhancer_rt import spool
 from venhancer_rt.spool import Spool
@@ -49,6 +50,7 @@ class Job:
 
     folder: Path
     identity: Mapping[str, str]
+    arrangement: str  # how it fitted into memory
     scene: int
     turns: int  # of the sampler, in this scene
     done: int  # turns in all
@@ -135,19 +137,26 @@ def _short(text: str | None) -> str:
 class DiskJournal:
     """A `Journal` in a folder beside the output, and a context: what it kept goes at a good end.
 
-    turns: of the sampler, in every scene
+    identify: everything that the frames of a plan depend on, by a word that a user knows
     """
 
-    def __init__(self, target: Path, identity: Mapping[str, str], turns: Sequence[int]) -> None:
+    def __init__(
+        self, target: Path, plan: Plan, identify: Callable[[Plan], Mapping[str, str]]
+    ) -> None:
         self.target = target
         self.folder = folder_of(target)
-        self.identity = dict(identity)
-        self.turns = turns
+        self.identify = identify
+        self.adopt(plan)
         self.job: Job | None = None
         self.spool: Spool | None = None
         self.lock: IO[bytes] | None = None  # held while the run lives, and released by its death
         self.is_kept = True
         self.due = time.monotonic() + SHORTEST_WAIT
+
+    def adopt(self, plan: Plan) -> None:
+        """Whose states are kept from now on."""
+        self.plan = plan
+        self.identity = dict(self.identify(plan))
 
     def resume(self) -> Job | None:
         """Find the state to go on from; JobError where it is another run's, or still running."""
@@ -216,17 +225,19 @@ class DiskJournal:
     def _write(self, state: State) -> None:
         """First frames and latents, then the word that they are there; then older ones go."""
         self._take()
-        done = sum(self.turns[: state.scene]) + state.turns
+        turns = [len(s.windows) * len(self.plan.sampling.schedule) for s in self.plan.scenes]
+        done = sum(turns[: state.scene]) + state.turns
         name = f"state-{done}.safetensors"
         temporary = self.folder / "state.part"
         save_file({k: x.contiguous().cpu() for k, x in state.tensors.items()}, temporary)
         _settle(temporary, self.folder / name)
         job = {
             "identity": self.identity,
+            "arrangement": self.plan.arrangement,
             "scene": state.scene,
             "turns": state.turns,
             "done": done,
-            "total": sum(self.turns),
+            "total": sum(turns),
             "frames": state.frames,
             "pieces": self._pieces(),
         }

@@ -9,15 +9,16 @@ import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import venhancer
 from venhancer.errors import VEnhancerError
 
 if TYPE_CHECKING:
     from venhancer.state import Journal
-    from venhancer_rt.backends import Backend
+    from venhancer_rt.backends import Backend, Request
 
 INTERRUPTED = 130
 
@@ -109,6 +110,18 @@ def _add_where(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--dtype", choices=["auto", "float32", "bfloat16", "float16"])
     group.add_argument("--window", type=int, help="frames that the model sees at a time")
     group.add_argument(
+        "--memory",
+        type=float,
+        metavar="GB",
+        help="that it may take (default: most of what is free)",
+    )
+    group.add_argument(
+        "--no-graph",
+        dest="graph",
+        action="store_false",
+        help="run the network's work one by one, not as CUDA graphs: the same frames",
+    )
+    group.add_argument(
         "--no-scene-cuts",
         dest="scene_cuts",
         action="store_false",
@@ -165,7 +178,17 @@ OPTION_NAMES = (
         "seed",
         "geometry",
     ),
-    *("padding", "device", "dtype", "window", "tile", "scene_cuts", "overwrite", "compare"),
+    *(
+        "padding",
+        "device",
+        "dtype",
+        "window",
+        "tile",
+        "memory",
+        "scene_cuts",
+        "overwrite",
+        "compare",
+    ),
 )
 
 
@@ -190,15 +213,50 @@ def run_enhance(args: argparse.Namespace) -> None:
     from venhancer_rt.progress import Bar
 
     options, target = _options(args), _output(args)
-    backend = choose_backend(args.input, options, args.bundle)
-    plan = backend.plan
-    pipeline.check_output(target, plan, options)
-    print("\n".join([*show.plan_lines(plan), *show.backend_lines(backend)]))
+    backend = choose_backend(_request(args, options))
+    pipeline.check_output(target, backend.plan, options)
+    print("\n".join(_told(backend, options)))
     with _journal(args, backend, options, target) as journal, Bar() as bar:
-        report = pipeline.enhance(plan, target, backend.open(), options, bar, journal)
+        report = pipeline.enhance(
+            backend.plan, target, backend.open(), options, bar, journal, backend.smaller
+        )
     print("\n".join(show.report_lines(report, options.compare)))
     if args.json:
-        print(json.dumps({**show.report_json(report), **show.backend_json(backend)}))
+        print(json.dumps({**show.report_json(report), **_told_json(backend, options)}))
+
+
+def _request(args: argparse.Namespace, options: venhancer.Options) -> Request:
+    """A run that goes on is arranged as it was begun."""
+    from venhancer_rt.backends import Request
+    from venhancer_rt.checkpointing import folder_of, read_job
+
+    job = read_job(folder_of(_output(args))) if getattr(args, "resume", False) else None
+    return Request(
+        source=args.input,
+        options=options,
+        bundle=args.bundle,
+        uses_graphs=args.graph,
+        arrangement=None if job is None else job.arrangement,
+    )
+
+
+def _told(backend: Backend, options: venhancer.Options) -> list[str]:
+    from venhancer.memory import memory_limit, need
+    from venhancer_rt import show
+
+    needed = need(backend.plan, backend.device, backend.dtype)
+    limit = memory_limit(options, backend.device)
+    memory = show.memory_line(backend.plan, needed, limit)
+    return [*show.plan_lines(backend.plan), *show.backend_lines(backend), memory]
+
+
+def _told_json(backend: Backend, options: venhancer.Options) -> dict[str, Any]:
+    from venhancer.memory import memory_limit, need
+    from venhancer_rt import show
+
+    needed = need(backend.plan, backend.device, backend.dtype)
+    limit = memory_limit(options, backend.device)
+    return {**show.backend_json(backend), **show.memory_json(backend.plan, needed, limit)}
 
 
 def _journal(
@@ -216,9 +274,7 @@ def _journal(
             "it is left alone now"
         )
         return nullcontext(NoJournal())
-    plan = backend.plan
-    turns = [len(scene.windows) * len(plan.sampling.schedule) for scene in plan.scenes]
-    journal = DiskJournal(target, identity(backend, options), turns)
+    journal = DiskJournal(target, backend.plan, partial(identity, backend, options))
     job = journal.resume()
     if job is not None:
         print(f"state    goes on after {job.stand}")
@@ -243,14 +299,14 @@ def run_plan(args: argparse.Namespace) -> None:
     from venhancer_rt import show
     from venhancer_rt.backends import choose_backend
 
-    backend = choose_backend(args.input, _options(args), args.bundle)
-    plan = backend.plan
-    cost = estimate(plan, backend.device, backend.dtype)
-    lines = [*show.plan_lines(plan), *show.backend_lines(backend)]
-    print("\n".join([*lines, *show.cost_lines(plan, cost, backend.device)]))
+    options = _options(args)
+    backend = choose_backend(_request(args, options))
+    cost = estimate(backend.plan, backend.device, backend.dtype)
+    lines = _told(backend, options)
+    print("\n".join([*lines, *show.cost_lines(backend.plan, cost, backend.device)]))
     if args.json:
-        told = {**show.plan_json(plan), **show.backend_json(backend)}
-        print(json.dumps({**told, **show.cost_json(plan, cost)}))
+        told = {**show.plan_json(backend.plan), **_told_json(backend, options)}
+        print(json.dumps({**told, **show.cost_json(backend.plan, cost)}))
 
 
 def run_info(args: argparse.Namespace) -> None:

@@ -14,6 +14,7 @@ from venhancer.weights import read_preset
 
 if TYPE_CHECKING:
     from venhancer.estimate import Cost
+    from venhancer.memory import Need
     from venhancer.pipeline import Report
     from venhancer_rt.backends import Backend
     from venhancer_rt.checkpointing import Job
@@ -92,40 +93,24 @@ def _dtype(backend: Backend) -> str:
     return str(backend.dtype).removeprefix("torch.")
 
 
+def memory_line(plan: Plan, needed: Need, limit: int) -> str:
+    """What the plan takes, and how it fits."""
+    parts = {"weights": needed.weights, "latents": needed.latents, "working": needed.working}
+    told = ", ".join(f"{name} {size / GB:.1f}" for name, size in parts.items())
+    over = "; it may not fit" if needed.total > limit else ""
+    return (
+        f"memory   {needed.total / GB:.1f} of {limit / GB:.1f} GB ({told}): "
+        f"{plan.arrangement}{over}"
+    )
+
+
 def cost_lines(plan: Plan, cost: Cost, device: str) -> list[str]:
-    """What it would cost here, and what to change where that is too much."""
-    lines = [
+    """What it would cost here."""
+    return [
         f"work     {cost.tflop:.4g} TFLOP",
-        f"memory   {cost.memory_bytes / GB:.1f} GB, {plan.latent_bytes / GB:.1f} GB of it latents",
         f"disk     up to {plan.output_bytes / GB:.3f} GB",
         f"time     about {duration(cost.seconds)} on this {device}, for the denoiser",
     ]
-    free = free_memory(device)
-    if cost.memory_bytes > free:
-        lines.append(f"too big  {free / GB:.1f} GB are free: {what_to_change(plan)}")
-    return lines
-
-
-def what_to_change(plan: Plan) -> str:
-    """The option that saves most memory."""
-    if plan.latent_bytes > free_memory("cpu") / 2:
-        return "cut the clip into parts, or take a smaller --scale"
-    if plan.shape is not None:
-        return f"take a bundle built for a smaller --size or --window than {plan.shape}"
-    tile = plan.preset.defaults.tile
-    return f"take --window {max(9, plan.timeline.gap + 1)}, or a --tile below {tile[0]}x{tile[1]}"
-
-
-def free_memory(device: str) -> int:
-    """Bytes free on the device."""
-    if device == "cuda":
-        import torch
-
-        return int(torch.cuda.mem_get_info()[0])
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable"):
-            return int(line.split()[1]) * 1024
-    return 2**62
 
 
 def duration(seconds: float) -> str:
@@ -169,11 +154,17 @@ def plan_json(plan: Plan) -> dict[str, Any]:
 
 
 def cost_json(plan: Plan, cost: Cost) -> dict[str, Any]:
+    return {"tflop": cost.tflop, "disk_bytes": plan.output_bytes, "seconds": cost.seconds}
+
+
+def memory_json(plan: Plan, needed: Need, limit: int) -> dict[str, Any]:
     return {
-        "tflop": cost.tflop,
-        "memory_bytes": cost.memory_bytes,
-        "disk_bytes": plan.output_bytes,
-        "seconds": cost.seconds,
+        "memory_bytes": needed.total,
+        "memory_limit_bytes": limit,
+        "latent_bytes": plan.latent_bytes,
+        "tile": plan.tile,
+        "codec_tile": plan.codec_tile,
+        "latents_on_host": plan.holds_latents_on_host,
     }
 
 

@@ -20,6 +20,7 @@ from venhancer.config import RELEASED
 from venhancer.model.denoiser import Denoiser
 from venhancer.model.text import TextEncoder, build_network
 from venhancer.model.vae import AutoencoderCodec
+from venhancer.networks import Tile
 from venhancer.options import Options
 from venhancer.pipeline import Report, enhance
 from venhancer.plan import make_plan
@@ -48,8 +49,8 @@ class Watched(Reference):
 
     is_finite = True
 
-    def decode(self, latents: Tensor) -> Tensor:
-        return self.noted(super().decode(self.noted(latents)))
+    def decode(self, latents: Tensor, tile: Tile | None) -> Tensor:
+        return self.noted(super().decode(self.noted(latents), tile))
 
     def noted(self, x: Tensor) -> Tensor:
         self.is_finite &= bool(x.isfinite().all())

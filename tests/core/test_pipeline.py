@@ -20,7 +20,9 @@ from tests.clips import moving_frames, read_all, small_preset, write_clip, write
 from venhancer import conditioning, pipeline
 from venhancer.conditioning import Frame
 from venhancer.errors import OptionError, OutputError
+from venhancer.flow import QUEUE
 from venhancer.model import lapped
+from venhancer.networks import Tile
 from venhancer.options import Options
 from venhancer.pipeline import Report
 from venhancer.plan import Plan, make_plan
@@ -64,13 +66,13 @@ class Repeat:
     def encode_text(self, prompt: str, *, is_guided: bool) -> Tensor | None:
         return None
 
-    def encode(self, frames: Tensor, first: int) -> Tensor:
+    def encode(self, frames: Tensor, first: int, tile: Tile | None) -> Tensor:
         return lapped.encode(frames, SCALE)
 
     def sampler(self, plan: Plan, text: Tensor | None) -> RepeatSampler:
         return RepeatSampler(len(plan.sampling.schedule))
 
-    def decode(self, latents: Tensor) -> Tensor:
+    def decode(self, latents: Tensor, tile: Tile | None) -> Tensor:
         return lapped.decode(latents, SCALE)
 
 
@@ -174,7 +176,7 @@ def test_comparisons(run: Run, tmp_path: Path, name: str) -> None:
 class Broken(Repeat):
     """Fails while frames are being written."""
 
-    def decode(self, latents: Tensor) -> Tensor:
+    def decode(self, latents: Tensor, tile: Tile | None) -> Tensor:
         raise RuntimeError("out of order")
 
 
@@ -252,10 +254,10 @@ def test_reading_and_writing_are_bounded(tmp_path: Path, monkeypatch: pytest.Mon
     class Counting(Repeat):
         decode_chunk = 1
 
-        def decode(self, latents: Tensor) -> Tensor:
+        def decode(self, latents: Tensor, tile: Tile | None) -> Tensor:
             made[0] += 1
             waiting.append(made[0] - written[0])
-            return super().decode(latents)
+            return super().decode(latents, tile)
 
     def slow(self: pipeline.Files, frame: Frame, moment: Fraction) -> None:
         time.sleep(0.005)
@@ -270,7 +272,7 @@ def test_reading_and_writing_are_bounded(tmp_path: Path, monkeypatch: pytest.Mon
     pipeline.enhance(plan, tmp_path / "out", OneByOne(Counting()), options)
 
     assert written[0] == 40
-    assert max(waiting) <= pipeline.QUEUE + 2
+    assert max(waiting) <= QUEUE + 2
 
 
 class OneByOne(Repeat):

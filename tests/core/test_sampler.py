@@ -16,7 +16,7 @@ from venhancer.device import choose_device
 from venhancer.diffusion.solver import advance, frame_noise, solver_table
 from venhancer.errors import DeviceError
 from venhancer.evaluation import Conditions, Model
-from venhancer.latents import Latents, Room
+from venhancer.latents import Latents, room_for
 from venhancer.model.denoiser import Denoiser
 from venhancer.plan import Sampling
 from venhancer.sampler import Placement, Sampler, Work
@@ -62,8 +62,8 @@ def key_frames(frames: int) -> Tensor:
 
 
 def sampler(model: Model, plan: Sampling, shown: Scene, placement: Placement = CPU) -> Sampler:
-    room = Room.of([shown], len(plan.schedule), CHUNK)
-    latents = Latents(room, (48, 8, 8), placement.latents)
+    room = room_for((shown,), len(plan.schedule), CHUNK)
+    latents = Latents(room, (48, 8, 8), placement.device)
     return Sampler(model, plan, Conditions(0, 2.0), latents, placement)
 
 
@@ -225,7 +225,7 @@ def test_buffers_stay_where_they_are(model: Model) -> None:
 
 def test_memory_does_not_grow_with_the_clip() -> None:
     """The room for a thousand windows is that for twenty."""
-    few, many = (Room.of([scene(frames, 9)], 4, CHUNK) for frames in (81, 4001))
+    few, many = (room_for((scene(frames, 9),), 4, CHUNK) for frames in (81, 4001))
 
     assert few == many
     assert few.frames < 45
@@ -306,7 +306,7 @@ def test_guidance_acts_in_its_interval_only() -> None:
 
     def result(**fields: object) -> Tensor:
         plan = sampling(3, rows=rows, steps=2, **fields)
-        latents = Latents(Room.of([shown], 2, CHUNK), (4, keys.shape[-2], 8), "cpu")
+        latents = Latents(room_for((shown,), 2, CHUNK), (4, keys.shape[-2], 8), "cpu")
         with torch.inference_mode():
             own = Sampler(model, plan, Conditions(11, 2.0, text), latents, Placement())
             return torch.cat(list(own.run(shown, iter(keys), 0, nothing)))

@@ -20,7 +20,7 @@ from venhancer.errors import BundleError
 from venhancer.manifest import read_manifest, sha256_of
 from venhancer.options import Options
 from venhancer.plan import make_plan
-from venhancer_rt.backends import choose_backend
+from venhancer_rt.backends import Request, choose_backend
 from venhancer_rt.bundle_reader import open_bundle
 from venhancer_rt.cli import main
 
@@ -43,7 +43,7 @@ def pictures(folder: Path) -> Frames:
 
 
 def by_onnx(clip: Path, built: Built, options: Options) -> Frames:
-    backend = choose_backend(clip, options, built.folder)
+    backend = choose_backend(Request(source=clip, options=options, bundle=built.folder))
     target = clip.with_name("onnx")
     pipeline.enhance(backend.plan, target, backend.open(), options)
     return pictures(target)
@@ -51,7 +51,7 @@ def by_onnx(clip: Path, built: Built, options: Options) -> Frames:
 
 def by_pytorch(clip: Path, built: Built, options: Options, is_static: bool = True) -> Frames:
     """The same run with the checkpoint, of the same plan; or one whose windows are not extended."""
-    plan = choose_backend(clip, options, built.folder).plan
+    plan = choose_backend(Request(source=clip, options=options, bundle=built.folder)).plan
     if not is_static:
         window = read_manifest(built.folder).shapes[0].window
         plan = make_plan(plan.source, plan.preset, dataclasses.replace(options, window=window))

@@ -86,15 +86,32 @@ def test_plan(clip: Path, weights: Path, capsys: Capture) -> None:
     assert [p.name for p in clip.parent.iterdir()] == ["in.mp4"]
 
 
-def test_a_plan_that_does_not_fit_says_what_to_change(
+def test_a_plan_fits_the_memory_that_is_given(clip: Path, weights: Path, capsys: Capture) -> None:
+    """Smaller tiles or windows are chosen and told; too little is refused with what is needed."""
+    words = ["plan", str(clip), "--weights", str(weights), "--scale", "8", "--json"]
+    limit, taken = "8", []
+    for _ in range(2):
+        assert main([*words, "--memory", limit]) == 0
+        told = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert told["memory_bytes"] <= told["memory_limit_bytes"]
+        taken.append((told["window_frames"], *told["tile"]))
+        limit = f"{(told['memory_bytes'] - 1000) / 1e9:.9f}"
+
+    assert taken[1] < taken[0]
+    assert main([*words, "--memory", "0.5"]) == 2
+    assert "memory=0.5: the smallest plan (windows of" in capsys.readouterr().err
+
+
+def test_without_a_limit_the_smallest_plan_is_taken_and_told(
     clip: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the memory that is free."""
-    monkeypatch.setattr("venhancer_rt.show.free_memory", lambda device: 1_000_000_000)
+    """What is free is no promise, so the run is not refused."""
+    monkeypatch.setattr("venhancer.memory.free_memory", lambda device: 1_000_000_000)
 
     assert main(["plan", str(clip), "--preset", "released"]) == 0
 
-    assert "too big  1.0 GB are free: take --window" in capsys.readouterr().out
+    assert "of 0.9 GB" in (out := capsys.readouterr().out)
+    assert "it may not fit" in out
 
 
 @pytest.mark.parametrize("what", ["clip", "weights", "nano", "released"])

@@ -1,0 +1,127 @@
+"""From key frames to frames of the grid: read, prepare, encode, denoise, decode, scene by scene."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import repeat
+
+from torch import Tensor
+
+from venhancer import conditioning
+from venhancer.conditioning import Frame
+from venhancer.networks import Networks, SceneSampler
+from venhancer.options import Options
+from venhancer.plan import Plan
+from venhancer.queues import ahead
+from venhancer.state import State
+from venhancer.stopwatch import Stopwatch
+from venhancer.video import read_frames
+from venhancer.windows import Scene
+
+Progress = Callable[[str, int, int], None]  # stage, parts done, parts in all
+QUEUE = 4  # frames that are read ahead, and that wait to be written
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What a turn of the sampler led to: frames of the grid, and where the run stands then."""
+
+    frames: Iterator[Frame]  # decoded as they are taken
+    state: State
+
+
+@dataclass(slots=True)
+class Flow:
+    """The part of a run that makes frames, whatever becomes of them."""
+
+    plan: Plan
+    networks: Networks
+    options: Options
+    progress: Progress
+    watch: Stopwatch = field(default_factory=Stopwatch)
+    text: Tensor | None = None
+    evaluations: int = 0  # so far
+
+    def turns(self, state: State) -> Iterator[Turn]:
+        """All that is left to do after `state`."""
+        scenes = self.plan.scenes[state.scene :]
+        if not scenes:
+            return
+        if self.text is None:
+            is_guided = self.plan.branches == 2
+            with self.watch("prompt"):
+                self.text = self.networks.encode_text(self.options.prompt, is_guided=is_guided)
+        sampler = self.networks.sampler(self.plan, self.text)
+        if state.turns:
+            sampler.restore(state.tensors)
+        first = scenes[0].keys.start + sampler.first_key(scenes[0], state.turns)
+        self._count(state)
+        with ahead(read_frames(self.plan.source, first), QUEUE) as frames:
+            keys = self._keys(frames, first)
+            for number, scene in enumerate(scenes, state.scene):
+                for turn in self._scene(number, scene, sampler, keys, state):
+                    yield turn
+                    self.progress("decode", turn.state.frames, self.plan.timeline.grid_frames)
+                    state = turn.state
+
+    def _count(self, state: State) -> None:
+        """Evaluations that an earlier run has made."""
+        plan = self.plan
+        before = sum(len(scene.windows) for scene in plan.scenes[: state.scene])
+        turns = before * len(plan.sampling.schedule) + state.turns
+        self.evaluations = turns * len(plan.sampling.rows) * len(plan.sampling.columns)
+
+    def _keys(self, frames: Iterator[Frame], first: int) -> Iterator[Tensor]:
+        """Resize, pad and encode the input frames, one at a time -> c h w."""
+        plan = self.plan
+        geometry, upsampling = plan.geometry, plan.preset.model.upsampling
+        for i in range(first, plan.source.frames):
+            with self.watch("read"):
+                frame = next(frames)
+            with self.watch("encode"):
+                pixels = conditioning.resize(frame, geometry.width, geometry.height, upsampling)
+                padded = conditioning.pad(pixels, geometry, self.options.padding)
+                latents = self.networks.encode(padded, i, plan.codec_tile)[0]
+            self.progress("encode", i + 1, plan.source.frames)
+            yield latents
+
+    def _scene(
+        self,
+        number: int,
+        scene: Scene,
+        sampler: SceneSampler,
+        keys: Iterator[Tensor],
+        state: State,
+    ) -> Iterator[Turn]:
+        """The turns of a scene that `state` has not seen."""
+        last = len(scene.windows) * len(self.plan.sampling.schedule)
+        left = state.frames
+        turns = sampler.run(scene, keys, state.turns, self._evaluated)
+        for taken in range(state.turns + 1, last + 1):
+            with self.watch("denoise"):
+                latents = next(turns)
+            is_end = taken == last
+            is_cut = is_end and number + 1 < len(self.plan.scenes)
+            held = scene.gap - 1 if is_cut else 0  # the last frame is shown up to the cut
+            left += len(latents) + held
+            after = State(number, taken, left, sampler.tensors())
+            yield Turn(self._decode(latents, held), State(number + 1, 0, left) if is_end else after)
+
+    def _evaluated(self) -> None:
+        self.evaluations += 1
+        total = self.plan.parts * len(self.plan.sampling.schedule)
+        self.progress("denoise", self.evaluations, total)
+
+    def _decode(self, latents: Tensor, held: int) -> Iterator[Frame]:
+        """Cropped: H W 3 each; the last one `held` times more."""
+        frame: Frame | None = None
+        tile = self.plan.codec_tile
+        for part in latents.split(self.networks.decode_chunk) if len(latents) else ():
+            with self.watch("decode"):
+                pixels = conditioning.crop(self.networks.decode(part, tile), self.plan.geometry)
+                frames = conditioning.to_pixels(pixels)
+            for frame in frames:
+                yield frame
+        if frame is not None:
+            yield from repeat(frame, held)

@@ -1,0 +1,221 @@
+"""What a run needs of memory, and the plans that fit: the largest one first, then what to fall to.
+
+Fitting gives up nothing at first (the codec in tiles, latents in the host's memory), then tiles get
+smaller, and windows last.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import takewhile
+
+import torch
+
+from venhancer.activations import (
+    CODEC_MARGIN,
+    DENOISER_MARGIN,
+    codec_bytes,
+    codec_weight_bytes,
+    denoiser_bytes,
+    text_weight_bytes,
+)
+from venhancer.config import ModelConfig, Preset
+from venhancer.contract import DECODED_FRAMES
+from venhancer.device import free_memory
+from venhancer.errors import OptionError
+from venhancer.estimate import weight_bytes
+from venhancer.options import Options
+from venhancer.plan import Plan, make_plan
+from venhancer.video import Clip
+
+PROCESS_BYTES = 750_000_000  # Python, PyTorch with its kernels and PyAV, measured
+CONTEXT_BYTES = 600_000_000  # of CUDA on the card: not measured, assumed
+FREE_SHARE = 0.9  # of what is free, taken where no limit is given
+WINDOW_SHARES = (1.0, 0.75, 0.5, 0.25)  # of the preset's window
+TILE_SHARES = (1.0, 0.75, 0.5, 0.375, 0.25)  # of the preset's tile, or of the frame if that is less
+LEAST_TILE = 96  # pixels
+CODEC_TILES = (64, 32)  # rows and columns of latents
+GB = 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Bytes at the peak of a run."""
+
+    weights: int
+    latents: int
+    working: int  # activations and buffers, of the network or of the codec
+    other: int  # process, or CUDA's context
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.latents + self.working + self.other
+
+
+def need(plan: Plan, device: str, dtype: torch.dtype) -> Need:
+    """On the device that computes; a CPU has everything, a card no latents that the host holds."""
+    is_cpu = device == "cpu"
+    return Need(
+        weights=_weights(plan.preset.model, dtype),
+        latents=0 if plan.holds_latents_on_host and not is_cpu else plan.latent_bytes,
+        working=_buffers(plan) + max(_denoiser(plan, device, dtype), _codec(plan, device, dtype)),
+        other=PROCESS_BYTES if is_cpu else CONTEXT_BYTES,
+    )
+
+
+def _weights(model: ModelConfig, dtype: torch.dtype) -> int:
+    own = weight_bytes(model, dtype)
+    if model.codec != "autoencoder":
+        return own
+    return own + codec_weight_bytes(dtype) + text_weight_bytes(dtype)
+
+
+def _buffers(plan: Plan) -> int:
+    """Of `Evaluation`: x, hint and x_0 of a tile. Of `Blending`: x_0 and noise of a window, and
+    what a solver step makes of it.
+    """
+    sampling, (channels, rows, columns) = plan.sampling, plan.latents
+    tile = len(sampling.rows[0]) * len(sampling.columns[0])
+    return 4 * channels * sampling.window * (3 * tile + 4 * rows * columns)
+
+
+def _denoiser(plan: Plan, device: str, dtype: torch.dtype) -> int:
+    s = plan.sampling
+    voxels = s.window * len(s.rows[0]) * len(s.columns[0])
+    one = _denoiser_bytes_per_voxel(plan.preset.model, dtype, plan.branches)
+    return int(DENOISER_MARGIN[device] * voxels * one)
+
+
+@cache
+def _denoiser_bytes_per_voxel(model: ModelConfig, dtype: torch.dtype, branches: int) -> float:
+    """They are linear in frames, rows and columns: counted once, for a small tile."""
+    frames, columns = 9, 4 * model.unet.size_step
+    rows = columns + model.unet.row_remainder
+    total = denoiser_bytes(
+        model, dtype, branches=branches, frames=frames, rows=rows, columns=columns
+    )
+    return total / (frames * rows * columns)
+
+
+def _codec(plan: Plan, device: str, dtype: torch.dtype) -> int:
+    """One chunk of frames; of a lapped transform a few copies of them."""
+    g, stride = plan.geometry, plan.preset.model.latent_stride
+    frame = 3 * 4 * g.padded_width * g.padded_height
+    if plan.preset.model.codec != "autoencoder":
+        return 6 * DECODED_FRAMES * frame
+    height, width = g.padded_height, g.padded_width
+    if plan.codec_tile is not None:
+        height = min(height, stride * plan.codec_tile[0])
+        width = min(width, stride * plan.codec_tile[1])
+    decoded = codec_bytes(dtype, frames=DECODED_FRAMES, height=height, width=width).decode
+    encoded = codec_bytes(dtype, frames=1, height=height, width=width).encode
+    return int(CODEC_MARGIN[device] * max(encoded, decoded)) + 2 * DECODED_FRAMES * frame
+
+
+def arrangements(clip: Clip, preset: Preset, options: Options, device: str) -> Iterator[Plan]:
+    """Plans that need less and less; `--window` and `--tile` are kept where they are given."""
+    for window in _windows(preset, options):
+        for tile in _tiles(clip, preset, options):
+            try:
+                chosen = dataclasses.replace(options, window=window, tile=tile)
+                plan = make_plan(clip, preset, chosen)
+            except OptionError:
+                if window == _windows(preset, options)[0]:
+                    raise
+                return  # too short for the key frames
+            yield from holdings(plan, device)
+
+
+def holdings(plan: Plan, device: str) -> Iterator[Plan]:
+    """The same windows and tiles of the network, with less and less on the device."""
+    yield plan
+    sizes = CODEC_TILES if plan.preset.model.codec == "autoencoder" else ()
+    if plan.shape is None:
+        for size in sizes:
+            plan = dataclasses.replace(plan, codec_tile=(size, size))
+            yield plan
+    if device != "cpu":
+        yield dataclasses.replace(plan, holds_latents_on_host=True)
+
+
+def _windows(preset: Preset, options: Options) -> list[int]:
+    if options.window is not None:
+        return [options.window]
+    return [int(share * preset.defaults.window) for share in WINDOW_SHARES]
+
+
+def _tiles(clip: Clip, preset: Preset, options: Options) -> list[tuple[int, int]]:
+    if options.tile is not None:
+        return [options.tile]
+    geometry = make_plan(clip, preset, options).geometry
+    width = min(preset.defaults.tile[0], geometry.padded_width)
+    height = min(preset.defaults.tile[1], geometry.padded_height)
+    smaller = [
+        (max(LEAST_TILE, int(share * width)), max(LEAST_TILE, int(share * height)))
+        for share in TILE_SHARES[1:]
+    ]
+    return [preset.defaults.tile, *dict.fromkeys(smaller)]
+
+
+def fitting(
+    plans: Iterator[Plan],
+    options: Options,
+    device: str,
+    dtype: torch.dtype,
+    arrangement: str | None = None,
+) -> tuple[Plan, ...]:
+    """The first that fits `options.memory` or what is free; then what to fall to if it does not.
+
+    Those have the same scenes and windows, so that they can go on from its states. OptionError
+    where a limit was given and no plan fits; without one the smallest is taken.
+    arrangement: of a run that goes on; its plan is taken, whatever fits now
+    """
+    limit = memory_limit(options, device)
+    refused: dict[int, Plan] = {}
+    for plan in plans:
+        total = need(plan, device, dtype).total
+        if _is_taken(plan, arrangement, total <= limit):
+            return (plan, *_smaller(plan, plans, device, dtype))
+        refused.setdefault(total, plan)
+    least = min(refused)
+    if options.memory is not None:
+        raise OptionError(
+            f"memory={options.memory:g}: the smallest plan ({refused[least].arrangement}) needs "
+            f"{math.ceil(100 * least / GB) / 100:g} GB: allow more, or take a smaller scale"
+        )
+    return (refused[least],)
+
+
+def _is_taken(plan: Plan, arrangement: str | None, is_fitting: bool) -> bool:
+    return is_fitting if arrangement is None else plan.arrangement == arrangement
+
+
+def memory_limit(options: Options, device: str) -> int:
+    """Bytes that a run may take."""
+    if options.memory is not None:
+        return int(options.memory * GB)
+    return int(FREE_SHARE * free_memory(device))
+
+
+def _smaller(chosen: Plan, rest: Iterator[Plan], device: str, dtype: torch.dtype) -> Iterator[Plan]:
+    least = need(chosen, device, dtype).total
+    for plan in takewhile(lambda plan: has_same_windows(plan, chosen), rest):
+        found = need(plan, device, dtype).total
+        if found < least:
+            least = found
+            yield plan
+
+
+def has_same_windows(plan: Plan, other: Plan) -> bool:
+    """A state of one is a state of the other, and static networks serve both."""
+    return (plan.scenes, plan.shape) == (other.scenes, other.shape)
+
+
+def static_arrangements(plans: Sequence[Plan], device: str) -> Iterator[Plan]:
+    """Of a bundle's plans, in their order."""
+    for plan in plans:
+        yield from holdings(plan, device)

@@ -1,0 +1,49 @@
+"""What the pipeline asks of a backend: the one seam between the flow and whoever computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol
+
+from torch import Tensor
+
+from venhancer.plan import Plan
+from venhancer.windows import Scene
+
+Tile = tuple[int, int]  # rows and columns of latents
+
+
+class SceneSampler(Protocol):
+    """`venhancer.sampler.Sampler`, or what stands for it."""
+
+    def first_key(self, scene: Scene, taken: int) -> int:
+        """The first key frame of a scene that is still to be shown after `taken` turns."""
+
+    def run(
+        self, scene: Scene, keys: Iterator[Tensor], taken: int, progress: Callable[[], None]
+    ) -> Iterator[Tensor]:
+        """After every turn the x_0 (f c h w) that are done now, none or some."""
+
+    def tensors(self) -> Mapping[str, Tensor]:
+        """What a state has to hold between two turns."""
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take up what `tensors` gave."""
+
+
+class Networks(Protocol):
+    """What a backend does. Frames: f 3 H W in [-1, 1]; latents: f c h w, float32."""
+
+    decode_chunk: int  # frames that `decode` takes at a time
+
+    def encode_text(self, prompt: str, *, is_guided: bool) -> Tensor | None:
+        """Prompt, then (guided) the negative prompt: 2 l d or 1 l d; None without text encoder."""
+
+    def encode(self, frames: Tensor, first: int, tile: Tile | None) -> Tensor:
+        """Latents of key frames `first` and following; tile: what the codec sees at a time."""
+
+    def sampler(self, plan: Plan, text: Tensor | None) -> SceneSampler:
+        """Ready for the plan's scenes, one after the other."""
+
+    def decode(self, latents: Tensor, tile: Tile | None) -> Tensor:
+        """Frames of neighbouring latents."""
