@@ -11,8 +11,8 @@ from venhancer.device import choose_device, choose_dtype, keep_freed_memory
 from venhancer.errors import OptionError
 from venhancer.flow import Progress
 from venhancer.memory import arrangements, fitting
-from venhancer.options import Options
 from venhancer.networks import Networks
+from venhancer.options import Options
 from venhancer.pipeline import Report, silent
 from venhancer.plan import Plan
 from venhancer.reference import LappedCodec, Reference

@@ -25,9 +25,11 @@ QUEUE = 4  # frames that are read ahead, and that wait to be written
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What a turn of the sampler led to: frames of the grid, and where the run stands then."""
+    """What a turn of the sampler led to, and where the run stands then."""
 
-    frames: Iterator[Frame]  # decoded as they are taken
+    latents: Tensor  # x_0 of the grid frames that are done: f c h w, f may be 0
+    first: int  # the number of the first of them
+    held: int  # how often the last one is repeated, up to a cut
     state: State
 
 
@@ -104,24 +106,24 @@ class Flow:
             is_end = taken == last
             is_cut = is_end and number + 1 < len(self.plan.scenes)
             held = scene.gap - 1 if is_cut else 0  # the last frame is shown up to the cut
-            left += len(latents) + held
+            first, left = left, left + len(latents) + held
             after = State(number, taken, left, sampler.tensors())
-            yield Turn(self._decode(latents, held), State(number + 1, 0, left) if is_end else after)
+            yield Turn(latents, first, held, State(number + 1, 0, left) if is_end else after)
 
     def _evaluated(self) -> None:
         self.evaluations += 1
         total = self.plan.parts * len(self.plan.sampling.schedule)
         self.progress("denoise", self.evaluations, total)
 
-    def _decode(self, latents: Tensor, held: int) -> Iterator[Frame]:
-        """Cropped: H W 3 each; the last one `held` times more."""
+    def frames(self, turn: Turn) -> Iterator[Frame]:
+        """Decode what a turn led to, chunk by chunk: H W 3 each, cropped."""
         frame: Frame | None = None
-        tile = self.plan.codec_tile
-        for part in latents.split(self.networks.decode_chunk) if len(latents) else ():
+        chunk = self.networks.decode_chunk
+        for part in turn.latents.split(chunk) if len(turn.latents) else ():
             with self.watch("decode"):
-                pixels = conditioning.crop(self.networks.decode(part, tile), self.plan.geometry)
-                frames = conditioning.to_pixels(pixels)
-            for frame in frames:
+                made = self.networks.decode(part, self.plan.codec_tile)
+                pixels = conditioning.to_pixels(conditioning.crop(made, self.plan.geometry))
+            for frame in pixels:
                 yield frame
         if frame is not None:
-            yield from repeat(frame, held)
+            yield from repeat(frame, turn.held)

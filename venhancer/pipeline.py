@@ -9,18 +9,19 @@ import dataclasses
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from venhancer.compare import Comparison, check_comparison
 from venhancer.conditioning import Frame
 from venhancer.errors import OutputError
-from venhancer.flow import QUEUE, Flow, Progress
+from venhancer.flow import QUEUE, Flow, Progress, Turn
 from venhancer.networks import Networks
 from venhancer.options import Options
 from venhancer.plan import Plan
@@ -88,47 +89,65 @@ def enhance(
         for frame in journal.frames():
             outlet.write(frame)
         with behind(outlet.leave, QUEUE) as leaving:
-            run(flow, state, Gate(leaving, state.frames), journal, list(smaller))
+            Course(flow, state, leaving, journal, list(smaller)).run()
     wall = time.perf_counter() - start
     seconds = {**flow.watch.seconds, **outlet.watch.seconds}
     return Report(flow.plan, target, wall, seconds, outlet.seams())
 
 
-def run(flow: Flow, state: State, gate: Gate, journal: Journal, smaller: list[Plan]) -> None:
-    """Every turn after `state`; without memory for one, again from there with a smaller plan."""
-    while True:
-        try:
-            for turn in flow.turns(state):
-                gate.pass_on(turn.frames, state.frames)
-                state = turn.state
-                if journal.is_due():
-                    gate.leaving.flush()
-                    journal.keep(state)
-            return
-        except torch.OutOfMemoryError:
-            if not smaller:
-                raise
-            tensors = {name: x.cpu() for name, x in state.tensors.items()}
-        state = dataclasses.replace(state, tensors=tensors)
-        flow.plan = smaller.pop(0)
-        journal.adopt(flow.plan)
-        logger.warning("out of memory: goes on with %s", flow.plan.arrangement)
-        torch.cuda.empty_cache()
-
-
 @dataclass(slots=True)
-class Gate:
-    """Lets frames leave once: those that a repeated turn makes again have left already."""
+class Course:
+    """The turns of a run, up to the end; without memory for one, again with a smaller plan."""
 
+    flow: Flow
+    state: State
     leaving: Behind[Frame]
-    left: int
+    journal: Journal
+    smaller: list[Plan]
+    pending: Turn | None = None  # whose frames have not all left
+    left: int = 0  # frames of the grid that have
 
-    def pass_on(self, frames: Iterator[Frame], first: int) -> None:
-        """first: the number of the first of them in the grid."""
-        for number, frame in enumerate(frames, first):
-            if number >= self.left:
+    def run(self) -> None:
+        self.left = self.state.frames
+        while True:
+            try:
+                self._go_on()
+                return
+            except torch.OutOfMemoryError:
+                if not self.smaller:
+                    raise
+                tensors = {name: x.cpu() for name, x in self.state.tensors.items()}
+            self._shrink(tensors)
+
+    def _go_on(self) -> None:
+        if self.pending is not None:
+            self._let_out(self.pending)
+        for turn in self.flow.turns(self.state):
+            self.state, self.pending = turn.state, turn
+            self._let_out(turn)
+            if self.journal.is_due():
+                self.leaving.flush()
+                self.journal.keep(self.state)
+
+    def _let_out(self, turn: Turn) -> None:
+        """Decode and write its frames, but those that have left already."""
+        for number, frame in enumerate(self.flow.frames(turn), turn.first):
+            if number == self.left:
                 self.leaving.put(frame)
-                self.left = number + 1
+                self.left += 1
+        self.pending = None
+
+    def _shrink(self, tensors: Mapping[str, Tensor]) -> None:
+        """The next plan, and where the run stands: off the device."""
+        plan = self.smaller.pop(0)
+        self.state = dataclasses.replace(self.state, tensors=tensors)
+        if self.pending is not None:
+            latents = self.pending.latents.cpu()
+            self.pending = dataclasses.replace(self.pending, latents=latents, state=self.state)
+        self.flow.plan = plan
+        self.journal.adopt(plan)
+        logger.warning("out of memory: goes on with %s", plan.arrangement)
+        torch.cuda.empty_cache()
 
 
 @dataclass(frozen=True, slots=True)

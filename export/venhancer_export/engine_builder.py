@@ -137,6 +137,8 @@ class TensorRTRTX:
             )
         job = Job(self._trt, graph, spec, sizes)
         job.limit_workspace(options.workspace_gib)
+        # else kernels may allocate while they run, which a CUDA graph cannot hold
+        job.config.set_flag(self._trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
         job.config.num_compute_capabilities = len(self._capabilities)
         for i, capability in enumerate(self._capabilities):
             job.config.set_compute_capability(capability, i)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -9,12 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from tests.clips import small_checkpoint, write_clip
-from venhancer.state import SolverState
-from venhancer_rt import checkpointing, progress
+from tests.clips import small_checkpoint, small_preset, write_clip
+from venhancer.options import Options
+from venhancer.plan import Plan, make_plan
+from venhancer.state import State
+from venhancer.video import probe
+from venhancer_rt import checkpointing, progress, spool
 from venhancer_rt.checkpointing import DiskJournal, JobError, find_jobs, folder_of, read_job
 from venhancer_rt.cli import main
 
@@ -70,7 +75,7 @@ def run_and_die(words: list[str], calls: int) -> int:
     """Run in a child that is killed at the given call; the signal that ended it, else 0."""
     child = os.fork()
     if child == 0:
-        progress.Bar = lambda parts: DiesAt(calls)  # type: ignore
+        progress.Bar = lambda: DiesAt(calls)  # type: ignore
         os._exit(main(words))
     return os.WTERMSIG(os.waitpid(child, 0)[1])
 
@@ -81,7 +86,7 @@ def calls_of(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
     with monkeypatch.context() as patch:
         bar = DiesAt(-1)
         patch.setattr(DiesAt, "__call__", lambda self, *_: seen.append(1))
-        patch.setattr(progress, "Bar", lambda parts: bar)
+        patch.setattr(progress, "Bar", lambda: bar)
         assert main(words) == 0
     return len(seen)
 
@@ -108,23 +113,30 @@ def test_killed_anywhere_it_goes_on_to_the_same_frames(
 def test_what_was_done_is_not_done_again(
     job: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    """Killed while it writes, a run goes on with writing: it does not denoise again."""
+    """Killed at its end, a run goes on there: only the last window is evaluated once more."""
     calls = calls_of(job("whole"), monkeypatch)
     run_and_die(job(), calls - 1)
     state = read_job(folder_of(tmp_path / "out"))
     assert state is not None
-    assert (state.step, state.steps) == (4, 4)
+    assert state.total == 3 * 4
+    assert state.done == 11
+    assert state.frames > 0
 
-    monkeypatch.setattr("venhancer.reference.Reference.sample", None)
-    assert main(job("out", "--resume")) == 0
+    with monkeypatch.context() as patch:
+        bar = DiesAt(-1)
+        seen: list[tuple[str, int]] = []
+        patch.setattr(DiesAt, "__call__", lambda self, stage, done, _: seen.append((stage, done)))
+        patch.setattr(progress, "Bar", lambda: bar)
+        assert main(job("out", "--resume")) == 0
 
-    assert "goes on after step 4 of 4" in capsys.readouterr().out
+    assert [done for stage, done in seen if stage == "denoise"] == [12]
+    assert "goes on after 91 %" in capsys.readouterr().out
     assert pictures(tmp_path / "out") == pictures(tmp_path / "whole")
 
 
 def cut_off(job: Callable[..., list[str]]) -> None:
-    """In the second of four steps: 9 frames are read, a step is 3 windows."""
-    assert run_and_die(job(), 9 + 3 + 2) == signal.SIGKILL
+    """In the middle: 9 key frames, then 12 evaluations with a report of frames after each."""
+    assert run_and_die(job(), 9 + 12) == signal.SIGKILL
 
 
 def test_without_resume_a_state_is_told_and_left_alone(
@@ -136,8 +148,67 @@ def test_without_resume_a_state_is_told_and_left_alone(
 
     assert main(job()) == 0
 
-    assert "stands at step 1 of 4: with --resume it goes on" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "a run that was cut off stands at" in out
+    assert "with --resume it goes on" in out
     assert {p: p.read_bytes() for p in folder_of(tmp_path / "out").iterdir()} == before
+
+
+def test_a_run_that_goes_on_is_arranged_as_it_was_begun(
+    job: Callable[..., list[str]], tmp_path: Path, capsys: Capture
+) -> None:
+    """Begun with little memory, it keeps its tiles when there is more, to the same frames."""
+    words = ["--scale", "8", "--window", "9"]
+    little = job("out", *words)
+    for option in ("--scale", "1"):
+        little.remove(option)
+    assert main(["plan", *little[1:2], *little[4:], "--json"]) == 0
+    needed = json.loads(capsys.readouterr().out.splitlines()[-1])["memory_bytes"]
+    limit = ["--memory", f"{(needed - 1000) / 1e9:.9f}"]
+    assert run_and_die([*little, *limit], 20) == signal.SIGKILL
+    whole = [str(tmp_path / "whole") if word == str(tmp_path / "out") else word for word in little]
+    assert main([*whole, *limit]) == 0
+
+    assert main([*little, "--resume"]) == 0
+
+    assert pictures(tmp_path / "out") == pictures(tmp_path / "whole")
+    job_tile = capsys.readouterr().out.splitlines()
+    assert len({line for line in job_tile if line.startswith("windows")}) == 1
+
+
+def test_an_interrupted_run_leaves_its_state_and_nothing_else(
+    job: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """Ctrl-C: no output, no temporary file; the command says how to go on."""
+    bar = InterruptsAt(20)
+    monkeypatch.setattr(progress, "Bar", lambda: bar)
+
+    assert main(job()) == 130
+
+    assert "--resume goes on after" in capsys.readouterr().err
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".out.venhancer-job", "in.mp4"]
+
+
+def test_a_run_that_fails_early_leaves_nothing(
+    job: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a state, what was kept for one goes too."""
+    monkeypatch.setattr(checkpointing, "SHORTEST_WAIT", 3600.0)
+    bar = InterruptsAt(25)
+    monkeypatch.setattr(progress, "Bar", lambda: bar)
+
+    assert main(job()) == 130
+
+    assert [p.name for p in tmp_path.iterdir()] == ["in.mp4"]
+
+
+class InterruptsAt(DiesAt):
+    """Ctrl-C instead."""
+
+    def __call__(self, *_: Any) -> None:
+        self.calls -= 1
+        if self.calls == 0:
+            raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize(
@@ -187,110 +258,139 @@ def test_jobs_lists_and_cleans(
     cut_off(job)
 
     assert main(["jobs", str(tmp_path)]) == 0
-    assert "out: step 1 of 4, 1 MB; venhancer-rt enhance" in capsys.readouterr().out
+    assert "MB; venhancer-rt enhance" in (out := capsys.readouterr().out)
+    assert out.startswith("out: ")
     assert main(["jobs", str(tmp_path), "--clean"]) == 0
     assert "removed  out" in capsys.readouterr().out
     assert main(["jobs", str(tmp_path)]) == 0
     assert "no states" in capsys.readouterr().out
 
 
-def journal(tmp_path: Path) -> DiskJournal:
-    """Of a run that is an hour old."""
-    made = DiskJournal(tmp_path / "out.mp4", {"seed": "0"}, steps=3)
-    made.started -= 3600
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    (tmp_path / "clip").mkdir()
+    clip = probe(write_clip(tmp_path / "clip" / "in.mp4", 9))
+    return make_plan(clip, small_preset(), Options(window=5, steps=4))
+
+
+def journal(plan: Plan, tmp_path: Path) -> DiskJournal:
+    """For which a state is always due."""
+    made = DiskJournal(tmp_path / "out.mp4", plan, lambda plan: {"seed": "0"})
+    made.due = 0.0
     return made
 
 
-def state(step: int) -> SolverState:
-    return SolverState(torch.full((2, 1, 2, 2), float(step)), torch.zeros(2, 1, 2, 2), step)
+def state(turns: int) -> State:
+    return State(0, turns, 0, {"x": torch.full((2, 1, 2, 2), float(turns))})
 
 
-def test_a_state_is_all_there_or_the_older_one_is(tmp_path: Path) -> None:
+def test_a_state_is_all_there_or_the_older_one_is(plan: Plan, tmp_path: Path) -> None:
     """A write that broke off leaves the state before it."""
-    kept = journal(tmp_path)
-    kept.keep(state(1), is_last=True)
+    kept = journal(plan, tmp_path)
+    kept.keep(state(1))
     (kept.folder / "state.part").write_bytes(b"half")
     (kept.folder / "job.part").write_bytes(b"{")
     assert kept.lock is not None
     kept.lock.close()
 
-    again = journal(tmp_path)
+    again = journal(plan, tmp_path)
     assert again.resume() is not None
     loaded = again.load()
     assert loaded is not None
-    assert loaded.step == 1
-    assert torch.equal(loaded.x, state(1).x)
+    assert loaded.turns == 1
+    assert torch.equal(loaded.tensors["x"], state(1).tensors["x"])
 
 
-def test_a_state_that_was_cut_short_is_named(tmp_path: Path) -> None:
+def test_a_state_that_was_cut_short_is_named(plan: Plan, tmp_path: Path) -> None:
     """With the command that drops it."""
-    kept = journal(tmp_path)
-    kept.keep(state(1), is_last=True)
+    kept = journal(plan, tmp_path)
+    kept.keep(state(1))
     assert kept.lock is not None
     kept.lock.close()
     file = kept.folder / "state-1.safetensors"
     file.write_bytes(file.read_bytes()[:-8])
 
-    again = journal(tmp_path)
+    again = journal(plan, tmp_path)
     again.resume()
     with pytest.raises(JobError, match=r"cut short or changed: drop it with venhancer-rt jobs"):
         again.load()
 
 
-def test_two_runs_do_not_share_a_state(tmp_path: Path) -> None:
+def test_two_runs_do_not_share_a_state(plan: Plan, tmp_path: Path) -> None:
     """A state that a living run holds is neither resumed nor cleaned."""
-    alive = journal(tmp_path)
-    alive.keep(state(1), is_last=True)
+    alive = journal(plan, tmp_path)
+    alive.keep(state(1))
 
     with pytest.raises(JobError, match="another process is at work on"):
-        journal(tmp_path).resume()
-    second = journal(tmp_path)
-    second.keep(state(2), is_last=True)  # it runs on, and keeps nothing
+        journal(plan, tmp_path).resume()
+    second = journal(plan, tmp_path)
+    second.keep(state(2))  # it runs on, and keeps nothing
     assert not second.is_kept
     assert checkpointing.clean(tmp_path) == []
     assert alive.folder.is_dir()
-    alive.finish()
+    alive.__exit__(None)
     assert not alive.folder.exists()
 
 
-def test_saving_costs_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_saving_costs_little(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Twenty times as long as a state took to write, and ten seconds, pass until the next."""
     clock = [0.0]
     monkeypatch.setattr("venhancer_rt.checkpointing.time.monotonic", lambda: clock[0])
-    kept = journal(tmp_path)
+    kept = DiskJournal(tmp_path / "out.mp4", plan, lambda plan: {})
     written: list[int] = []
 
-    def write(at: SolverState) -> None:
-        written.append(at.step)
+    def write(at: State) -> None:
+        written.append(at.turns)
         clock[0] += 3.0
 
     monkeypatch.setattr(kept, "_write", write)
-    for step in range(1, 101):
+    for turn in range(1, 101):
         clock[0] += 1.0
-        kept.keep(state(step), is_last=step == 100)
+        if kept.is_due():
+            kept.keep(state(turn))
 
-    assert written == [10, 70, 100]
+    assert written == [10, 70]
 
 
-def test_a_short_run_leaves_no_state(tmp_path: Path) -> None:
-    """What took seconds is done again rather than kept."""
-    kept = DiskJournal(tmp_path / "out.mp4", {}, steps=1)
-    kept.keep(state(1), is_last=True)
+def test_frames_are_kept_until_the_end(plan: Plan, tmp_path: Path) -> None:
+    """Those that left before the state come back, those after it do not; then the folder goes."""
+    frames = [np.full((4, 6, 3), k, dtype=np.uint8) for k in range(5)]
+    first = journal(plan, tmp_path)
+    for frame in frames[:3]:
+        first.add(frame)
+    first.keep(State(0, 4, 3, {}))
+    first.add(frames[3])
+    first.__exit__(KeyboardInterrupt)
 
-    assert not kept.folder.exists()
+    again = journal(plan, tmp_path)
+    again.resume()
+    assert [int(frame[0, 0, 0]) for frame in again.frames()] == [0, 1, 2]
+    for frame in frames[3:]:
+        again.add(frame)
+    again.keep(State(0, 8, 5, {}))
+    assert [int(f[0, 0, 0]) for f in spool.read(again.folder, again._pieces(), 5)] == [
+        0,
+        1,
+        2,
+        3,
+        4,
+    ]
+    again.__exit__(None)
+    assert not again.folder.exists()
 
 
 def test_a_full_disk_does_not_stop_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is told once, and no state is kept from then on."""
-    kept = journal(tmp_path)
+    kept = journal(plan, tmp_path)
 
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpointing, "save_file", full)
-    kept.keep(state(1), is_last=True)
-    kept.keep(state(2), is_last=True)
+    kept.keep(state(1))
+    kept.add(np.zeros((4, 6, 3), dtype=np.uint8))
 
+    assert not kept.is_due()
     assert caplog.text.count("No space left on device") == 1
