@@ -7,23 +7,18 @@ smaller, and windows last.
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.resources import files
 from itertools import takewhile
 
 import torch
 
-from venhancer.activations import (
-    CODEC_MARGIN,
-    DENOISER_MARGIN,
-    codec_bytes,
-    codec_weight_bytes,
-    denoiser_bytes,
-    text_weight_bytes,
-)
-from venhancer.config import ModelConfig, Preset
+from venhancer.activations import CODEC_MARGIN, DENOISER_MARGIN, denoiser_bytes
+from venhancer.config import PRESETS, ModelConfig, Preset
 from venhancer.contract import DECODED_FRAMES
 from venhancer.device import free_memory
 from venhancer.errors import OptionError
@@ -68,10 +63,10 @@ def need(plan: Plan, device: str, dtype: torch.dtype) -> Need:
 
 
 def _weights(model: ModelConfig, dtype: torch.dtype) -> int:
-    own = weight_bytes(model, dtype)
+    own = int(_stored_of(model, f"weights {_name(dtype)}")) or weight_bytes(model, dtype)
     if model.codec != "autoencoder":
         return own
-    return own + codec_weight_bytes(dtype) + text_weight_bytes(dtype)
+    return own + int(stored(f"vae weights {_name(dtype)}") + stored(f"text weights {_name(dtype)}"))
 
 
 def _buffers(plan: Plan) -> int:
@@ -92,6 +87,12 @@ def _denoiser(plan: Plan, device: str, dtype: torch.dtype) -> int:
 
 @cache
 def _denoiser_bytes_per_voxel(model: ModelConfig, dtype: torch.dtype, branches: int) -> float:
+    """As stored with the preset; of another model, counted."""
+    known = _stored_of(model, f"{_name(dtype)} {branches}")
+    return known or denoiser_bytes_per_voxel(model, dtype, branches)
+
+
+def denoiser_bytes_per_voxel(model: ModelConfig, dtype: torch.dtype, branches: int) -> float:
     """They are linear in frames, rows and columns: counted once, for a small tile."""
     frames, columns = 9, 4 * model.unet.size_step
     rows = columns + model.unet.row_remainder
@@ -99,6 +100,27 @@ def _denoiser_bytes_per_voxel(model: ModelConfig, dtype: torch.dtype, branches: 
         model, dtype, branches=branches, frames=frames, rows=rows, columns=columns
     )
     return total / (frames * rows * columns)
+
+
+def _stored_of(model: ModelConfig, what: str) -> float:
+    presets = (name for name, preset in PRESETS.items() if preset.model == model)
+    return max((stored(f"{name} {what}") for name in presets), default=0.0)
+
+
+def stored(name: str) -> float:
+    """Bytes of activations by their size, counted beforehand; 0 where there is none."""
+    return _stored().get(name, 0.0)
+
+
+@cache
+def _stored() -> dict[str, float]:
+    text = (files("venhancer") / "presets" / "activations.json").read_text(encoding="utf-8")
+    known: dict[str, float] = json.loads(text)
+    return known
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _codec(plan: Plan, device: str, dtype: torch.dtype) -> int:
@@ -111,8 +133,8 @@ def _codec(plan: Plan, device: str, dtype: torch.dtype) -> int:
     if plan.codec_tile is not None:
         height = min(height, stride * plan.codec_tile[0])
         width = min(width, stride * plan.codec_tile[1])
-    decoded = codec_bytes(dtype, frames=DECODED_FRAMES, height=height, width=width).decode
-    encoded = codec_bytes(dtype, frames=1, height=height, width=width).encode
+    encoded = height * width * stored(f"vae encode {_name(dtype)}")
+    decoded = DECODED_FRAMES * height * width * stored(f"vae decode {_name(dtype)}")
     return int(CODEC_MARGIN[device] * max(encoded, decoded)) + 2 * DECODED_FRAMES * frame
 
 

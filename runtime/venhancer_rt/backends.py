@@ -14,8 +14,8 @@ from venhancer.contract import Shape
 from venhancer.device import choose_device, choose_dtype
 from venhancer.errors import OptionError
 from venhancer.memory import fitting, static_arrangements
-from venhancer.options import Options
 from venhancer.networks import Networks
+from venhancer.options import Options
 from venhancer.plan import Plan, static_plans
 from venhancer.static import StaticCodec, StaticDenoiser, StaticTextEncoder
 from venhancer.tokenizer import load_tokenizer
