@@ -7,12 +7,12 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from venhancer.activations import autoencoder, text_tower
 from venhancer.config import Preset
 from venhancer.model.denoiser import Denoiser
 
@@ -29,35 +29,6 @@ def random_weight(name: str, shape: torch.Size, dtype: torch.dtype) -> Tensor:
     if len(shape) == 1:
         return torch.full(shape, float(name.endswith("weight")), dtype=dtype)
     return torch.empty(shape, dtype=dtype).normal_(std=1 / math.sqrt(math.prod(shape[1:])))
-
-
-def vit_h() -> nn.Module:
-    """OpenCLIP ViT-H/14's text tower with the 23 layers that are used."""
-    import transformers
-
-    config = transformers.CLIPTextConfig(
-        vocab_size=49408,
-        hidden_size=1024,
-        intermediate_size=4096,
-        num_hidden_layers=23,
-        num_attention_heads=16,
-        hidden_act="gelu",
-    )
-    return transformers.CLIPTextModel(config)
-
-
-def sd_vae() -> Any:
-    """Stable Diffusion 2.1's VAE."""
-    import diffusers
-
-    kind: Any = diffusers.AutoencoderKL
-    return kind(
-        block_out_channels=(128, 256, 512, 512),
-        layers_per_block=2,
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        latent_channels=4,
-    )
 
 
 def write_tokenizer(folder: Path, merges: str = "") -> None:
@@ -80,10 +51,10 @@ def write_checkpoint(path: Path, preset: Preset) -> None:
 
 def write_companions(folder: Path) -> None:
     """folder/vae, folder/text_encoder and folder/tokenizer, as diffusers lays them out."""
-    sd_vae().to(torch.float16).save_pretrained(folder / "vae")
+    autoencoder().to(torch.float16).save_pretrained(folder / "vae")
     text = folder / "text_encoder"
     text.mkdir(parents=True)
-    state = random_state(vit_h, torch.float16)
+    state = random_state(text_tower, torch.float16)
     save_file(state, text / "model.safetensors")
     (text / "config.json").write_text(json.dumps({"hidden_act": "gelu"}))
     write_tokenizer(folder / "tokenizer")

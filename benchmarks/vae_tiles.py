@@ -42,13 +42,13 @@ def codec(source: str | None) -> AutoencoderCodec:
     """A VAE of Stable Diffusion 2.1's sizes."""
     import torch
 
-    from benchmarks.random_models import sd_vae
+    from venhancer.activations import autoencoder
     from venhancer.model.vae import AutoencoderCodec, load_codec
 
     if source:
         return load_codec(source)
     torch.manual_seed(0)
-    return AutoencoderCodec(sd_vae().eval().requires_grad_(False))
+    return AutoencoderCodec(autoencoder().eval().requires_grad_(False))
 
 
 def picture() -> Tensor:

@@ -11,15 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.memory_prediction import Case, measure, predict
-from benchmarks.random_models import sd_vae, vit_h
 from venhancer.activations import (
     LiveBytes,
+    autoencoder,
     codec_bytes,
     codec_weight_bytes,
     denoiser_bytes,
     evaluate,
     evaluation_inputs,
     peak_bytes,
+    text_tower,
     text_weight_bytes,
 )
 from venhancer.config import NANO, RELEASED, TINY, ModelConfig, Preset
@@ -141,7 +142,8 @@ def test_weights_of_the_companions() -> None:
     for package in ("diffusers", "transformers"):
         pytest.importorskip(package, reason="the networks are from there")
     with torch.device("meta"):
-        vae, tower = (sum(p.numel() for p in make().parameters()) for make in (sd_vae, vit_h))
+        networks = (autoencoder(), text_tower())
+        vae, tower = (sum(p.numel() for p in network.parameters()) for network in networks)
 
     assert codec_weight_bytes(torch.float16) == 2 * vae == pytest.approx(167e6, rel=0.01)
     assert text_weight_bytes(torch.float16) == 2 * tower == pytest.approx(681e6, rel=0.01)

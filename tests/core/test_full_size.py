@@ -14,8 +14,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.random_models import random_state, sd_vae, vit_h, write_tokenizer
+from benchmarks.random_models import random_state, write_tokenizer
 from tests.clips import read_all, write_clip
+from venhancer.activations import autoencoder, text_tower
 from venhancer.config import RELEASED
 from venhancer.model.denoiser import Denoiser
 from venhancer.model.text import TextEncoder, build_network
@@ -62,8 +63,8 @@ def build_networks(folder: Path) -> Watched:
     config = RELEASED.model
     model = assign(config, random_state(lambda: Denoiser(config), DTYPE), dtype=DTYPE, device="cpu")
     write_tokenizer(folder / "tokenizer")
-    text = build_network(random_state(vit_h, DTYPE))
-    vae = sd_vae().to(DTYPE).eval().requires_grad_(False)
+    text = build_network(random_state(text_tower, DTYPE))
+    vae = autoencoder().to(DTYPE).eval().requires_grad_(False)
     return Watched(
         model.eval().requires_grad_(False),
         AutoencoderCodec(vae),
