@@ -1,7 +1,7 @@
 """What a run needs of memory, and the plans that fit: the largest one first, then what to fall to.
 
-Fitting gives up nothing at first (the codec in tiles, latents in the host's memory), then tiles get
-smaller, and windows last.
+Fitting gives up nothing at first (latents in the host's memory), then the codec goes in tiles, then
+the network's tiles get smaller, and windows last.
 """
 
 from __future__ import annotations
@@ -155,13 +155,12 @@ def arrangements(clip: Clip, preset: Preset, options: Options, device: str) -> I
 def holdings(plan: Plan, device: str) -> Iterator[Plan]:
     """The same windows and tiles of the network, with less and less on the device."""
     yield plan
-    sizes = CODEC_TILES if plan.preset.model.codec == "autoencoder" else ()
-    if plan.shape is None:
-        for size in sizes:
-            plan = dataclasses.replace(plan, codec_tile=(size, size))
-            yield plan
     if device != "cpu":
-        yield dataclasses.replace(plan, holds_latents_on_host=True)
+        plan = dataclasses.replace(plan, holds_latents_on_host=True)
+        yield plan
+    if plan.preset.model.codec == "autoencoder" and plan.shape is None:
+        for size in CODEC_TILES:
+            yield dataclasses.replace(plan, codec_tile=(size, size))
 
 
 def _windows(preset: Preset, options: Options) -> list[int]:

@@ -25,7 +25,7 @@ from venhancer.options import Options
 from venhancer_export.bundle_writer import build_bundle
 from venhancer_export.request import make_request
 from venhancer_export.targets import KNOWN, short_name
-from venhancer_rt.backends import choose_backend, open_bundle_networks
+from venhancer_rt.backends import Request, choose_backend, open_bundle_networks
 from venhancer_rt.bundle_reader import Bundle, Gpu, open_bundle
 from venhancer_rt.engine import open_engines
 from venhancer_rt.onnx_session import OnnxSession
@@ -94,15 +94,19 @@ def test_a_run_by_engines(
     bundle: tuple[Path, FakeTensorRT], built: Built, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     """The bundle is opened, named and run: the frames are those of its graphs, bit for bit."""
-    clip, options = write_clip(tmp_path / "in.mp4", 5), Options(interpolate=2)
+    clip, options = write_clip(tmp_path / "in.mp4", 5), Options(interpolate=2, memory=8)
 
-    backend, engines = choose_backend(clip, options, bundle[0]), open_bundle(bundle[0])
+    request = Request(source=clip, options=options, bundle=bundle[0])
+    backend, engines = choose_backend(request), open_bundle(bundle[0])
     assert backend.name in (f"TensorRT {VERSION}", f"TensorRT-RTX {VERSION}")
     assert (backend.device, backend.dtype) == ("cuda", torch.float32)
     assert backend.weights() == engines.manifest.request[:16]
 
     opened = {"engines": engines, "graphs": open_bundle(built.folder)}
-    networks = {n: open_bundle_networks(b, backend.plan, "cpu") for n, b in opened.items()}
+    networks = {
+        name: open_bundle_networks(bundle_, backend.plan, "cpu", uses_graphs=False)
+        for name, bundle_ in opened.items()
+    }
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     out = []
     for name in networks:
@@ -128,7 +132,8 @@ def test_engines_do_not_run_on_a_cpu(bundle: tuple[Path, FakeTensorRT], tmp_path
     """`--device cpu` is refused, with what would."""
     clip = write_clip(tmp_path / "in.mp4", 5)
 
-    found = one_line(lambda: choose_backend(clip, Options(device="cpu"), bundle[0]), OptionError)
+    request = Request(source=clip, options=Options(device="cpu"), bundle=bundle[0])
+    found = one_line(lambda: choose_backend(request), OptionError)
 
     assert "--device cpu" in found and "`--builder onnx`" in found
 
@@ -245,11 +250,11 @@ def test_engines_can_be_captured(real: Bundle) -> None:
 def test_a_whole_run_by_real_engines(real: Bundle, tmp_path: Path) -> None:
     """`enhance --bundle` on the GPU: the frames of the graphs on the CPU, but for rounding."""
     clip, options = write_clip(tmp_path / "in.mp4", 5), Options(interpolate=2)
-    backend = choose_backend(clip, options, real.folder)
+    backend = choose_backend(Request(source=clip, options=options, bundle=real.folder))
     graphs = Bundle(folder=real.folder, manifest=replace(real.manifest, builder="onnx"))
     networks = {
         "engines": backend.open(),
-        "graphs": open_bundle_networks(graphs, backend.plan, "cpu"),
+        "graphs": open_bundle_networks(graphs, backend.plan, "cpu", uses_graphs=False),
     }
     out = {}
     for name in networks:
