@@ -1,4 +1,4 @@
-"""Does a longer clip cost more memory? Peak of a run of 60 frames and of one of 600, of the process and of the card.
+"""Does a longer clip cost more memory? Peak of a run of 60 frames and of one of 600.
 
 A moving 320x180 clip at twice the size, all steps of the preset, each in a process of its own.
 """
@@ -15,13 +15,14 @@ from pathlib import Path
 
 from benchmarks.machine import describe_run
 from benchmarks.waves import write_clip
+from venhancer.options import Device
 
 SHORT, LONG = 60, 600
 LIMIT = 1.2e6  # bytes a frame may add: less than one frame of the output as floats
 CHILD = "--child"
 
 
-def child(frames: int, weights: Path | None, device: str) -> None:
+def child(frames: int, weights: Path | None, device: Device) -> None:
     """One run; the last line is its peak, and what was predicted."""
     import torch
 
@@ -43,9 +44,10 @@ def child(frames: int, weights: Path | None, device: str) -> None:
     print(json.dumps(told))
 
 
-def measure(frames: int, weights: Path | None, device: str) -> dict[str, int]:
+def measure(frames: int, weights: Path | None, device: Device) -> dict[str, int]:
     extra = ["--weights", str(weights)] if weights else []
-    command = [sys.executable, "-m", "benchmarks.memory", CHILD, str(frames), "--device", device, *extra]
+    words = ["-m", "benchmarks.memory", CHILD, str(frames), "--device", device, *extra]
+    command = [sys.executable, *words]
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     found: dict[str, int] = json.loads(out.splitlines()[-1])
     return found
