@@ -1,0 +1,105 @@
+"""What the device could do: its rate of matrix products and of copies, measured.
+
+Every share of a ceiling in these benchmarks is the work counted, over the time taken, over the rate
+of matrix products in the same precision.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.machine import describe_run
+from benchmarks.timing import Work, describe_device, report, seconds_of
+from venhancer.config import ModelConfig
+from venhancer.device import choose_device
+from venhancer.estimate import denoiser_flop
+
+DTYPES = {"cpu": ("float32", "bfloat16"), "cuda": ("float32", "float16", "bfloat16")}
+SIZES = {"cpu": (512, 1024, 2048), "cuda": (4096, 8192, 16384)}
+COPIED = {"cpu": 2**28, "cuda": 2**32}  # bytes, more than any cache
+LIMIT = 1.0  # seconds for each size
+
+
+def branches(model: ModelConfig) -> int:
+    """Of one evaluation: with text there is guidance, which evaluates both branches."""
+    return 2 if model.unet.text_width else 1
+
+
+def evaluation_flop(model: ModelConfig, frames: int, rows: int, columns: int) -> int:
+    """Operations (two a multiply-add) of one evaluation, with guidance where the model has it."""
+    return branches(model) * denoiser_flop(model, frames, rows, columns)
+
+
+def best_seconds(work: Work, device: str) -> float:
+    """The fastest of as many runs as the limit allows, after one that does not count."""
+    seconds_of(work, device)
+    end = time.perf_counter() + LIMIT
+    best = seconds_of(work, device)
+    while time.perf_counter() < end:
+        best = min(best, seconds_of(work, device))
+    return best
+
+
+def matmul_rate(dtype: str, device: str) -> dict[str, Any]:
+    """TFLOP/s of the size at which a square product is fastest; random numbers, not zeros."""
+    rates = {}
+    for size in SIZES[device]:
+        left, right = (
+            torch.randn(size, size, device=device).to(getattr(torch, dtype)) for _ in range(2)
+        )
+        out = torch.empty_like(left)
+        seconds = best_seconds(lambda a=left, b=right, to=out: torch.mm(a, b, out=to), device)  # type: ignore[misc]
+        rates[size] = 2 * size**3 / seconds / 1e12
+    size = max(rates, key=lambda size: rates[size])
+    return {"tflops": float(f"{rates[size]:.4g}"), "size": size}
+
+
+def copy_rate(device: str) -> float:
+    """GB/s, what is read and what is written together."""
+    source = torch.ones(COPIED[device], dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    seconds = best_seconds(lambda: target.copy_(source), device)
+    return float(f"{2 * COPIED[device] / seconds / 1e9:.4g}")
+
+
+def measure(device: str, dtypes: Sequence[str]) -> dict[str, Any]:
+    """Both rates; memory that they took on a card is given back."""
+    found = {
+        "matmul": {dtype: matmul_rate(dtype, device) for dtype in dtypes},
+        "copy_gbs": copy_rate(device),
+    }
+    if device == "cuda":
+        torch.cuda.empty_cache()
+    return found
+
+
+def share(flop: float, seconds: float, ceiling: dict[str, Any], dtype: str) -> float:
+    """Of the rate of matrix products in that precision."""
+    return round(flop / seconds / 1e12 / ceiling["matmul"][dtype]["tflops"], 3)
+
+
+def told(ceiling: dict[str, Any]) -> str:
+    rates = (f"{dtype} {rate['tflops']:g}" for dtype, rate in ceiling["matmul"].items())
+    return f"matrix products in TFLOP/s: {', '.join(rates)}; copies {ceiling['copy_gbs']:g} GB/s"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    device = choose_device(args.device)
+    ceiling = measure(device, DTYPES[device])
+    print(told(ceiling))
+    run = describe_run("benchmarks.ceiling")
+    report({**run, "device": describe_device(device), "ceiling": ceiling}, args.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,252 @@
+"""One evaluation of the network, with guidance where the model has it, in several ways in turns.
+
+plain: the release's path (`--baseline pytorch`); eager; compiled: torch.compile; graph: eager as a
+CUDA graph; onnx: ONNX Runtime in float32, exported on the way (CPU); engine: the TensorRT plans of
+`--bundle`, as a CUDA graph. Each in a process of its own; errors are of x_0, relative (L2), against
+eager float32. Weights are NANO's own or random ones: speed does not depend on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.ceiling import evaluation_flop, measure, share, told
+from benchmarks.denoise_variants import REFERENCE, Task, prepare
+from benchmarks.machine import describe_run
+from benchmarks.random_models import write_checkpoint
+from benchmarks.timing import describe_device, report, speed_up, spread
+from benchmarks.turns import Worker, WorkerError, given_task, in_turns, serve
+from venhancer.config import NANO, PRESETS
+from venhancer.device import choose_device, choose_dtype
+from venhancer.geometry import fit
+from venhancer.manifest import read_manifest, sha256_of
+from venhancer.weights import embedded_checkpoint
+from venhancer_export.bundle_writer import build_bundle
+from venhancer_export.request import make_request
+
+MODULE = "benchmarks.denoise_step"
+WAYS = {"cpu": ("eager", "compiled", "onnx"), "cuda": ("eager", "compiled", "graph")}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What all cases have in common."""
+
+    preset: str
+    device: str
+    dtype: str
+    weights: Path
+    bundle: Path | None
+    variants: tuple[str, ...]
+    rounds: int
+    ceiling: dict[str, Any]
+    folder: Path
+
+
+def precision(setting: Setting, variant: str) -> str:
+    """What a variant computes in."""
+    if variant == "plain":
+        return "float16" if setting.device == "cuda" else "float32"
+    if variant == "engine":
+        assert setting.bundle is not None
+        return read_manifest(setting.bundle).precision
+    return "float32" if variant in ("onnx", REFERENCE) else setting.dtype
+
+
+def make_task(setting: Setting, variant: str, shape: tuple[int, int, int]) -> Task:
+    """Exports the network first where the variant needs that."""
+    bundle = None
+    if variant == "onnx":
+        bundle = setting.folder / "x".join(map(str, ("onnx", *shape)))
+        width, height, window = shape
+        request = make_request(
+            preset=setting.preset,
+            weights=setting.weights,
+            sizes=[(width, height)],
+            windows=[window],
+            builder="onnx",
+        )
+        build_bundle(request, bundle)
+    if variant == "engine":
+        bundle = setting.bundle
+    return Task(
+        variant=variant,
+        preset=setting.preset,
+        shape=shape,
+        dtype=precision(setting, variant),
+        device=setting.device,
+        weights=str(setting.weights),
+        bundle=None if bundle is None else str(bundle),
+        out=str(result_file(setting, variant, shape)),
+    )
+
+
+def result_file(setting: Setting, variant: str, shape: tuple[int, int, int]) -> Path:
+    return setting.folder / f"{variant}_{'x'.join(map(str, shape))}.pt"
+
+
+def start(setting: Setting, shape: tuple[int, int, int], rows: list[dict[str, Any]]) -> Worker:
+    """The worker of the last row, which tells what it took, or why it could not."""
+    row = rows[-1]
+    worker = Worker(MODULE, dataclasses.asdict(make_task(setting, row["variant"], shape)))
+    row.update(worker.told)
+    return worker
+
+
+def measure_case(setting: Setting, shape: tuple[int, int, int]) -> dict[str, Any]:
+    """Every variant at one shape; one that fails says why, and the others go on."""
+    rows: list[dict[str, Any]] = []
+    workers: dict[str, Worker] = {}
+    for variant in (REFERENCE, *setting.variants):
+        rows.append({"variant": variant, "dtype": precision(setting, variant)})
+        try:
+            workers[variant] = start(setting, shape, rows)
+        except WorkerError as error:
+            rows[-1]["failed"] = str(error)
+        if variant == REFERENCE and variant in workers:
+            workers.pop(variant).close()  # it takes no turns, and others need its memory
+    seconds = in_turns(workers, setting.rounds)
+    for worker in workers.values():
+        worker.close()
+    width, height, window = shape
+    model = PRESETS[setting.preset].model
+    latent = (height // model.latent_stride, width // model.latent_stride)
+    flop = evaluation_flop(model, window, *latent)
+    first = seconds.get("plain", seconds.get("eager", []))
+    for row in rows:
+        taken = seconds.get(row["variant"], [])
+        if taken:
+            row["seconds"] = spread(taken)
+            median = row["seconds"]["median"]
+            row["ceiling_share"] = share(flop, median, setting.ceiling, row["dtype"])
+            row["times_faster"] = speed_up(first, taken) if first else None
+            row["relative_error"] = relative_error(setting, row["variant"], shape)
+    return {"size": f"{width}x{height}", "window": window, "flop": flop, "rows": rows[1:]}
+
+
+def relative_error(setting: Setting, variant: str, shape: tuple[int, int, int]) -> float | None:
+    """Against the reference, unless that did not fit."""
+    found, wanted = (result_file(setting, name, shape) for name in (variant, REFERENCE))
+    if not wanted.is_file():
+        return None
+    exact = torch.load(wanted).double()
+    return float(f"{(torch.load(found).double() - exact).norm() / exact.norm():.3g}")
+
+
+def table(case: dict[str, Any]) -> str:
+    """For the reader at the terminal."""
+    lines = [f"{case['size']} x {case['window']}: {case['flop'] / 1e12:.3g} TFLOP"]
+    for row in case["rows"]:
+        name = f"  {row['variant']:9} {row['dtype']:9}"
+        if "failed" in row:
+            lines.append(f"{name} {row['failed']}")
+            continue
+        s, error = row["seconds"], row["relative_error"]
+        lines.append(
+            f"{name} {s['median']:8.4g} s ({s['least']:.4g} to {s['most']:.4g})  "
+            f"x {row['times_faster'] or 1:<5g}  {100 * row['ceiling_share']:5.1f} % of the ceiling"
+            f"  {row['peak_bytes'] / 1e9:6.2f} GB  error {'-' if error is None else error}"
+        )
+    return "\n".join(lines)
+
+
+def find_weights(args: argparse.Namespace, folder: Path) -> Path:
+    """Those given, NANO's own, or random ones."""
+    if args.weights:
+        return args.weights.resolve()
+    if args.preset == NANO.name:
+        return embedded_checkpoint(args.preset)
+    torch.manual_seed(0)
+    path = folder / "random.safetensors"
+    write_checkpoint(path, PRESETS[args.preset])
+    return path
+
+
+def make_setting(args: argparse.Namespace, folder: Path) -> Setting:
+    device = choose_device(args.device)
+    dtype = str(choose_dtype(args.dtype, device)).removeprefix("torch.")
+    weights = find_weights(args, folder)
+    variants = ("plain",) * (args.baseline is not None) + tuple(args.variant or WAYS[device])
+    if args.bundle is not None:
+        variants += ("engine",)
+        if read_manifest(args.bundle).checkpoint_sha256 != sha256_of(weights):
+            raise SystemExit(f"{args.bundle} was built from other weights: pass them as --weights")
+    half = ["float16"] if device == "cuda" else []
+    return Setting(
+        preset=args.preset,
+        device=device,
+        dtype=dtype,
+        weights=weights,
+        bundle=args.bundle and args.bundle.resolve(),
+        variants=variants,
+        rounds=args.rounds,
+        ceiling=measure(device, list(dict.fromkeys(["float32", *half, dtype]))),
+        folder=folder,
+    )
+
+
+def shapes(args: argparse.Namespace) -> Iterator[tuple[int, int, int]]:
+    """Sizes as the network takes them, each with every window."""
+    for (width, height), window in itertools.product(args.size, args.window):
+        padded = fit(width, height, PRESETS[args.preset].model)
+        yield padded.padded_width, padded.padded_height, window
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, height = text.split("x")
+    return int(width), int(height)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--preset", default="nano", choices=list(PRESETS))
+    parser.add_argument("--size", type=_size, action="append", required=True)
+    parser.add_argument("--window", type=int, action="append", required=True)
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    ways = sorted({way for found in WAYS.values() for way in found})
+    parser.add_argument("--variant", action="append", choices=ways)
+    parser.add_argument("--baseline", choices=("pytorch",))
+    parser.add_argument("--bundle", type=Path)
+    parser.add_argument("--weights", type=Path)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path)
+    return parser
+
+
+def main() -> None:
+    child = given_task()
+    if child is not None:
+        task = Task.read(child)
+        serve(lambda: prepare(task), task.device)
+        return
+    args = build_parser().parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        setting = make_setting(args, Path(folder))
+        print(told(setting.ceiling))
+        cases = []
+        for shape in shapes(args):
+            cases.append(measure_case(setting, shape))
+            print(table(cases[-1]), flush=True)
+    result = {
+        **describe_run(MODULE),
+        "device": describe_device(setting.device),
+        "preset": setting.preset,
+        "rounds": setting.rounds,
+        "ceiling": setting.ceiling,
+        "cases": cases,
+    }
+    report(result, args.out)
+
+
+if __name__ == "__main__":
+    main()

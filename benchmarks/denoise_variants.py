@@ -1,0 +1,151 @@
+"""One evaluation, made ready in one of several ways: what a worker of `denoise_step` does."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.baseline import PlainModel
+from benchmarks.ceiling import branches
+from benchmarks.timing import Work, wait
+from benchmarks.turns import Memory
+from venhancer.config import PRESETS, Preset
+from venhancer.contract import TEXT_LENGTH, Shape, sizes
+from venhancer.device import keep_freed_memory
+from venhancer.evaluation import Conditions, Evaluation, Model, Texts
+from venhancer.manifest import read_manifest
+from venhancer.plan import Sampling
+from venhancer.static import StaticDenoiser
+from venhancer.weights import load_model
+from venhancer.windows import Span
+from venhancer_rt.backends import open_runs
+from venhancer_rt.bundle_reader import open_bundle
+from venhancer_rt.onnx_session import OnnxSession
+from venhancer_rt.step_graph import WARM_UPS, GraphCapture
+
+REFERENCE = "reference"  # eager in float32, with nothing that shortens a product
+CAPTURED = ("graph", "engine")
+GAP = 2  # frames from one key frame to the next
+DOWNSCALING = 4.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One way, at one shape."""
+
+    variant: str
+    preset: str
+    shape: tuple[int, int, int]  # width, height, window
+    dtype: str
+    device: str
+    weights: str
+    bundle: str | None = None  # of `onnx` and `engine`
+    out: str  # the file that takes the result
+
+    @classmethod
+    def read(cls, text: str) -> Task:
+        return cls(**json.loads(text))
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """By the contract's letters."""
+        width, height, window = self.shape
+        shape = Shape(width=width, height=height, window=window)
+        return sizes(PRESETS[self.preset].model, shape)
+
+
+def prepare(task: Task) -> tuple[Work, Mapping[str, Any]]:
+    """The evaluation, warmed up, and what it took to get there."""
+    torch.backends.cudnn.allow_tf32 = task.variant != REFERENCE
+    start, memory = time.perf_counter(), Memory(task.device)
+    evaluation = make_evaluation(load(task), task)
+    memory.forget_peak()
+    is_guided = branches(evaluation.model.config) == 2
+    work = repeated(task, evaluation, is_guided)
+    with torch.inference_mode():
+        evaluation.prepare(is_guided)
+        for _ in range(WARM_UPS + 1 if task.device == "cuda" else 1):
+            work()
+    wait(task.device)
+    torch.save(evaluation.x0.cpu(), task.out)
+    return torch.inference_mode()(work), {
+        "build_seconds": round(time.perf_counter() - start, 1),
+        **memory.told(),
+    }
+
+
+def load(task: Task) -> Model:
+    """The network; where the product would, with freed memory kept."""
+    if task.bundle is not None:
+        return StaticDenoiser(PRESETS[task.preset].model, task.sizes, open_networks(task))
+    weights, preset = Path(task.weights), PRESETS[task.preset]
+    if task.variant == "plain":
+        return PlainModel(load_model(weights, preset, device=task.device)[0])
+    if task.device == "cpu":
+        keep_freed_memory()
+    dtype = getattr(torch, task.dtype)
+    return load_model(weights, preset, dtype=dtype, device=task.device)[0]
+
+
+def open_networks(task: Task) -> Mapping[str, Any]:
+    """Those of a bundle. TINY's has no codec, so that ONNX files are opened one by one."""
+    folder = Path(task.bundle or "")
+    if task.variant == "onnx":
+        entries = read_manifest(folder).entries
+        return {e.network: OnnxSession(folder / e.file, e, task.device) for e in entries}
+    width, height, window = task.shape
+    shape = Shape(width=width, height=height, window=window)
+    return open_runs(open_bundle(folder), shape, task.device)
+
+
+def repeated(task: Task, evaluation: Evaluation, is_guided: bool) -> Work:
+    """The evaluation as it is, compiled or captured."""
+    work = partial(evaluation.run, is_guided)
+    if task.variant == "compiled":
+        return torch.compile(work, dynamic=False)
+    return GraphCapture()(work) if task.variant in CAPTURED else work
+
+
+def make_evaluation(model: Model, task: Task) -> Evaluation:
+    """The first, noisiest step of the preset's schedule, on random inputs that are always the same.
+
+    There x_0 owes most to the network.
+    """
+    preset, generator = PRESETS[task.preset], torch.Generator().manual_seed(0)
+    width, length = model.config.unet.text_width, task.sizes["f"]
+    shown = (branches(model.config), TEXT_LENGTH, width)
+    text = torch.randn(shown, generator=generator) if width else None
+    with torch.inference_mode():
+        texts = Texts.read(model, text, task.device)
+        conditions = Conditions(preset.defaults.refine, DOWNSCALING, text)
+        sampling = make_sampling(preset, task.sizes)
+        evaluation = Evaluation(model, sampling, conditions, texts, length, task.device)
+        for buffer in (evaluation.latents, evaluation.hint):
+            buffer.copy_(torch.randn(buffer.shape, generator=generator))
+        evaluation.latents.div_(evaluation.seen[0])
+    return evaluation
+
+
+def make_sampling(preset: Preset, letters: Mapping[str, int]) -> Sampling:
+    """One window and one tile, of the preset's own steps."""
+    defaults = preset.defaults
+    return Sampling(
+        solver=defaults.solver,
+        steps=defaults.steps,
+        eta=defaults.eta,
+        guidance=defaults.guidance,
+        guidance_interval=(0, 999),
+        seed=0,
+        window=letters["f"],
+        gap=GAP,
+        rows=(Span(0, letters["h"]),),
+        columns=(Span(0, letters["w"]),),
+        join="blend",
+    )

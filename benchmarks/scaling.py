@@ -1,0 +1,144 @@
+"""How time and memory of a run, from file to file, grow with frames, resolution and window.
+
+Twice the size, all steps of the preset; NANO unless weights are given. Around one setting, each of
+the three is changed alone; every run has a process of its own, and loading counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import describe_run
+from benchmarks.timing import Work, describe_device, report
+from benchmarks.turns import Memory, Worker, given_task, serve
+from benchmarks.waves import write_clip
+from venhancer import Options, pipeline
+from venhancer.device import choose_device
+from venhancer.options import Device
+from venhancer_rt.backends import Request, choose_backend
+
+MODULE = "benchmarks.scaling"
+SCALE = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """One run; the size is that of the input."""
+
+    frames: int
+    size: tuple[int, int]
+    window: int
+
+
+BASE = {
+    "cpu": Point(frames=25, size=(160, 96), window=25),
+    "cuda": Point(frames=49, size=(640, 360), window=25),
+}
+AXES: dict[str, dict[str, tuple[Any, ...]]] = {
+    "cpu": {
+        "frames": (13, 25, 49, 97),
+        "size": ((160, 96), (224, 128), (320, 192)),
+        "window": (9, 13, 25),
+    },
+    "cuda": {
+        "frames": (25, 49, 97, 193),
+        "size": ((320, 180), (480, 270), (640, 360), (960, 540)),
+        "window": (13, 17, 25, 33, 49),
+    },
+}
+
+
+def points(device: str) -> dict[str, list[Point]]:
+    """By what is changed."""
+    return {
+        axis: [dataclasses.replace(BASE[device], **{axis: value}) for value in values]
+        for axis, values in AXES[device].items()
+    }
+
+
+def prepare(task: Mapping[str, Any]) -> tuple[Work, Mapping[str, Any]]:
+    """The run itself, and what it took: no worker has turns here."""
+    point, device = Point(**task["point"]), task["device"]
+    memory = Memory(device)
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "in.mp4"
+        write_clip(source, point.frames, *point.size)
+        made = enhance(source, point, device, task["weights"])
+    plan = made.plan
+    return lambda: None, {
+        "window": plan.sampling.window,
+        "windows": plan.windows,
+        "evaluations": plan.evaluations,
+        "output": f"{plan.geometry.width}x{plan.geometry.height}",
+        "output_frames": len(plan.timeline.shown),
+        "seconds": round(made.wall, 3),
+        "stages": {name: round(seconds, 3) for name, seconds in made.seconds.items()},
+        **memory.told(),
+    }
+
+
+def enhance(source: Path, point: Point, device: Device, weights: str | None) -> pipeline.Report:
+    """As the command does."""
+    options = Options(
+        scale=SCALE,
+        window=point.window,
+        device=device,
+        weights=None if weights is None else Path(weights),
+        scene_cuts=False,
+    )
+    backend = choose_backend(Request(source=source, options=options))
+    return pipeline.enhance(backend.plan, source.with_name("out.mp4"), backend.open(), options)
+
+
+def measure(point: Point, device: str, weights: Path | None) -> dict[str, Any]:
+    """One row."""
+    given = None if weights is None else str(weights.resolve())
+    worker = Worker(
+        MODULE, {"point": dataclasses.asdict(point), "device": device, "weights": given}
+    )
+    worker.close()
+    row = {"input": "{}x{}".format(*point.size), "frames": point.frames, **worker.told}
+    row["seconds_per_output_frame"] = round(row["seconds"] / row["output_frames"], 4)
+    return row
+
+
+def main() -> None:
+    child = given_task()
+    if child is not None:
+        task = json.loads(child)
+        serve(lambda: prepare(task), task["device"])
+        return
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--weights", type=Path)
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    device = choose_device(args.device)
+    done: dict[Point, dict[str, Any]] = {}
+    axes: dict[str, list[dict[str, Any]]] = {}
+    for axis, wanted in points(device).items():
+        for point in wanted:
+            if point not in done:
+                done[point] = measure(point, device, args.weights)
+                print(f"{axis}: {line(done[point])}", flush=True)
+        axes[axis] = [done[point] for point in wanted]
+    result = {**describe_run(MODULE), "device": describe_device(device), "axes": axes}
+    report(result, args.out)
+
+
+def line(row: dict[str, Any]) -> str:
+    return (
+        f"{row['frames']} frames of {row['input']}, {row['windows']} windows of {row['window']}: "
+        f"{row['seconds_per_output_frame']:.3f} s a frame, {row['peak_bytes'] / 1e6:.0f} MB"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""Milliseconds a frame of the autoencoder, encoding and decoding, as PyTorch lays it out and
+channels last, in turns.
+
+Stable Diffusion 2.1's sizes at random weights; `frames` go through at a time. Each in a process of
+its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.ceiling import measure, share, told
+from benchmarks.machine import describe_run
+from benchmarks.timing import Work, describe_device, report, speed_up, spread, wait
+from benchmarks.turns import Memory, Worker, WorkerError, given_task, in_turns, serve
+from venhancer.activations import VAE_CHANNELS, VAE_STRIDE, autoencoder
+from venhancer.device import choose_device, choose_dtype, keep_freed_memory
+from venhancer.model.vae import AutoencoderCodec
+
+MODULE = "benchmarks.vae"
+LAYOUTS = {"plain": torch.contiguous_format, "channels last": torch.channels_last}
+WORKS = ("encode", "decode")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What one worker does; the size in pixels."""
+
+    work: str
+    layout: str
+    size: tuple[int, int]
+    frames: int
+    dtype: str
+    device: str
+
+
+def given(task: Task, device: str) -> Tensor:
+    """Frames or latents."""
+    width, height = task.size
+    if task.work == "encode":
+        return torch.rand(task.frames, 3, height, width, device=device) * 2 - 1
+    latent = (height // VAE_STRIDE, width // VAE_STRIDE)
+    return torch.randn(task.frames, VAE_CHANNELS, *latent, device=device)
+
+
+def apply(codec: AutoencoderCodec, task: Task, x: Tensor) -> object:
+    return codec.moments(x) if task.work == "encode" else codec.pixels(x)
+
+
+def prepare(task: Task) -> tuple[Work, Mapping[str, Any]]:
+    """The codec, warmed up, and what it takes."""
+    if task.device == "cpu":
+        keep_freed_memory()
+    memory, layout = Memory(task.device), LAYOUTS[task.layout]
+    network = autoencoder().eval().requires_grad_(False)
+    nn.Module.to(network, task.device, getattr(torch, task.dtype), memory_format=layout)
+    codec, x = AutoencoderCodec(network), given(task, task.device).contiguous(memory_format=layout)
+    memory.forget_peak()
+
+    @torch.inference_mode()
+    def work() -> None:
+        apply(codec, task, x)
+
+    for _ in range(3 if task.device == "cuda" else 1):
+        work()
+    wait(task.device)
+    return work, memory.told()
+
+
+@cache
+def codec_flop(task: Task) -> int:
+    """Operations (two a multiply-add), counted on shapes alone."""
+    with torch.device("meta"):
+        codec = AutoencoderCodec(autoencoder().eval())
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        apply(codec, task, given(task, "meta"))
+    return int(counter.get_total_flops())
+
+
+def measure_case(tasks: list[Task], rounds: int, ceiling: dict[str, Any]) -> dict[str, Any]:
+    """Tasks that differ in their layout."""
+    rows: dict[str, dict[str, Any]] = {task.layout: {"layout": task.layout} for task in tasks}
+    workers: dict[str, Worker] = {}
+    for task in tasks:
+        try:
+            workers[task.layout] = Worker(MODULE, dataclasses.asdict(task))
+            rows[task.layout].update(workers[task.layout].told)
+        except WorkerError as error:
+            rows[task.layout]["failed"] = str(error)
+    seconds = in_turns(workers, rounds)
+    for worker in workers.values():
+        worker.close()
+    first, flop = tasks[0], codec_flop(tasks[0])
+    before = seconds.get(first.layout, [])
+    for layout, taken in seconds.items():
+        row = rows[layout]
+        row["ms_per_frame"] = spread([1000 * s / first.frames for s in taken])
+        row["ceiling_share"] = share(flop, spread(taken)["median"], ceiling, first.dtype)
+        row["times_faster"] = speed_up(before, taken) if before else None
+    size = "{}x{}".format(*first.size)
+    case = {"work": first.work, "size": size, "frames": first.frames, "dtype": first.dtype}
+    return {**case, "flop": flop, "rows": list(rows.values())}
+
+
+def table(case: dict[str, Any]) -> str:
+    """For the reader at the terminal."""
+    lines = [f"{case['work']} {case['frames']} x {case['size']}, {case['dtype']}"]
+    for row in case["rows"]:
+        if "failed" in row:
+            lines.append(f"  {row['layout']:13} {row['failed']}")
+            continue
+        ms = row["ms_per_frame"]
+        lines.append(
+            f"  {row['layout']:13} {ms['median']:8.4g} ms a frame ({ms['least']:.4g} to "
+            f"{ms['most']:.4g})  x {row['times_faster'] or 1:<5g}  "
+            f"{100 * row['ceiling_share']:5.1f} % of the ceiling  {row['peak_bytes'] / 1e9:6.2f} GB"
+        )
+    return "\n".join(lines)
+
+
+def cases(args: argparse.Namespace, dtype: str, device: str) -> Iterator[list[Task]]:
+    for work, size, frames in itertools.product(WORKS, args.size, args.frames):
+        common = {"work": work, "size": size, "frames": frames, "dtype": dtype, "device": device}
+        yield [Task(layout=layout, **common) for layout in LAYOUTS]
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, height = text.split("x")
+    return int(width), int(height)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", type=_size, action="append", required=True)
+    parser.add_argument("--frames", type=int, action="append", required=True)
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path)
+    return parser
+
+
+def main() -> None:
+    child = given_task()
+    if child is not None:
+        task = Task(**json.loads(child))
+        serve(lambda: prepare(task), task.device)
+        return
+    args = build_parser().parse_args()
+    device = choose_device(args.device)
+    dtype = str(choose_dtype(args.dtype, device)).removeprefix("torch.")
+    ceiling = measure(device, [dtype])
+    print(told(ceiling))
+    found = []
+    for tasks in cases(args, dtype, device):
+        found.append(measure_case(tasks, args.rounds, ceiling))
+        print(table(found[-1]), flush=True)
+    result = {
+        **describe_run(MODULE),
+        "device": describe_device(device),
+        "weights": "random, of Stable Diffusion 2.1's sizes",
+        "rounds": args.rounds,
+        "ceiling": ceiling,
+        "cases": found,
+    }
+    report(result, args.out)
+
+
+if __name__ == "__main__":
+    main()
