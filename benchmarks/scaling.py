@@ -1,7 +1,7 @@
 """How time and memory of a run, from file to file, grow with frames, resolution and window.
 
 Twice the size, all steps of the preset; NANO unless weights are given. Around one setting, each of
-the three is changed alone; every run has a process of its own, and loading counts.
+the three is changed alone; every run has a process of its own, and loading does not count.
 """
 
 from __future__ import annotations

@@ -63,9 +63,12 @@ def prepare(task: Task) -> tuple[Work, Mapping[str, Any]]:
     """The codec, warmed up, and what it takes."""
     if task.device == "cpu":
         keep_freed_memory()
+    with torch.device("meta"):
+        autoencoder()  # imports what it needs, which is not to count
     memory, layout = Memory(task.device), LAYOUTS[task.layout]
     network = autoencoder().eval().requires_grad_(False)
-    nn.Module.to(network, task.device, getattr(torch, task.dtype), memory_format=layout)
+    nn.Module.to(network, task.device, getattr(torch, task.dtype))
+    nn.Module.to(network, memory_format=layout)  # type: ignore[call-overload]
     codec, x = AutoencoderCodec(network), given(task, task.device).contiguous(memory_format=layout)
     memory.forget_peak()
 
