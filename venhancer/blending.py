@@ -143,8 +143,10 @@ class Blending:
         x = latents.x.index_select(0, slots)
         previous = latents.previous.index_select(0, slots)
         noise = None if self.noise is None else self.noise[done]
-        latents.x.index_copy_(0, slots, advance(x, self.denoised[done], previous, noise, row))
+        advance(x, self.denoised[done], previous, noise, row)
         seen = torch.where(self.is_final[done][..., None, None], self.denoised[done], previous)
+        # Nothing is written before all is there: whoever runs out of memory has changed nothing
+        latents.x.index_copy_(0, slots, x)
         latents.previous.index_copy_(0, slots, seen)
         latents.sums.index_copy_(0, self.sums_after[left], self.denoised[left])
 

@@ -29,6 +29,13 @@ def choose_dtype(asked: str, device: str) -> torch.dtype:
     return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether PyTorch could not allocate; a CPU has no error of its own for it."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+
+
 def free_memory(device: str) -> int:
     """Bytes free on the device."""
     if device == "cuda":

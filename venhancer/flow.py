@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from itertools import repeat
 
@@ -45,7 +45,7 @@ class Flow:
     text: Tensor | None = None
     evaluations: int = 0  # so far
 
-    def turns(self, state: State) -> Iterator[Turn]:
+    def turns(self, state: State) -> Generator[Turn]:
         """All that is left to do after `state`."""
         scenes = self.plan.scenes[state.scene :]
         if not scenes:
@@ -70,8 +70,7 @@ class Flow:
     def _count(self, state: State) -> None:
         """Evaluations that an earlier run has made."""
         plan = self.plan
-        before = sum(len(scene.windows) for scene in plan.scenes[: state.scene])
-        turns = before * len(plan.sampling.schedule) + state.turns
+        turns = sum(map(plan.turns_of, plan.scenes[: state.scene])) + state.turns
         self.evaluations = turns * len(plan.sampling.rows) * len(plan.sampling.columns)
 
     def _keys(self, frames: Iterator[Frame], first: int) -> Iterator[Tensor]:
@@ -97,7 +96,7 @@ class Flow:
         state: State,
     ) -> Iterator[Turn]:
         """The turns of a scene that `state` has not seen."""
-        last = len(scene.windows) * len(self.plan.sampling.schedule)
+        last = self.plan.turns_of(scene)
         left = state.frames
         turns = sampler.run(scene, keys, state.turns, self._evaluated)
         for taken in range(state.turns + 1, last + 1):

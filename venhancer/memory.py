@@ -57,9 +57,15 @@ def need(plan: Plan, device: str, dtype: torch.dtype) -> Need:
     return Need(
         weights=_weights(plan.preset.model, dtype),
         latents=0 if plan.holds_latents_on_host and not is_cpu else plan.latent_bytes,
-        working=_buffers(plan) + max(_denoiser(plan, device, dtype), _codec(plan, device, dtype)),
+        working=_buffers(plan) + _together(plan, device, dtype),
         other=PROCESS_BYTES if is_cpu else CONTEXT_BYTES,
     )
+
+
+def _together(plan: Plan, device: str, dtype: torch.dtype) -> int:
+    """Network and codec take turns; on a card the network's graphs keep their memory meanwhile."""
+    network, codec = _denoiser(plan, device, dtype), _codec(plan, device, dtype)
+    return max(network, codec) if device == "cpu" else network + codec
 
 
 def _weights(model: ModelConfig, dtype: torch.dtype) -> int:
@@ -195,6 +201,10 @@ def fitting(
     where a limit was given and no plan fits; without one the smallest is taken.
     arrangement: of a run that goes on; its plan is taken, whatever fits now
     """
+    possible = list(plans)
+    if all(plan.arrangement != arrangement for plan in possible):
+        arrangement = None  # asked for something else, which is told when states are compared
+    plans = iter(possible)
     limit = memory_limit(options, device)
     refused: dict[int, Plan] = {}
     for plan in plans:

@@ -6,21 +6,22 @@ Frames are read ahead and written behind by a thread each; what is between them 
 from __future__ import annotations
 
 import dataclasses
+import gc
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from venhancer.compare import Comparison, check_comparison
 from venhancer.conditioning import Frame
-from venhancer.errors import OutputError
+from venhancer.device import is_out_of_memory
+from venhancer.errors import DeviceError, OutputError
 from venhancer.flow import QUEUE, Flow, Progress, Turn
 from venhancer.networks import Networks
 from venhancer.options import Options
@@ -85,11 +86,11 @@ def enhance(
     with open_output(plan, target, options) as files, torch.inference_mode():
         outlet = Outlet(plan, files, journal)
         flow = Flow(plan, networks, options, progress)
-        state = journal.load() or State()
+        course = Course(flow, journal.load() or State(), outlet, list(smaller))
         for frame in journal.frames():
             outlet.write(frame)
         with behind(outlet.leave, QUEUE) as leaving:
-            Course(flow, state, leaving, journal, list(smaller)).run()
+            course.run(leaving)
     wall = time.perf_counter() - start
     seconds = {**flow.watch.seconds, **outlet.watch.seconds}
     return Report(flow.plan, target, wall, seconds, outlet.seams())
@@ -101,52 +102,66 @@ class Course:
 
     flow: Flow
     state: State
-    leaving: Behind[Frame]
-    journal: Journal
+    outlet: Outlet
     smaller: list[Plan]
     pending: Turn | None = None  # whose frames have not all left
     left: int = 0  # frames of the grid that have
 
-    def run(self) -> None:
+    def run(self, leaving: Behind[Frame]) -> None:
         self.left = self.state.frames
-        while True:
-            try:
-                self._go_on()
-                return
-            except torch.OutOfMemoryError:
-                if not self.smaller:
-                    raise
-                tensors = {name: x.cpu() for name, x in self.state.tensors.items()}
-            self._shrink(tensors)
+        while not self._is_done(leaving):
+            self._shrink()
 
-    def _go_on(self) -> None:
-        if self.pending is not None:
-            self._let_out(self.pending)
-        for turn in self.flow.turns(self.state):
-            self.state, self.pending = turn.state, turn
-            self._let_out(turn)
-            if self.journal.is_due():
-                self.leaving.flush()
-                self.journal.keep(self.state)
+    def _is_done(self, leaving: Behind[Frame]) -> bool:
+        """False where memory ran out; then the state is no longer on the device."""
+        try:
+            self._go_on(leaving)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            if not self.smaller:
+                raise DeviceError(
+                    f"out of memory with {self.flow.plan.arrangement}, the smallest plan of these "
+                    "windows: take a smaller --window, or --memory with what is free"
+                ) from error
+            self._leave_device()
+            return False
+        return True
 
-    def _let_out(self, turn: Turn) -> None:
-        """Decode and write its frames, but those that have left already."""
-        for number, frame in enumerate(self.flow.frames(turn), turn.first):
-            if number == self.left:
-                self.leaving.put(frame)
-                self.left += 1
-        self.pending = None
-
-    def _shrink(self, tensors: Mapping[str, Tensor]) -> None:
-        """The next plan, and where the run stands: off the device."""
-        plan = self.smaller.pop(0)
+    def _leave_device(self) -> None:
+        tensors = {name: x.cpu() for name, x in self.state.tensors.items()}
         self.state = dataclasses.replace(self.state, tensors=tensors)
         if self.pending is not None:
             latents = self.pending.latents.cpu()
             self.pending = dataclasses.replace(self.pending, latents=latents, state=self.state)
+
+    def _go_on(self, leaving: Behind[Frame]) -> None:
+        journal = self.outlet.journal
+        if self.pending is not None:
+            self._let_out(self.pending, leaving)
+        with closing(self.flow.turns(self.state)) as turns:
+            for turn in turns:
+                self.state, self.pending = turn.state, turn
+                self._let_out(turn, leaving)
+                if journal.is_due():
+                    leaving.flush()
+                    journal.keep(self.state)
+
+    def _let_out(self, turn: Turn, leaving: Behind[Frame]) -> None:
+        """Decode and write its frames, but those that have left already."""
+        for number, frame in enumerate(self.flow.frames(turn), turn.first):
+            if number == self.left:
+                leaving.put(frame)
+                self.left += 1
+        self.pending = None
+
+    def _shrink(self) -> None:
+        """Take the next plan."""
+        plan = self.smaller.pop(0)
         self.flow.plan = plan
-        self.journal.adopt(plan)
+        self.outlet.adopt(plan)
         logger.warning("out of memory: goes on with %s", plan.arrangement)
+        gc.collect()
         torch.cuda.empty_cache()
 
 
@@ -170,9 +185,18 @@ class Outlet:
         self.files = files
         self.journal = journal
         self.watch = Stopwatch()
-        self.meter = SeamMeter(plan) if plan.parts > len(plan.scenes) else None
+        self.meter: SeamMeter | None = None
         self.shown = list(zip(plan.timeline.shown, plan.timeline.times, strict=True))[::-1]
         self.count = 0
+        self.adopt(plan)
+
+    def adopt(self, plan: Plan) -> None:
+        """From now on frames are those of another plan, with the same windows."""
+        self.journal.adopt(plan)
+        if self.meter is not None:
+            self.meter.plan = plan
+        elif plan.parts > len(plan.scenes):
+            self.meter = SeamMeter(plan)
 
     def leave(self, frame: Frame) -> None:
         """A new frame: the journal has it first."""

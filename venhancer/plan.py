@@ -17,6 +17,7 @@ from venhancer.timeline import Timeline, at_rate, interpolated
 from venhancer.video import Clip
 from venhancer.windows import Join, Scene, Span, cut_scenes, tiles
 
+SPOOLED_BYTES_PER_PIXEL = 1.0  # lossless: measured 0.65 to 1.6
 BYTES_PER_PIXEL = 0.35  # of H.264 at crf 17, generously: measured 0.05 to 0.25 on our clips
 
 
@@ -71,6 +72,10 @@ class Plan:
         """Of all scenes together."""
         return sum(len(scene.windows) for scene in self.scenes)
 
+    def turns_of(self, scene: Scene) -> int:
+        """Windows times steps: what the sampler does of it."""
+        return len(scene.windows) * len(self.sampling.schedule)
+
     @property
     def parts(self) -> int:
         """Windows times tiles: the evaluations of one unguided step."""
@@ -115,6 +120,12 @@ class Plan:
         """Disk that the output may need."""
         pixels = self.geometry.width * self.geometry.height * len(self.timeline.shown)
         return int(pixels * BYTES_PER_PIXEL) + 1_000_000
+
+    @property
+    def spool_bytes(self) -> int:
+        """Disk that the finished frames may need until the end, if there is room for them."""
+        pixels = self.geometry.width * self.geometry.height * self.timeline.grid_frames
+        return int(pixels * SPOOLED_BYTES_PER_PIXEL) + self.latent_bytes
 
 
 def make_plan(clip: Clip, preset: Preset, options: Options, shape: Shape | None = None) -> Plan:

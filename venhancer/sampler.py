@@ -36,14 +36,22 @@ class Placement:
 
 
 class WindowWork:
-    """What is repeated for windows of one length, captured where the placement says so."""
+    """What is repeated for windows of one length; captured, where the placement says so.
 
-    def __init__(self, blending: Blending, evaluation: Evaluation, placement: Placement) -> None:
+    Where latents are on the network's device, a graph holds all that is done to a tile, and for
+    a frame that is one tile, a whole turn. Works name no `WindowWork`: with it go their graphs.
+    """
+
+    def __init__(self, blending: Blending, evaluation: Evaluation, capture: Capture | None) -> None:
         self.blending = blending
         self.evaluation = evaluation
-        self.capture = placement.capture
-        self.is_whole = blending.is_static  # a graph holds the solver too
-        self.replays: dict[tuple[object, ...], Work] = {}
+        is_whole = blending.is_static
+        self.outer = capture if capture is not None and is_whole else _as_it_is
+        self.inner = capture if capture is not None and not is_whole else _as_it_is
+        self.begin = self.outer(blending.begin)
+        self.finish = self.outer(blending.finish)
+        self.evaluations: dict[bool, Work] = {}  # by whether it is guided
+        self.preparations: dict[bool, Work] = {}
         self.shown: object = None  # the window and tile that `prepare` saw
 
     def prepare(self, part: object, is_guided: bool) -> None:
@@ -51,39 +59,41 @@ class WindowWork:
         if self.shown == (part, is_guided):
             return
         self.shown = (part, is_guided)
-        self._run(("prepare", is_guided), partial(self._prepare, is_guided))
+        if is_guided not in self.preparations:
+            work = partial(_prepare, self.blending, self.evaluation, is_guided)
+            self.preparations[is_guided] = self.outer(work)
+        self.preparations[is_guided]()
 
-    def _prepare(self, is_guided: bool) -> None:
-        self.blending.gather_hint(self.evaluation.hint)
-        self.evaluation.prepare(is_guided)
+    def evaluate(self, is_guided: bool) -> None:
+        """One tile: cut out, evaluate, blend; for a frame of one tile, the whole turn."""
+        if is_guided not in self.evaluations:
+            network = self.inner(partial(self.evaluation.run, is_guided))
+            turn = _evaluate_tile if self.blending.is_tiled else _evaluate_window
+            self.evaluations[is_guided] = self.outer(
+                partial(turn, self.blending, self.evaluation, network)
+            )
+        self.evaluations[is_guided]()
 
-    def evaluate(self, is_guided: bool, is_first: bool, is_last: bool) -> None:
-        """Cut out, evaluate, blend; round the first and the last tile what is done once."""
-        key = (is_guided, is_first, is_last)
-        self._run(key, partial(self._evaluate, is_guided, is_first, is_last))
 
-    def _evaluate(self, is_guided: bool, is_first: bool, is_last: bool) -> None:
-        if is_first:
-            self.blending.begin()
-        self.blending.gather(self.evaluation.latents)
-        if self.is_whole:
-            self.evaluation.run(is_guided)
-        else:
-            self._replay(("network", is_guided), partial(self.evaluation.run, is_guided))
-        self.blending.blend(self.evaluation.x0)
-        if is_last:
-            self.blending.finish()
+def _as_it_is(work: Work) -> Work:
+    return work
 
-    def _run(self, key: tuple[object, ...], work: Work) -> None:
-        if self.is_whole:
-            self._replay(key, work)
-        else:
-            work()
 
-    def _replay(self, key: tuple[object, ...], work: Work) -> None:
-        if key not in self.replays:
-            self.replays[key] = work if self.capture is None else self.capture(work)
-        self.replays[key]()
+def _prepare(blending: Blending, evaluation: Evaluation, is_guided: bool) -> None:
+    blending.gather_hint(evaluation.hint)
+    evaluation.prepare(is_guided)
+
+
+def _evaluate_tile(blending: Blending, evaluation: Evaluation, network: Work) -> None:
+    blending.gather(evaluation.latents)
+    network()
+    blending.blend(evaluation.x0)
+
+
+def _evaluate_window(blending: Blending, evaluation: Evaluation, network: Work) -> None:
+    blending.begin()
+    _evaluate_tile(blending, evaluation, network)
+    blending.finish()
 
 
 class Sampler:
@@ -177,11 +187,15 @@ class Sampler:
         if float(self.fresh[turn.step]) > 0:
             work.blending.add_noise(self._noise(turn, scene.start + window.start))
         is_guided = self.sampling.is_guided(int(self.sampling.schedule.timesteps[turn.step]))
+        if work.blending.is_tiled:
+            work.begin()
         for number, tile in enumerate(self.tiles):
             work.blending.aim_tile(tile)
             work.prepare((scene.start, turn.window, number), is_guided)
-            work.evaluate(is_guided, number == 0, number == len(self.tiles) - 1)
+            work.evaluate(is_guided)
             progress()
+        if work.blending.is_tiled:
+            work.finish()
 
     def _noise(self, turn: Turn, first: int) -> list[Tensor]:
         size, seed = self.latents.size, self.sampling.seed
@@ -198,6 +212,6 @@ class Sampler:
             self.works[length] = WindowWork(
                 Blending(self.latents, self.sampling, length, is_static),
                 Evaluation(self.model, self.sampling, self.conditions, self.texts, length, device),
-                self.placement,
+                self.placement.capture,
             )
         return self.works[length]

@@ -85,14 +85,15 @@ class StaticDenoiser:
             return x
         if found > wanted:
             raise ShapeError(f"a window has {found} frames, the network takes {wanted}")
-        return x.index_select(axis, there_and_back(found, wanted).to(x.device))
+        return x.index_select(axis, there_and_back(found, wanted, x.device))
 
 
-def there_and_back(frames: int, wanted: int) -> Tensor:
-    """`wanted` indices that run to the last of `frames`, back to the first, and so on."""
-    if frames == 1:
-        return torch.zeros(wanted, dtype=torch.int64)
-    position = torch.arange(wanted) % (2 * frames - 2)
+def there_and_back(frames: int, wanted: int, device: torch.device) -> Tensor:
+    """`wanted` indices that run to the last of `frames`, back to the first, and so on.
+
+    Made where they are used: a CUDA graph cannot hold a copy from the host.
+    """
+    position = torch.arange(wanted, device=device) % max(2 * frames - 2, 1)
     return torch.minimum(position, 2 * frames - 2 - position)
 
 

@@ -66,9 +66,9 @@ def held_frames(windows: Sequence[Span], steps: int) -> int:
     """The most frames that are between noise and their last step at a time."""
     front, most = Front(windows, steps), 0
     for turn in turns(windows, steps):
-        settled_before = front.settled
+        before = front.settled
         front.take(turn)
-        most = max(most, front.entered - settled_before)
+        most = max(most, front.entered - before)
     return most
 
 

@@ -46,10 +46,16 @@ def window_length(window: int, gap: int) -> int:
 
 
 def temporal_windows(frames: int, window: int, gap: int) -> list[Span]:
-    """Windows over `frames` (a multiple of `gap`, plus one), half overlapping, on key frames."""
+    """Windows over `frames` (a multiple of `gap`, plus one), about half overlapping, on key frames.
+
+    Rather a little less than half, so that two strides cover a window: then a step of the sampler
+    follows the one before it by one stride, not two, and fewer frames are held.
+    """
     length = window_length(window, gap)
-    half = max(gap, length // 2 // gap * gap)
-    return cover(frames, length, half)
+    stride = -(-length // (2 * gap)) * gap
+    if length - stride < length // 3:  # long gaps leave no such choice
+        stride = max(gap, length // 2 // gap * gap)
+    return cover(frames, length, stride)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -75,9 +76,21 @@ def _pytorch(request: Request) -> Backend:
         dtype=choose_dtype(options.dtype, device),
         plan=plan,
         smaller=tuple(smaller),
-        weights=lambda: fingerprint(find_weights(plan.preset, options.weights)),
+        weights=lambda: _weights(plan, options),
         open=lambda: api.open_networks(plan, options, capture),
     )
+
+
+def _weights(plan: Plan, options: Options) -> str:
+    """The checkpoint's fingerprint; where a codec and a text encoder belong to it, theirs too."""
+    own = fingerprint(find_weights(plan.preset, options.weights))
+    if plan.preset.model.codec != "autoencoder":
+        return own
+    named = [
+        os.environ.get(name, "default") for name in ("VENHANCER_VAE", "VENHANCER_TEXT_ENCODER")
+    ]
+    others = [fingerprint(Path(n)) if Path(n).exists() else n for n in named]
+    return " ".join([own, *others])
 
 
 def _static(request: Request, folder: Path) -> Backend:

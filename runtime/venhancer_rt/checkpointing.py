@@ -2,8 +2,8 @@
 
 A state lies in `.NAME.venhancer-job`: `job.json` says which run it is of, `state-N.safetensors`
 holds the latents after N turns of the sampler, `frames-*` the frames that have left by then. All
-appear whole; the older state goes when the newer one is there. Saving takes at most `SHARE` of a
-run's time.
+appear whole; the older state goes when the newer one is there. Writing states takes at most `SHARE`
+of a run's time; frames are kept beside the network's work, by the thread that writes.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from errno import ENOSPC
 from pathlib import Path
 from typing import IO
 
@@ -60,7 +61,7 @@ class Job:
 
     @property
     def target(self) -> Path:
-        return self.folder.with_name(self.folder.name.removeprefix(".").removesuffix(SUFFIX))
+        return self.folder.with_name(_target_name(self.folder))
 
     @property
     def size(self) -> int:
@@ -94,6 +95,16 @@ def find_jobs(folder: Path) -> list[Job]:
     return [job for job in found if job is not None]
 
 
+def find_leftovers(folder: Path) -> list[str]:
+    """Outputs of runs that were killed before their first state: their frames take disk."""
+    folders = sorted(folder.glob(f".*{SUFFIX}"))
+    return [_target_name(path) for path in folders if read_job(path) is None]
+
+
+def _target_name(folder: Path) -> str:
+    return folder.name.removeprefix(".").removesuffix(SUFFIX)
+
+
 def clean(folder: Path) -> list[str]:
     """Remove every state in a folder but those of runs that are under way; the outputs' names."""
     gone = []
@@ -102,7 +113,7 @@ def clean(folder: Path) -> list[str]:
         if lock is not None:
             shutil.rmtree(path)
             lock.close()
-            gone.append(path.name.removeprefix(".").removesuffix(SUFFIX))
+            gone.append(_target_name(path))
     return gone
 
 
@@ -198,16 +209,25 @@ class DiskJournal:
         if not self.is_kept:
             return
         with self._or_without():
+            self._leave_room(frame)
             if self.spool is None:
                 self._take()
                 pieces, frames = (self.job.pieces, self.job.frames) if self.job else ((), 0)
                 self.spool = Spool(self.folder, pieces=pieces, frames=frames)
             self.spool.add(frame)
 
+    def _leave_room(self, frame: Frame) -> None:
+        """OSError before the frames that are kept take the disk that the output needs."""
+        free = shutil.disk_usage(self.folder.parent).free
+        if free < self.plan.output_bytes + frame.nbytes:
+            raise OSError(ENOSPC, f"{free / 1e6:.0f} MB are free, which the output may need")
+
     def is_due(self) -> bool:
         return self.is_kept and time.monotonic() >= self.due
 
     def keep(self, state: State) -> None:
+        if not self.is_kept:  # since it was due, a frame could not be kept
+            return
         start = time.monotonic()
         with self._or_without():
             self._write(state)
@@ -221,11 +241,21 @@ class DiskJournal:
         except (OSError, SafetensorError, JobError) as error:
             self.is_kept = False
             logger.warning("no state can be kept in %s, the run goes on: %s", self.folder, error)
+            self._drop_frames()
+
+    def _drop_frames(self) -> None:
+        """Give back the disk of frames that no state needs."""
+        if self.spool is not None:
+            self.spool.close()
+            self.spool = None
+        if self.lock is not None and read_job(self.folder) is None:
+            for path in self.folder.glob("frames-*"):
+                path.unlink(missing_ok=True)
 
     def _write(self, state: State) -> None:
         """First frames and latents, then the word that they are there; then older ones go."""
         self._take()
-        turns = [len(s.windows) * len(self.plan.sampling.schedule) for s in self.plan.scenes]
+        turns = [self.plan.turns_of(scene) for scene in self.plan.scenes]
         done = sum(turns[: state.scene]) + state.turns
         name = f"state-{done}.safetensors"
         temporary = self.folder / "state.part"

@@ -17,6 +17,7 @@ import venhancer
 from venhancer.errors import VEnhancerError
 
 if TYPE_CHECKING:
+    from venhancer.plan import Plan
     from venhancer.state import Journal
     from venhancer_rt.backends import Backend, Request
 
@@ -37,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     enhance.add_argument("--compare", type=Path, metavar="FILE", help="side by side: video or .png")
     _add_options(enhance)
-    enhance.set_defaults(run=run_enhance)
+    enhance.set_defaults(run=run_enhance, keeps_state=True)
 
     plan = commands.add_parser("plan", help="print what `enhance` would do, and what it would cost")
     plan.add_argument("input", type=Path)
@@ -208,6 +209,7 @@ def _output(args: argparse.Namespace) -> Path:
 
 def run_enhance(args: argparse.Namespace) -> None:
     from venhancer import pipeline
+    from venhancer.memory import memory_limit
     from venhancer_rt import show
     from venhancer_rt.backends import choose_backend
     from venhancer_rt.progress import Bar
@@ -215,14 +217,16 @@ def run_enhance(args: argparse.Namespace) -> None:
     options, target = _options(args), _output(args)
     backend = choose_backend(_request(args, options))
     pipeline.check_output(target, backend.plan, options)
-    print("\n".join(_told(backend, options)))
+    limit = memory_limit(options, backend.device)
+    print("\n".join(_told(backend, limit)))
     with _journal(args, backend, options, target) as journal, Bar() as bar:
         report = pipeline.enhance(
             backend.plan, target, backend.open(), options, bar, journal, backend.smaller
         )
     print("\n".join(show.report_lines(report, options.compare)))
     if args.json:
-        print(json.dumps({**show.report_json(report), **_told_json(backend, options)}))
+        told = {**_told_json(backend, report.plan, limit), "fell_back": report.plan != backend.plan}
+        print(json.dumps({**show.report_json(report), **told}))
 
 
 def _request(args: argparse.Namespace, options: venhancer.Options) -> Request:
@@ -240,23 +244,21 @@ def _request(args: argparse.Namespace, options: venhancer.Options) -> Request:
     )
 
 
-def _told(backend: Backend, options: venhancer.Options) -> list[str]:
-    from venhancer.memory import memory_limit, need
+def _told(backend: Backend, limit: int) -> list[str]:
+    from venhancer.memory import need
     from venhancer_rt import show
 
     needed = need(backend.plan, backend.device, backend.dtype)
-    limit = memory_limit(options, backend.device)
     memory = show.memory_line(backend.plan, needed, limit)
     return [*show.plan_lines(backend.plan), *show.backend_lines(backend), memory]
 
 
-def _told_json(backend: Backend, options: venhancer.Options) -> dict[str, Any]:
-    from venhancer.memory import memory_limit, need
+def _told_json(backend: Backend, plan: Plan, limit: int) -> dict[str, Any]:
+    from venhancer.memory import need
     from venhancer_rt import show
 
-    needed = need(backend.plan, backend.device, backend.dtype)
-    limit = memory_limit(options, backend.device)
-    return {**show.backend_json(backend), **show.memory_json(backend.plan, needed, limit)}
+    needed = need(plan, backend.device, backend.dtype)
+    return {**show.backend_json(backend), **show.memory_json(plan, needed, limit)}
 
 
 def _journal(
@@ -273,6 +275,7 @@ def _journal(
             f"state    a run that was cut off stands at {job.stand}: with --resume it goes on; "
             "it is left alone now"
         )
+        args.keeps_state = False
         return nullcontext(NoJournal())
     journal = DiskJournal(target, backend.plan, partial(identity, backend, options))
     job = journal.resume()
@@ -287,7 +290,10 @@ def run_jobs(args: argparse.Namespace) -> None:
     jobs = checkpointing.find_jobs(args.folder)
     for job in jobs:
         print(show.job_line(job))
-    if not jobs:
+    leftovers = checkpointing.find_leftovers(args.folder)
+    for name in leftovers:
+        print(f"{name}: killed before its first state, or just begun; --clean removes what is left")
+    if not jobs and not leftovers:
         print(f"no states in {args.folder}")
     if args.clean:
         gone = checkpointing.clean(args.folder)
@@ -296,16 +302,18 @@ def run_jobs(args: argparse.Namespace) -> None:
 
 def run_plan(args: argparse.Namespace) -> None:
     from venhancer.estimate import estimate
+    from venhancer.memory import memory_limit
     from venhancer_rt import show
     from venhancer_rt.backends import choose_backend
 
     options = _options(args)
     backend = choose_backend(_request(args, options))
     cost = estimate(backend.plan, backend.device, backend.dtype)
-    lines = _told(backend, options)
+    limit = memory_limit(options, backend.device)
+    lines = _told(backend, limit)
     print("\n".join([*lines, *show.cost_lines(backend.plan, cost, backend.device)]))
     if args.json:
-        told = {**show.plan_json(backend.plan), **_told_json(backend, options)}
+        told = {**show.plan_json(backend.plan), **_told_json(backend, backend.plan, limit)}
         print(json.dumps({**told, **show.cost_json(backend.plan, cost)}))
 
 
@@ -318,7 +326,7 @@ def run_info(args: argparse.Namespace) -> None:
 def _state_left(args: argparse.Namespace) -> str:
     from venhancer_rt.checkpointing import folder_of, read_job
 
-    job = read_job(folder_of(_output(args))) if args.command == "enhance" else None
+    job = read_job(folder_of(_output(args))) if getattr(args, "keeps_state", False) else None
     return f"; --resume goes on after {job.stand}" if job else ""
 
 

@@ -108,7 +108,8 @@ def cost_lines(plan: Plan, cost: Cost, device: str) -> list[str]:
     """What it would cost here."""
     return [
         f"work     {cost.tflop:.4g} TFLOP",
-        f"disk     up to {plan.output_bytes / GB:.3f} GB",
+        f"disk     up to {plan.output_bytes / GB:.3f} GB, and while it runs up to "
+        f"{plan.spool_bytes / GB:.3f} GB beside it, where there is room, to go on from",
         f"time     about {duration(cost.seconds)} on this {device}, for the denoiser",
     ]
 

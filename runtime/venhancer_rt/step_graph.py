@@ -116,7 +116,9 @@ class CudaRecorder:
             # the outer `stream`: where the capture cannot end, the inner one leaves its own behind
             with (
                 torch.cuda.stream(self.stream),
-                torch.cuda.graph(graph, pool=pool, stream=self.stream),
+                torch.cuda.graph(
+                    graph, pool=pool, stream=self.stream, capture_error_mode="thread_local"
+                ),
             ):
                 work()
         except Exception as error:

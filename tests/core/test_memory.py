@@ -140,4 +140,4 @@ def test_a_long_clip_needs_no_more_than_a_short_one(device: str) -> None:
         plans = arrangements(clip(frames), NANO, asked, device)
         needs.append(need(fitting(plans, asked, device, HALF)[0], device, HALF))
 
-    assert needs[0] == needs[1]
+    assert needs[1].total <= 1.05 * needs[0].total

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
+import gc
+import weakref
 
 import pytest
 import torch
 from torch import Tensor
 
-from tests.clips import small_checkpoint, small_preset
+from tests.clips import small_checkpoint
+from tests.sampler_parts import (
+    CHUNK,
+    GAP,
+    PRESET,
+    key_frames,
+    nothing,
+    run,
+    sampler,
+    sampling,
+    scene,
+)
 from tests.training_parts import small_v_preset
 from venhancer.blending import cut_tiles
 from venhancer.conditioning import noisy_start
@@ -18,66 +30,15 @@ from venhancer.errors import DeviceError
 from venhancer.evaluation import Conditions, Model
 from venhancer.latents import Latents, room_for
 from venhancer.model.denoiser import Denoiser
-from venhancer.plan import Sampling
 from venhancer.sampler import Placement, Sampler, Work
 from venhancer.weights import load_model
-from venhancer.windows import Scene, Span, cover
-
-PRESET = small_preset()
-GAP = 2
-CPU = Placement()
-CHUNK = 3  # frames that leave together
+from venhancer.windows import Scene, Span
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     path = small_checkpoint(tmp_path_factory.mktemp("weights") / "small.safetensors")
     return load_model(path, PRESET)[0]
-
-
-def sampling(window: int, eta: float = 1.0, **fields: object) -> Sampling:
-    whole = Sampling(
-        solver="normal",
-        steps=3,
-        eta=eta,
-        guidance=1.0,
-        guidance_interval=(0, 999),
-        seed=7,
-        window=window,
-        gap=GAP,
-        rows=(Span(0, 8),),
-        columns=(Span(0, 8),),
-        join="blend",
-    )
-    return dataclasses.replace(whole, **fields)  # type: ignore[arg-type]
-
-
-def scene(frames: int, window: int) -> Scene:
-    return Scene(Span(0, (frames - 1) // GAP + 1), GAP, tuple(cover(frames, window, 4)))
-
-
-def key_frames(frames: int) -> Tensor:
-    generator = torch.Generator().manual_seed(1)
-    return torch.randn((frames - 1) // GAP + 1, 48, 8, 8, generator=generator)
-
-
-def sampler(model: Model, plan: Sampling, shown: Scene, placement: Placement = CPU) -> Sampler:
-    room = room_for((shown,), len(plan.schedule), CHUNK)
-    latents = Latents(room, (48, 8, 8), placement.device)
-    return Sampler(model, plan, Conditions(0, 2.0), latents, placement)
-
-
-def nothing() -> None:
-    """No progress."""
-
-
-def run(model: Model, plan: Sampling, frames: int = 9, placement: Placement = CPU) -> Tensor:
-    shown = scene(frames, plan.window)
-    with torch.inference_mode():
-        made = sampler(model, plan, shown, placement).run(
-            shown, iter(key_frames(frames)), 0, nothing
-        )
-        return torch.cat(list(made))
 
 
 def test_same_seed_same_bits(model: Model) -> None:
@@ -199,8 +160,33 @@ def test_what_a_graph_would_replay_gives_the_same_bits(
 
     assert torch.equal(out, run(model, plan, 25))
     evaluations = len(scene(25, 9).windows) * 3 * len(tiles)
-    assert graphs.captured == (2 if len(tiles) == 1 else 3)
+    assert graphs.captured == 4  # to begin, to prepare, to evaluate, to finish
     assert graphs.replayed >= evaluations
+
+
+def test_captured_work_holds_no_sampler(model: Model) -> None:
+    """When a sampler goes, so do its graphs and buffers, at once: memory is needed elsewhere."""
+    kept = []
+
+    def capture(work: Work) -> Work:
+        kept.append(weakref.ref(work))
+        return lambda: work()
+
+    shown, plan = scene(25, 9), sampling(9)
+    gc.collect()
+    gc.disable()
+    try:
+        with torch.inference_mode():
+            own = sampler(model, plan, shown, Placement(capture=capture))
+            turns = own.run(shown, iter(key_frames(25)), 0, nothing)
+            for _ in range(4):
+                next(turns)
+        latents = weakref.ref(own.latents)
+        del own, turns
+        assert latents() is None
+        assert [work() for work in kept] == [None] * len(kept)
+    finally:
+        gc.enable()
 
 
 def test_buffers_stay_where_they_are(model: Model) -> None:

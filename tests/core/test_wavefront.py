@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from venhancer.wavefront import Front, held_frames, longest_overlap, settled, turns
-from venhancer.windows import Span, cover, cut_scenes
+from venhancer.windows import Span, cover, cut_scenes, temporal_windows
 
 CLIPS = [(1, 9, 4), (9, 9, 4), (10, 9, 4), (40, 9, 4), (41, 9, 8), (97, 16, 8), (50, 49, 24)]
 
@@ -45,12 +45,26 @@ def test_a_frame_steps_when_all_its_windows_were_seen(
 
 
 @pytest.mark.parametrize("steps", [1, 4, 14])
-def test_how_much_is_held_depends_on_windows_and_steps_alone(steps: int) -> None:
-    """A clip ten times as long holds no more frames; about a window's stride more for each step."""
-    held = [held_frames(cover(n, 16, 8), steps) for n in (400, 4000)]
+@pytest.mark.parametrize(("window", "gap"), [(16, 1), (49, 1), (49, 2), (25, 2), (25, 1), (17, 8)])
+def test_how_much_is_held_depends_on_windows_and_steps_alone(
+    window: int, gap: int, steps: int
+) -> None:
+    """A clip ten times as long holds no more frames: a window, and a stride for each step."""
+    covers = [temporal_windows(n * gap + 1, window, gap) for n in (600, 6000)]
+    held = [held_frames(windows, steps) for windows in covers]
 
-    assert held[0] == held[1]
-    assert held[0] <= 16 + 8 * steps
+    length, stride = len(covers[0][0]), covers[0][1].start
+    strides = 1 if 2 * stride >= length else 2
+    assert max(held) <= length + strides * stride * steps
+
+
+@pytest.mark.parametrize(("window", "gap"), [(49, 1), (49, 2), (25, 1), (25, 2), (9, 2), (49, 8)])
+def test_two_strides_cover_a_window(window: int, gap: int) -> None:
+    """So that each step follows at one stride; and a third of a window overlaps."""
+    first, second, *_ = temporal_windows(100 * gap + 1, window, gap)
+
+    assert 2 * second.start >= len(first)
+    assert first.stop - second.start >= len(first) // 3
 
 
 def test_a_short_clip_is_held_as_a_whole() -> None:

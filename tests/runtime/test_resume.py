@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -376,6 +377,53 @@ def test_frames_are_kept_until_the_end(plan: Plan, tmp_path: Path) -> None:
     ]
     again.__exit__(None)
     assert not again.folder.exists()
+
+
+def test_a_state_without_all_its_frames_is_not_written(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A frame that could not be kept, after a state was found due: the older state stays."""
+    kept = journal(plan, tmp_path)
+    frame = np.zeros((4, 6, 3), dtype=np.uint8)
+    kept.add(frame)
+    kept.keep(State(0, 1, 1, {}))
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(spool.Spool, "add", full)
+        kept.add(frame)
+    kept.keep(State(0, 2, 2, {}))
+
+    job = read_job(kept.folder)
+    assert job is not None
+    assert (job.turns, job.frames) == (1, 1)
+
+
+def test_kept_frames_leave_room_for_the_output(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run goes on without them, and what they took is given back."""
+    kept = journal(plan, tmp_path)
+    kept.add(np.zeros((4, 6, 3), dtype=np.uint8))
+    usage = shutil.disk_usage("/")._replace(free=plan.output_bytes)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+
+    kept.add(np.zeros((4, 6, 3), dtype=np.uint8))
+
+    assert not kept.is_kept
+    assert not list(kept.folder.glob("frames-*"))
+
+
+def test_what_was_killed_early_is_listed(tmp_path: Path, capsys: Capture) -> None:
+    """Its frames take disk, though nothing can go on from it."""
+    folder_of(tmp_path / "out.mp4").mkdir()
+
+    assert main(["jobs", str(tmp_path), "--clean"]) == 0
+
+    assert "out.mp4: killed before its first state" in capsys.readouterr().out
+    assert not folder_of(tmp_path / "out.mp4").exists()
 
 
 def test_a_full_disk_does_not_stop_the_run(

@@ -1,0 +1,58 @@
+"""The whole sampler by CUDA graphs: the same bits as one by one, and nothing is allocated."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.clips import small_checkpoint
+from tests.sampler_parts import PRESET, key_frames, nothing, run, sampler, sampling, scene
+from venhancer.evaluation import Model
+from venhancer.sampler import Placement
+from venhancer.weights import load_model
+from venhancer.windows import Span
+from venhancer_rt.step_graph import GraphCapture
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+WHOLE, TILES = (Span(0, 8),), (Span(0, 6), Span(2, 8))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    path = small_checkpoint(tmp_path_factory.mktemp("weights") / "small.safetensors")
+    return load_model(path, PRESET, device="cuda")[0]
+
+
+@pytest.mark.parametrize("rows", [WHOLE, TILES])
+@pytest.mark.parametrize("held_on", ["cuda", "cpu"])
+def test_graphs_give_the_same_bits(model: Model, rows: tuple[Span, ...], held_on: str) -> None:
+    """Over several windows, with fresh noise, whole frames and tiles, latents here and there."""
+    plan, eager = sampling(9, rows=rows, eta=1.0), Placement(device="cuda")
+    graphs = Placement(device="cuda", capture=GraphCapture())
+
+    expected = run(model, plan, 41, eager, held_on)
+
+    assert torch.equal(run(model, plan, 41, graphs, held_on), expected)
+
+
+@pytest.mark.parametrize("rows", [WHOLE, TILES])
+def test_turns_allocate_nothing_that_stays(model: Model, rows: tuple[Span, ...]) -> None:
+    """Once all is captured, a turn that gives no frames makes only what its inputs travel in."""
+    shown, plan = scene(81, 9), sampling(9, rows=rows, eta=1.0)
+    placement = Placement(device="cuda", capture=GraphCapture())
+    with torch.inference_mode():
+        turns = sampler(model, plan, shown, placement).run(
+            shown, iter(key_frames(81).cuda()), 0, nothing
+        )
+        for _ in range(30):
+            next(turns)
+        before = torch.cuda.memory_stats()["reserved_bytes.all.current"]
+        used = torch.cuda.memory_allocated()
+        for _ in range(12):
+            next(turns)
+
+    assert torch.cuda.memory_stats()["reserved_bytes.all.current"] == before
+    assert torch.cuda.memory_allocated() == used

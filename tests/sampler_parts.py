@@ -1,0 +1,74 @@
+"""A small model's sampler, on any device: what tests of the sampler share."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from tests.clips import small_preset
+from venhancer.evaluation import Conditions, Model
+from venhancer.latents import Latents, room_for
+from venhancer.plan import Sampling
+from venhancer.sampler import Placement, Sampler
+from venhancer.windows import Scene, Span, cover
+
+PRESET = small_preset()
+GAP = 2
+CPU = Placement()
+CHUNK = 3  # frames that leave together
+
+
+def sampling(window: int, eta: float = 1.0, **fields: object) -> Sampling:
+    whole = Sampling(
+        solver="normal",
+        steps=3,
+        eta=eta,
+        guidance=1.0,
+        guidance_interval=(0, 999),
+        seed=7,
+        window=window,
+        gap=GAP,
+        rows=(Span(0, 8),),
+        columns=(Span(0, 8),),
+        join="blend",
+    )
+    return dataclasses.replace(whole, **fields)  # type: ignore[arg-type]
+
+
+def scene(frames: int, window: int) -> Scene:
+    return Scene(Span(0, (frames - 1) // GAP + 1), GAP, tuple(cover(frames, window, 4)))
+
+
+def key_frames(frames: int) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn((frames - 1) // GAP + 1, 48, 8, 8, generator=generator)
+
+
+def sampler(
+    model: Model, plan: Sampling, shown: Scene, placement: Placement = CPU, held_on: str = ""
+) -> Sampler:
+    room = room_for((shown,), len(plan.schedule), CHUNK)
+    latents = Latents(room, (48, 8, 8), held_on or placement.device)
+    return Sampler(model, plan, Conditions(0, 2.0), latents, placement)
+
+
+def nothing() -> None:
+    """No progress."""
+
+
+def run(
+    model: Model,
+    plan: Sampling,
+    frames: int = 9,
+    placement: Placement = CPU,
+    held_on: str = "",
+) -> Tensor:
+    """x_0 of the whole scene: f c h w, on the CPU; held_on: where latents are, if elsewhere."""
+    shown = scene(frames, plan.window)
+    with torch.inference_mode():
+        made = sampler(model, plan, shown, placement, held_on).run(
+            shown, iter(key_frames(frames)), 0, nothing
+        )
+        return torch.cat(list(made)).cpu()
