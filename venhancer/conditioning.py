@@ -1,4 +1,4 @@
-"""Between pixels and what the network sees: resize, pad, crop, repeat, noise."""
+"""Between pixels and what the network sees: resize, pad, crop, noise."""
 
 from __future__ import annotations
 

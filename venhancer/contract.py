@@ -76,7 +76,7 @@ def text_features_width(unet: UNetConfig) -> int:
 
 
 def prepared(model: ModelConfig, precision: Precision) -> tuple[TensorSpec, ...]:
-    """What `prepare` makes once for every timestep."""
+    """What `prepare` makes: what no timestep changes."""
     c, unet = model.unet.latent_channels, model.unet
     anchor = (TensorSpec("anchor", f"b {c} f h w"),) if model.prediction == "sample" else ()
     return (

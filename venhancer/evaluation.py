@@ -35,7 +35,7 @@ class Model(Protocol):
         scale: Tensor,
         text_features: Tensor | None = None,
     ) -> Prepared:
-        """hint b c f h w, is_key b f, noise_level (b), scale (b): once for every timestep."""
+        """hint b c f h w, is_key b f, noise_level (b), scale (b): what no timestep changes."""
 
     def step(self, latents: Tensor, timestep: Tensor, prepared: Prepared) -> Tensor:
         """One evaluation: latents b c f h w, timestep (b) -> b c f h w, v or x_0."""
