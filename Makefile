@@ -8,13 +8,16 @@ PARALLEL := -n auto --dist loadfile
 SAMPLE := assets/butterfly.mp4
 RESULT := demo/butterfly_4x.mp4
 PICTURE := demo/comparison.png
+BENCH = $(BIN)/python -m benchmarks
+RESULTS := benchmarks/results
+CARD = $(shell nvidia-smi --query-gpu=name --format=csv,noheader | head -n 1 | tr 'A-Z ' 'a-z-')
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-full test-open-clip lint data bench-quality train clean
+.PHONY: help demo test test-full test-open-clip lint data bench bench-gpu bench-quality train clean
 unexport PYTHONPATH
 
 help: ## this list
@@ -43,6 +46,36 @@ lint: $(VENV)/.dev
 
 data: $(VENV)/.bench ## fetch the training and validation clips into data/
 	$(BIN)/python -m benchmarks.data --out data
+
+bench: $(VENV)/.dev ## measure speed and memory on the CPU: a quarter of an hour
+	$(BENCH).ceiling --device cpu --out $(RESULTS)/ceiling.json
+	$(BENCH).denoise_step --device cpu --preset nano --size 320x192 --window 9 --window 25 \
+		--baseline pytorch --out $(RESULTS)/denoise_step_nano.json
+	$(BENCH).denoise_step --device cpu --preset tiny --size 256x144 --window 9 \
+		--baseline pytorch --out $(RESULTS)/denoise_step_tiny.json
+	$(BENCH).vae --device cpu --size 256x256 --frames 1 --frames 3 --rounds 3 \
+		--out $(RESULTS)/vae.json
+	$(BENCH).scaling --device cpu --out $(RESULTS)/scaling.json
+	$(BENCH).end_to_end --device cpu --baseline pytorch --out $(RESULTS)/end_to_end.json
+	$(BENCH).report
+
+bench-gpu: $(VENV)/.dev ## the same on a GPU, and the released model at 720p
+	$(BENCH).ceiling --device cuda --out $(RESULTS)/ceiling_cuda_$(CARD).json
+	$(BENCH).denoise_step --device cuda --preset released --size 1280x720 --window 16 \
+		--window 24 --window 32 --baseline pytorch \
+		--out $(RESULTS)/denoise_step_cuda_$(CARD).json
+	$(BENCH).denoise_step --device cuda --preset nano --size 1280x720 --window 25 --window 49 \
+		--baseline pytorch --out $(RESULTS)/denoise_step_nano_cuda_$(CARD).json
+	$(BENCH).vae --device cuda --size 1280x720 --frames 1 --frames 3 \
+		--out $(RESULTS)/vae_cuda_$(CARD).json
+	$(BENCH).end_to_end --device cuda --preset released --baseline pytorch \
+		--out $(RESULTS)/end_to_end_cuda_$(CARD).json
+	$(BENCH).end_to_end --device cuda --baseline pytorch \
+		--out $(RESULTS)/end_to_end_nano_cuda_$(CARD).json
+	$(BENCH).scaling --device cuda --out $(RESULTS)/scaling_cuda_$(CARD).json
+	$(BENCH).memory --device cuda --out $(RESULTS)/memory_cuda_$(CARD).json
+	$(BENCH).memory_prediction --device cuda --out $(RESULTS)/memory_prediction_cuda_$(CARD).json
+	$(BENCH).report
 
 bench-quality: data ## measure the quality against the truth and two baselines
 	$(BIN)/python -m benchmarks.quality

@@ -74,12 +74,27 @@ def serve(prepare: Callable[[], tuple[Work, Mapping[str, Any]]], device: str) ->
     """What a worker's process does: prepare, tell of it, then work once for each line read."""
     try:
         work, told = prepare()
+        _make_room(device)
         _say(told)
         for _ in sys.stdin:
-            _say({"seconds": seconds_of(work, device)})
+            _say({"seconds": _turn(work, device)})
     except Exception as error:  # of any kind: those beside it go on
         reason = (str(error).strip() or "no reason given").splitlines()[0]
         _say({"failed": f"{type(error).__name__}: {reason[:200]}"})
+
+
+def _turn(work: Work, device: str) -> float:
+    """On a card after once that does not count: between turns its memory was the others'."""
+    if device == "cuda":
+        work()
+    seconds = seconds_of(work, device)
+    _make_room(device)
+    return seconds
+
+
+def _make_room(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.empty_cache()
 
 
 def _say(answer: Mapping[str, Any]) -> None:

@@ -1,0 +1,194 @@
+"""The figures of one results file as rows of a table, by the benchmark that wrote it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+Result = dict[str, Any]
+Row = tuple[str, ...]
+NONE = "-"
+CARDS = ("A100", "L4", "H200")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """A table: what it tells, and where its rows come from."""
+
+    title: str
+    benchmark: str
+    about: str
+    columns: Row  # after the device
+    rows: Callable[[Result], Iterator[Row]]
+    has_cards: bool = True  # a row for each card that is to be measured
+
+
+def gigabytes(size: float | None) -> str:
+    return NONE if size is None else f"{size / 1e9:.2f}"
+
+
+def ranged(found: dict[str, float]) -> str:
+    return f"{found['median']:.4g} ({found['least']:.4g} to {found['most']:.4g})"
+
+
+def ceiling_rows(result: Result) -> Iterator[Row]:
+    found = result["ceiling"]
+    for dtype, rate in found["matmul"].items():
+        yield dtype, f"{rate['tflops']:.4g}", str(rate["size"]), f"{found['copy_gbs']:.4g}"
+
+
+def step_rows(result: Result) -> Iterator[Row]:
+    for case in result["cases"]:
+        what = f"{result['preset']}, {case['size']} x {case['window']}"
+        for row in case["rows"]:
+            yield (what, f"{case['flop'] / 1e12:.3g}", row["variant"], row["dtype"], *_taken(row))
+
+
+def _taken(row: Result) -> Row:
+    """Seconds or why there are none, and what belongs to them."""
+    if "seconds" not in row:
+        return (row.get("failed", NONE), *[NONE] * 4)
+    error = row["relative_error"]
+    return (
+        ranged(row["seconds"]),
+        f"{row['times_faster'] or 1:.2f}",
+        f"{row['ceiling_share']:.0%}",
+        gigabytes(row["peak_bytes"]),
+        NONE if error is None else f"{error:.1e}",
+    )
+
+
+def vae_rows(result: Result) -> Iterator[Row]:
+    for case in result["cases"]:
+        what = f"{case['work']}, {case['frames']} x {case['size']}"
+        for row in case["rows"]:
+            if "failed" in row:
+                yield (what, case["dtype"], row["layout"], row["failed"], *[NONE] * 3)
+                continue
+            yield (
+                what,
+                case["dtype"],
+                row["layout"],
+                ranged(row["ms_per_frame"]),
+                f"{row['times_faster'] or 1:.2f}",
+                f"{row['ceiling_share']:.0%}",
+                gigabytes(row["peak_bytes"]),
+            )
+
+
+def run_rows(result: Result) -> Iterator[Row]:
+    for run in result["runs"]:
+        stages = run["stages"]
+        model = sum(stages.get(name, 0.0) for name in ("encode", "noise", "denoise", "decode"))
+        yield (
+            f"{result.get('preset', 'nano')}, {run['steps']} evaluations",
+            run.get("network", "ours"),
+            f"{run['seconds']:.1f}",
+            f"{model:.1f}",
+            f"{stages['denoise']:.1f}",
+            f"{stages['encode']:.1f}",
+            f"{stages['decode']:.1f}",
+            gigabytes(run.get("peak_bytes")),
+        )
+
+
+def growth_rows(result: Result) -> Iterator[Row]:
+    for axis, rows in result["axes"].items():
+        for row in rows:
+            yield (
+                axis,
+                f"{row['frames']} x {row['input']}",
+                f"{row['windows']} of {row['window']}",
+                f"{row['seconds']:.1f}",
+                f"{row['seconds_per_output_frame']:.3f}",
+                gigabytes(row["peak_bytes"]),
+            )
+
+
+def memory_rows(result: Result) -> Iterator[Row]:
+    for frames, run in result["runs"].items():
+        peak = run.get("device_bytes") or run["peak_bytes"]
+        yield str(frames), gigabytes(peak), gigabytes(run.get("predicted_bytes"))
+
+
+def onnx_rows(result: Result) -> Iterator[Row]:
+    for name, way in result["ways"].items():
+        quality = way["psnr_to_float32"]
+        seconds = way["median_denoise_seconds"], way["median_seconds"]
+        yield (
+            name,
+            *(f"{s:.1f}" for s in seconds),
+            f"{quality['mean']:.1f}, {quality['least']:.1f}",
+        )
+
+
+QUESTIONS = (
+    Question(
+        title="What could the device do?",
+        benchmark="ceiling",
+        about="The fastest square matrix product, and a copy that no cache holds. Shares below "
+        "are of the rate that was measured in their own run.",
+        columns=("precision", "TFLOP/s", "at size", "copy, GB/s"),
+        rows=ceiling_rows,
+    ),
+    Question(
+        title="What does one evaluation cost?",
+        benchmark="denoise_step",
+        about="With guidance where the model has it, so that its two branches count. `plain` is "
+        "the release's path in PyTorch; times faster is by pairs of turns, than `plain` where it "
+        "was measured, else than `eager`. The error is of x_0, relative (L2), against eager "
+        "float32. 1280x720 of the released model is what GPUs are measured at.",
+        columns=(
+            *("model, pixels x frames", "TFLOP", "way", "precision", "seconds (range)"),
+            *("times faster", "of the ceiling", "peak GB", "error"),
+        ),
+        rows=step_rows,
+    ),
+    Question(
+        title="What does the autoencoder cost?",
+        benchmark="vae",
+        about="Stable Diffusion 2.1's, which the released model needs; that of NANO is a fixed "
+        "transform.",
+        columns=(
+            *("work, frames at a time x pixels", "precision", "layout", "ms a frame (range)"),
+            *("times faster", "of the ceiling", "peak GB"),
+        ),
+        rows=vae_rows,
+    ),
+    Question(
+        title="What does a clip cost?",
+        benchmark="end_to_end",
+        about="From file to file, loading included; `plain` is the release's path in PyTorch. "
+        "NANO: 16 frames of 512x320, twice the size and frames. Released: 32 frames of 640x360, "
+        "twice the size.",
+        columns=(
+            *("model", "network", "seconds", "without files", "denoise", "encode", "decode"),
+            "peak GB",
+        ),
+        rows=run_rows,
+    ),
+    Question(
+        title="How does it grow?",
+        benchmark="scaling",
+        about="Twice the size, all steps of the preset, loading aside; one of three is changed.",
+        columns=("changed", "input", "windows", "seconds", "seconds a frame", "peak GB"),
+        rows=growth_rows,
+    ),
+    Question(
+        title="Does a longer clip need more memory?",
+        benchmark="memory",
+        about="NANO at 320x180, twice the size: the peak of the process, or of the card.",
+        columns=("frames", "peak GB", "predicted GB"),
+        rows=memory_rows,
+    ),
+    Question(
+        title="PyTorch or ONNX Runtime on a CPU?",
+        benchmark="onnx_cpu",
+        about="NANO on the sample clip, file to file, in turns; PSNR against PyTorch in float32, "
+        "the mean and the worst frame.",
+        columns=("way", "denoise, seconds", "in all", "PSNR, dB"),
+        rows=onnx_rows,
+        has_cards=False,
+    ),
+)

@@ -1,0 +1,109 @@
+"""Measuring: what is told of it stands in a results file, and turns are fair."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import report
+from benchmarks.denoise_step import table
+from benchmarks.timing import speed_up, spread
+from benchmarks.turns import Worker, WorkerError, in_turns
+
+COMMIT = 40 * "a"
+
+
+def step_result(card: str) -> dict[str, Any]:
+    """What `denoise_step` writes, of one variant."""
+    row = {
+        "variant": "graph",
+        "dtype": "float16",
+        "seconds": {"median": 1.25, "least": 1.2, "most": 1.3},
+        "ceiling_share": 0.52,
+        "times_faster": 2.5,
+        "peak_bytes": 21_500_000_000,
+        "relative_error": 0.0011,
+    }
+    failed = {"variant": "compiled", "dtype": "float16", "failed": "OutOfMemoryError: none left"}
+    cases = [{"size": "1280x720", "window": 32, "flop": 516e12, "rows": [row, failed]}]
+    return {
+        "benchmark": "benchmarks.denoise_step",
+        "command": "python -m benchmarks.denoise_step",
+        "commit": COMMIT,
+        "date": "2026-01-01",
+        "versions": {"torch": "2.13.0"},
+        "machine": {"cpu": "a processor", "cores": 16},
+        "device": {"name": card},
+        "preset": "released",
+        "cases": cases,
+    }
+
+
+def test_the_page_is_what_the_results_say() -> None:
+    """benchmarks/README.md is generated: after a change, run `python -m benchmarks.report`."""
+    assert report.README.read_text(encoding="utf-8") == report.render(report.RESULTS)
+
+
+def test_a_card_is_not_measured_until_there_is_a_file(tmp_path: Path) -> None:
+    """A results file fills the rows of its card, and those of no other."""
+    (tmp_path / "denoise_step_cuda.json").write_text(
+        json.dumps(step_result("NVIDIA A100-SXM4-80GB"))
+    )
+    [section] = [part for part in report.render(tmp_path).split("\n## ") if "x_0" in part]
+
+    assert "| NVIDIA A100-SXM4-80GB | released, 1280x720 x 32 | 516 | graph |" in section
+    assert "OutOfMemoryError: none left" in section
+    assert "| A100 |" not in section
+    assert "| H200 | not measured |" in section
+    assert f"commit {COMMIT[:10]}, 2026-01-01" in section
+
+
+def test_the_terminal_shows_every_variant() -> None:
+    """Its figures, or why there are none."""
+    [case] = step_result("NVIDIA H200")["cases"]
+    shown = table(case)
+
+    assert "1.25 s" in shown
+    assert "52.0 % of the ceiling" in shown
+    assert "OutOfMemoryError" in shown
+
+
+def test_a_speed_up_is_of_pairs() -> None:
+    """A slow spell that meets both of a pair changes nothing."""
+    assert speed_up([2.0, 20.0, 2.2], [1.0, 10.0, 1.0]) == 2.0
+    assert spread([3.0, 1.0, 2.0]) == {"median": 2.0, "least": 1.0, "most": 3.0}
+
+
+class Turn:
+    """A worker that takes no time and notes when it was asked."""
+
+    def __init__(self, name: str, noted: list[str]) -> None:
+        self.name = name
+        self.noted = noted
+
+    def turn(self) -> float:
+        self.noted.append(self.name)
+        return 1.0
+
+
+def test_the_order_of_turns_changes_every_round() -> None:
+    """Nobody always comes after the same one."""
+    noted: list[str] = []
+    workers: Any = {name: Turn(name, noted) for name in "abc"}
+
+    seconds = in_turns(workers, 2)
+
+    assert "".join(noted) == "abccba"
+    assert seconds == {name: [1.0, 1.0] for name in "abc"}
+
+
+def test_a_worker_that_fails_says_why() -> None:
+    """Its error reaches the parent in one line, and its process is gone."""
+    point = {"frames": 2, "size": [32, 32], "window": 2}
+    task = {"point": point, "device": "cpu", "weights": "nowhere.safetensors"}
+
+    with pytest.raises(WorkerError, match=r"WeightsError: no weights at nowhere\.safetensors"):
+        Worker("benchmarks.scaling", task)
