@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.clips import small_checkpoint, small_preset, write_clip
+from tests.clips import moving_frames, small_checkpoint, small_preset, write_clip, write_frames
 from venhancer.options import Options
 from venhancer.plan import Plan, make_plan
 from venhancer.state import State
@@ -35,10 +35,11 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def job(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
-    """The words of a run of three windows and four steps, which keeps every state."""
+    """The words of a run of two scenes, three windows and four steps, which keeps every state."""
     monkeypatch.setattr(checkpointing, "SHORTEST_WAIT", 0.0)
     monkeypatch.setattr(checkpointing, "SHARE", 1e9)
-    write_clip(tmp_path / "in.mp4", 9)
+    frames = moving_frames(13, 48, 32)
+    write_frames(tmp_path / "in.mp4", [*frames[:8], *(255 - frame for frame in frames[8:])])
 
     def words(target: str = "out", *more: str) -> list[str]:
         return [
@@ -98,7 +99,7 @@ def test_killed_anywhere_it_goes_on_to_the_same_frames(
     """SIGKILL at 20 random points, reading, denoising or writing; nothing is left in the end."""
     calls = calls_of(job("whole"), monkeypatch)
     expected = pictures(tmp_path / "whole")
-    assert len(expected) == 17
+    assert len(expected) == 25
 
     for point in random.Random(0).sample(range(1, calls + 1), POINTS):
         assert run_and_die(job(), point) == signal.SIGKILL
