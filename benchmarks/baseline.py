@@ -123,7 +123,7 @@ class PlainModel:
         with autocast(latents.device.type):
             hint = self.controller.hint_conv(hint.contiguous())
             if not self.is_sample:
-                hint = hint * shown.is_key.reshape(-1, 1, 1, 1)
+                hint = hint * shown.is_key.reshape(-1, 1, 1, 1).to(hint.dtype)
             control = self.controller(x.contiguous(), timestep, text, hint, shown)
             embedding = self.time_embedding(timestep).repeat_interleave(frames, dim=0)
             out = self.unet(x.contiguous(), embedding, text, frames, control)
