@@ -1,0 +1,199 @@
+"""What a run keeps on the disk: whole or not at all, at a bounded cost, and gone at the end."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.clips import small_preset, write_clip
+from venhancer.options import Options
+from venhancer.plan import Plan, make_plan
+from venhancer.state import State
+from venhancer.video import probe
+from venhancer_rt import checkpointing, spool
+from venhancer_rt.checkpointing import DiskJournal, JobError, folder_of, read_job
+from venhancer_rt.cli import main
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    (tmp_path / "clip").mkdir()
+    clip = probe(write_clip(tmp_path / "clip" / "in.mp4", 9))
+    return make_plan(clip, small_preset(), Options(window=5, steps=4))
+
+
+def journal(plan: Plan, tmp_path: Path) -> DiskJournal:
+    """For which a state is always due."""
+    made = DiskJournal(tmp_path / "out.mp4", plan, lambda plan: {"seed": "0"})
+    made.due = 0.0
+    return made
+
+
+def state(turns: int) -> State:
+    return State(0, turns, 0, {"x": torch.full((2, 1, 2, 2), float(turns))})
+
+
+def test_a_state_is_all_there_or_the_older_one_is(plan: Plan, tmp_path: Path) -> None:
+    """A write that broke off leaves the state before it."""
+    kept = journal(plan, tmp_path)
+    kept.keep(state(1))
+    (kept.folder / "state.part").write_bytes(b"half")
+    (kept.folder / "job.part").write_bytes(b"{")
+    assert kept.lock is not None
+    kept.lock.close()
+
+    again = journal(plan, tmp_path)
+    assert again.resume() is not None
+    loaded = again.load()
+    assert loaded is not None
+    assert loaded.turns == 1
+    assert torch.equal(loaded.tensors["x"], state(1).tensors["x"])
+
+
+def test_a_state_that_was_cut_short_is_named(plan: Plan, tmp_path: Path) -> None:
+    """With the command that drops it."""
+    kept = journal(plan, tmp_path)
+    kept.keep(state(1))
+    assert kept.lock is not None
+    kept.lock.close()
+    file = kept.folder / "state-1.safetensors"
+    file.write_bytes(file.read_bytes()[:-8])
+
+    again = journal(plan, tmp_path)
+    again.resume()
+    with pytest.raises(JobError, match=r"cut short or changed: drop it with venhancer-rt jobs"):
+        again.load()
+
+
+def test_two_runs_do_not_share_a_state(plan: Plan, tmp_path: Path) -> None:
+    """A state that a living run holds is neither resumed nor cleaned."""
+    alive = journal(plan, tmp_path)
+    alive.keep(state(1))
+
+    with pytest.raises(JobError, match="another process is at work on"):
+        journal(plan, tmp_path).resume()
+    second = journal(plan, tmp_path)
+    second.keep(state(2))  # it runs on, and keeps nothing
+    assert not second.is_kept
+    assert checkpointing.clean(tmp_path) == []
+    assert alive.folder.is_dir()
+    alive.__exit__(None)
+    assert not alive.folder.exists()
+
+
+def test_saving_costs_little(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty times as long as a state took to write, and ten seconds, pass until the next."""
+    clock = [0.0]
+    monkeypatch.setattr("venhancer_rt.checkpointing.time.monotonic", lambda: clock[0])
+    kept = DiskJournal(tmp_path / "out.mp4", plan, lambda plan: {})
+    written: list[int] = []
+
+    def write(at: State) -> None:
+        written.append(at.turns)
+        clock[0] += 3.0
+
+    monkeypatch.setattr(kept, "_write", write)
+    for turn in range(1, 101):
+        clock[0] += 1.0
+        if kept.is_due():
+            kept.keep(state(turn))
+
+    assert written == [10, 70]
+
+
+def test_frames_are_kept_until_the_end(plan: Plan, tmp_path: Path) -> None:
+    """Those that left before the state come back, those after it do not; then the folder goes."""
+    frames = [np.full((4, 6, 3), k, dtype=np.uint8) for k in range(5)]
+    first = journal(plan, tmp_path)
+    for frame in frames[:3]:
+        first.add(frame)
+    first.keep(State(0, 4, 3, {}))
+    first.add(frames[3])
+    first.__exit__(KeyboardInterrupt)
+
+    again = journal(plan, tmp_path)
+    again.resume()
+    assert [int(frame[0, 0, 0]) for frame in again.frames()] == [0, 1, 2]
+    for frame in frames[3:]:
+        again.add(frame)
+    again.keep(State(0, 8, 5, {}))
+    assert [int(f[0, 0, 0]) for f in spool.read(again.folder, again._pieces(), 5)] == [
+        0,
+        1,
+        2,
+        3,
+        4,
+    ]
+    again.__exit__(None)
+    assert not again.folder.exists()
+
+
+def test_a_state_without_all_its_frames_is_not_written(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A frame that could not be kept, after a state was found due: the older state stays."""
+    kept = journal(plan, tmp_path)
+    frame = np.zeros((4, 6, 3), dtype=np.uint8)
+    kept.add(frame)
+    kept.keep(State(0, 1, 1, {}))
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(spool.Spool, "add", full)
+        kept.add(frame)
+    kept.keep(State(0, 2, 2, {}))
+
+    job = read_job(kept.folder)
+    assert job is not None
+    assert (job.turns, job.frames) == (1, 1)
+
+
+def test_kept_frames_leave_room_for_the_output(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run goes on without them, and what they took is given back."""
+    kept = journal(plan, tmp_path)
+    kept.add(np.zeros((4, 6, 3), dtype=np.uint8))
+    usage = shutil.disk_usage("/")._replace(free=plan.output_bytes)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+
+    kept.add(np.zeros((4, 6, 3), dtype=np.uint8))
+
+    assert not kept.is_kept
+    assert not list(kept.folder.glob("frames-*"))
+
+
+def test_what_was_killed_early_is_listed(tmp_path: Path, capsys: Capture) -> None:
+    """Its frames take disk, though nothing can go on from it."""
+    folder_of(tmp_path / "out.mp4").mkdir()
+
+    assert main(["jobs", str(tmp_path), "--clean"]) == 0
+
+    assert "out.mp4: killed before its first state" in capsys.readouterr().out
+    assert not folder_of(tmp_path / "out.mp4").exists()
+
+
+def test_a_full_disk_does_not_stop_the_run(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is told once, and no state is kept from then on."""
+    kept = journal(plan, tmp_path)
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpointing, "save_file", full)
+    kept.keep(state(1))
+    kept.add(np.zeros((4, 6, 3), dtype=np.uint8))
+
+    assert not kept.is_due()
+    assert caplog.text.count("No space left on device") == 1
