@@ -46,16 +46,20 @@ def window_length(window: int, gap: int) -> int:
 
 
 def temporal_windows(frames: int, window: int, gap: int) -> list[Span]:
-    """Windows over `frames` (a multiple of `gap`, plus one), about half overlapping, on key frames.
+    """Windows over `frames` (a multiple of `gap`, plus one), on key frames, evenly spread.
 
-    Rather a little less than half, so that two strides cover a window: then a step of the sampler
-    follows the one before it by one stride, not two, and fewer frames are held.
+    About half of each overlaps the next, a third at least. Two strides cover a window wherever
+    that can be: then a step of the sampler follows the one before it by one stride, not by two.
     """
     length = window_length(window, gap)
-    stride = -(-length // (2 * gap)) * gap
-    if length - stride < length // 3:  # long gaps leave no such choice
-        stride = max(gap, length // 2 // gap * gap)
-    return cover(frames, length, stride)
+    if frames <= length:
+        return [Span(0, frames)]
+    shortest = -(-length // (2 * gap))  # strides, in gaps
+    longest = max(1, (length - length // 3) // gap)
+    way = (frames - length) // gap
+    strides = max(-(-way // longest), way // shortest)
+    starts = [way * k // strides * gap for k in range(strides + 1)]
+    return [Span(start, start + length) for start in starts]
 
 
 @dataclass(frozen=True, slots=True)

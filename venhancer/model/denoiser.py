@@ -19,7 +19,7 @@ from venhancer.model.unet import UNet
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What does not depend on the timestep: of the text once a run, of a window when it is shown."""
+    """What no timestep changes: of the text once a run, of a window when it is shown."""
 
     hint_features: Tensor  # (b f) c h w
     condition: Tensor  # (b f) e, zero on interpolated frames
