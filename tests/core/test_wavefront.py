@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from venhancer.wavefront import Front, held_frames, longest_overlap, settled, turns
@@ -58,13 +60,16 @@ def test_how_much_is_held_depends_on_windows_and_steps_alone(
     assert max(held) <= length + strides * stride * steps
 
 
-@pytest.mark.parametrize(("window", "gap"), [(49, 1), (49, 2), (25, 1), (25, 2), (9, 2), (49, 8)])
+@pytest.mark.parametrize(("window", "gap"), [(49, 1), (49, 2), (25, 1), (25, 2)])
 def test_two_strides_cover_a_window(window: int, gap: int) -> None:
     """So that each step follows at one stride; and a third of a window overlaps."""
-    first, second, *_ = temporal_windows(100 * gap + 1, window, gap)
+    for frames in (150, 600, 613):
+        windows = temporal_windows(frames * gap + 1, window, gap)
+        strides = {right.start - left.start for left, right in pairwise(windows)}
+        length = len(windows[0])
 
-    assert 2 * second.start >= len(first)
-    assert first.stop - second.start >= len(first) // 3
+        assert 2 * min(strides) >= length
+        assert length - max(strides) >= length // 3
 
 
 def test_a_short_clip_is_held_as_a_whole() -> None:
