@@ -15,6 +15,7 @@ from venhancer.config import ModelConfig
 from venhancer.contract import model_inputs
 from venhancer.model.denoiser import Denoiser
 from venhancer.plan import Plan
+from venhancer.windows import Scene
 
 MATMUL_SHARE = 0.25  # of the matmul rate that the eager network reaches, where it cannot be timed
 
@@ -47,18 +48,19 @@ def sample_inputs(model: ModelConfig, frames: int, rows: int, columns: int) -> d
     }
 
 
-def part_shape(plan: Plan) -> tuple[int, int, int]:
-    """Frames, latent rows and columns of one evaluation."""
-    s = plan.sampling
-    return s.window, len(s.rows[0]), len(s.columns[0])
-
-
 def estimate(plan: Plan, device: str, dtype: torch.dtype) -> Cost:
     """Count the operations, and time a little work on `device` for the rest."""
-    model, shape = plan.preset.model, part_shape(plan)
-    flop = denoiser_flop(model, *shape) * plan.evaluations
-    rate = calibrate(model, device, dtype)
+    flop = sum(scene_flop(plan, scene) for scene in plan.scenes)
+    rate = calibrate(plan.preset.model, device, dtype)
     return Cost(flop / 1e12, flop / rate)
+
+
+def scene_flop(plan: Plan, scene: Scene) -> int:
+    """Of its windows, which are shorter than others' where the scene is."""
+    s, tiles = plan.sampling, len(plan.sampling.rows) * len(plan.sampling.columns)
+    size = plan.computed_frames(scene), len(s.rows[0]), len(s.columns[0])
+    passes = sum(2 if s.is_guided(t) else 1 for t in s.schedule.timesteps.tolist())
+    return denoiser_flop(plan.preset.model, *size) * len(scene.windows) * tiles * passes
 
 
 @cache

@@ -34,6 +34,7 @@ WINDOW_SHARES = (1.0, 0.75, 0.5, 0.25)  # of the preset's window
 TILE_SHARES = (1.0, 0.75, 0.5, 0.375, 0.25)  # of the preset's tile, or of the frame if that is less
 LEAST_TILE = 96  # pixels
 CODEC_TILES = (64, 32)  # rows and columns of latents
+ONNX_CPU_MARGIN = 3.2  # over what is counted: 10.3 GB were seen for NANO at 640x368x49
 GB = 1e9
 
 
@@ -86,9 +87,11 @@ def _buffers(plan: Plan) -> int:
 
 def _denoiser(plan: Plan, device: str, dtype: torch.dtype) -> int:
     s = plan.sampling
-    voxels = s.window * len(s.rows[0]) * len(s.columns[0])
-    one = _denoiser_bytes_per_voxel(plan.preset.model, dtype, plan.branches)
-    return int(DENOISER_MARGIN[device] * voxels * one)
+    frames = max(map(plan.computed_frames, plan.scenes))
+    branches = 2 if plan.shape and plan.preset.model.unet.text_width else plan.branches
+    one = _denoiser_bytes_per_voxel(plan.preset.model, dtype, branches)
+    margin = ONNX_CPU_MARGIN if plan.shape and device == "cpu" else DENOISER_MARGIN[device]
+    return int(margin * frames * len(s.rows[0]) * len(s.columns[0]) * one)
 
 
 @cache

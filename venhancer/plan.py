@@ -76,6 +76,10 @@ class Plan:
         """Windows times steps: what the sampler does of it."""
         return len(scene.windows) * len(self.sampling.schedule)
 
+    def computed_frames(self, scene: Scene) -> int:
+        """Frames of a window of the scene as the network computes it: static ones are full."""
+        return len(scene.windows[0]) if self.shape is None else self.shape.window
+
     @property
     def parts(self) -> int:
         """Windows times tiles: the evaluations of one unguided step."""
@@ -123,9 +127,9 @@ class Plan:
 
     @property
     def spool_bytes(self) -> int:
-        """Disk that the finished frames may need until the end, if there is room for them."""
+        """Disk that finished frames and two states may take until the end, if there is room."""
         pixels = self.geometry.width * self.geometry.height * self.timeline.grid_frames
-        return int(pixels * SPOOLED_BYTES_PER_PIXEL) + self.latent_bytes
+        return int(pixels * SPOOLED_BYTES_PER_PIXEL) + 2 * self.latent_bytes
 
 
 def make_plan(clip: Clip, preset: Preset, options: Options, shape: Shape | None = None) -> Plan:

@@ -58,6 +58,7 @@ class Job:
     total: int
     frames: int  # of the grid, that have left
     pieces: tuple[str, ...]  # files that hold them
+    digest: str  # of the latents' file
 
     @property
     def target(self) -> Path:
@@ -70,7 +71,10 @@ class Job:
 
     @property
     def is_running(self) -> bool:
-        lock = _lock(self.folder)
+        try:
+            lock = _lock(self.folder)
+        except OSError:  # a place where nothing can be written
+            return False
         if lock is not None:
             lock.close()
         return lock is None
@@ -118,13 +122,21 @@ def clean(folder: Path) -> list[str]:
 
 
 def read_job(folder: Path) -> Job | None:
-    """The state in `folder`; None where there is none that is whole."""
+    """The state in `folder`; None where there is none, or none that is whole."""
     try:
         fields = json.loads((folder / JOB).read_text(encoding="utf-8"))
-        job = Job(folder=folder, **{**fields, "pieces": tuple(fields["pieces"])})
-    except (OSError, ValueError, TypeError, KeyError):
+        counts = ("scene", "turns", "done", "total", "frames")
+        job = Job(
+            folder=folder,
+            identity={str(name): str(value) for name, value in fields["identity"].items()},
+            arrangement=str(fields["arrangement"]),
+            pieces=tuple(map(str, fields["pieces"])),
+            digest=str(fields["digest"]),
+            **{name: int(fields[name]) for name in counts},
+        )
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
-    return job if job.state.is_file() else None
+    return job if job.state.is_file() and job.total > 0 else None
 
 
 def refuse_other(job: Job, identity: Mapping[str, str]) -> None:
@@ -136,8 +148,8 @@ def refuse_other(job: Job, identity: Mapping[str, str]) -> None:
             for name in names
         )
         raise JobError(
-            f"the state of {job.target.name} is of another run: {told}. Ask for the same, or drop "
-            f"it: venhancer-rt jobs {job.folder.parent} --clean"
+            f"the state of {job.target.name} is of another run: {told}. Ask for the same, or "
+            f"remove {job.folder}"
         )
 
 
@@ -172,6 +184,8 @@ class DiskJournal:
     def resume(self) -> Job | None:
         """Find the state to go on from; JobError where it is another run's, or still running."""
         job = read_job(self.folder)
+        if job is None and (self.folder / JOB).exists():
+            raise JobError(f"the state of {self.target.name} is damaged: remove {self.folder}")
         if job is not None:
             refuse_other(job, self.identity)
             self._take()
@@ -190,12 +204,12 @@ class DiskJournal:
         if self.job is None:
             return None
         try:
-            tensors = load_file(self.job.state)
-        except (SafetensorError, OSError) as error:
-            raise JobError(
-                f"{self.job.state} is cut short or changed: drop it with "
-                f"venhancer-rt jobs {self.folder.parent} --clean"
-            ) from error
+            is_whole = digest_of(self.job.state) == self.job.digest
+            tensors = load_file(self.job.state) if is_whole else {}
+        except (SafetensorError, OSError):
+            is_whole = False
+        if not is_whole:
+            raise JobError(f"{self.job.state} is cut short or changed: remove {self.folder}")
         return State(self.job.scene, self.job.turns, self.job.frames, tensors)
 
     def frames(self) -> Iterator[Frame]:
@@ -251,6 +265,7 @@ class DiskJournal:
         if self.lock is not None and read_job(self.folder) is None:
             for path in self.folder.glob("frames-*"):
                 path.unlink(missing_ok=True)
+        (self.folder / "state.part").unlink(missing_ok=True)
 
     def _write(self, state: State) -> None:
         """First frames and latents, then the word that they are there; then older ones go."""
@@ -260,8 +275,10 @@ class DiskJournal:
         name = f"state-{done}.safetensors"
         temporary = self.folder / "state.part"
         save_file({k: x.contiguous().cpu() for k, x in state.tensors.items()}, temporary)
+        digest = digest_of(temporary)
         _settle(temporary, self.folder / name)
         job = {
+            "digest": digest,
             "identity": self.identity,
             "arrangement": self.plan.arrangement,
             "scene": state.scene,
@@ -313,6 +330,15 @@ def _lock(folder: Path) -> IO[bytes] | None:
         file.close()
         return None
     return file
+
+
+def digest_of(path: Path) -> str:
+    """Of a whole file."""
+    digest = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def fingerprint(path: Path) -> str:

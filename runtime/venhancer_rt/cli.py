@@ -218,7 +218,7 @@ def run_enhance(args: argparse.Namespace) -> None:
     backend = choose_backend(_request(args, options))
     pipeline.check_output(target, backend.plan, options)
     limit = memory_limit(options, backend.device)
-    print("\n".join(_told(backend, limit)))
+    print("\n".join(_told(backend, limit)), flush=True)
     with _journal(args, backend, options, target) as journal, Bar() as bar:
         report = pipeline.enhance(
             backend.plan, target, backend.open(), options, bar, journal, backend.smaller
@@ -273,14 +273,16 @@ def _journal(
     if job is not None and not args.resume:
         print(
             f"state    a run that was cut off stands at {job.stand}: with --resume it goes on; "
-            "it is left alone now"
+            "it is left alone now, and this run keeps no state"
         )
         args.keeps_state = False
         return nullcontext(NoJournal())
     journal = DiskJournal(target, backend.plan, partial(identity, backend, options))
     job = journal.resume()
     if job is not None:
-        print(f"state    goes on after {job.stand}")
+        print(f"state    goes on after {job.stand}", flush=True)
+    elif args.resume:
+        print("state    there is none to go on from: the run begins anew", flush=True)
     return journal
 
 

@@ -59,7 +59,8 @@ def _time_line(plan: Plan) -> str:
 
 def _model_lines(plan: Plan) -> list[str]:
     s = plan.sampling
-    size = f"{plan.windows} x {s.window} frames"
+    is_mixed = len({len(scene.windows[0]) for scene in plan.scenes}) > 1
+    size = f"{plan.windows} x {'up to ' if is_mixed else ''}{s.window} frames"
     if len(plan.scenes) > 1:
         size += f" in {len(plan.scenes)} scenes"
     if len(s.rows) * len(s.columns) > 1:

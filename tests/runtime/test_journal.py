@@ -68,7 +68,37 @@ def test_a_state_that_was_cut_short_is_named(plan: Plan, tmp_path: Path) -> None
 
     again = journal(plan, tmp_path)
     again.resume()
-    with pytest.raises(JobError, match=r"cut short or changed: drop it with venhancer-rt jobs"):
+    with pytest.raises(JobError, match=r"cut short or changed: remove"):
+        again.load()
+
+
+@pytest.mark.parametrize("text", ["", "[1, 2]", "null", '{"total": 0}', "{"])
+def test_a_damaged_job_is_refused(plan: Plan, tmp_path: Path, text: str) -> None:
+    """Its frames are not thrown away in silence."""
+    kept = journal(plan, tmp_path)
+    kept.keep(state(1))
+    assert kept.lock is not None
+    kept.lock.close()
+    (kept.folder / "job.json").write_text(text)
+
+    with pytest.raises(JobError, match=r"the state of out.mp4 is damaged: remove /"):
+        journal(plan, tmp_path).resume()
+
+
+def test_a_changed_byte_is_found(plan: Plan, tmp_path: Path) -> None:
+    """Latents that are not those which were written would give other frames."""
+    kept = journal(plan, tmp_path)
+    kept.keep(state(1))
+    assert kept.lock is not None
+    kept.lock.close()
+    file = kept.folder / "state-1.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+
+    again = journal(plan, tmp_path)
+    again.resume()
+    with pytest.raises(JobError, match="cut short or changed"):
         again.load()
 
 
