@@ -62,7 +62,16 @@ def hidden_name(path: Path) -> Path:
 
 def sweep(path: Path) -> None:
     """Remove what processes that were killed left of `path`."""
-    for left in path.absolute().parent.glob(f"{HIDDEN}*-*-{glob.escape(path.name)}"):
+    _sweep(path.absolute().parent, glob.escape(path.name))
+
+
+def sweep_folder(folder: Path) -> None:
+    """Remove what processes that were killed left of any output in a folder."""
+    _sweep(folder, "*")
+
+
+def _sweep(folder: Path, names: str) -> None:
+    for left in folder.glob(f"{HIDDEN}*-*-{names}"):
         process = left.name.removeprefix(HIDDEN).partition("-")[0]
         if not process.isdigit() or is_alive(int(process)):
             continue

@@ -29,6 +29,7 @@ from venhancer.conditioning import Frame
 from venhancer.errors import VEnhancerError
 from venhancer.plan import Plan
 from venhancer.state import State
+from venhancer.video_target import sweep_folder
 from venhancer_rt import spool
 from venhancer_rt.spool import Spool
 
@@ -110,8 +111,12 @@ def _target_name(folder: Path) -> str:
 
 
 def clean(folder: Path) -> list[str]:
-    """Remove every state in a folder but those of runs that are under way; the outputs' names."""
+    """Remove every state in a folder but those of runs that are under way; the outputs' names.
+
+    Half-written outputs of processes that were killed go too.
+    """
     gone = []
+    sweep_folder(folder)
     for path in sorted(folder.glob(f".*{SUFFIX}")):
         lock = _lock(path)
         if lock is not None:

@@ -258,3 +258,4 @@ def test_jobs_lists_and_cleans(
     assert "removed  out" in capsys.readouterr().out
     assert main(["jobs", str(tmp_path)]) == 0
     assert "no states" in capsys.readouterr().out
+    assert [p.name for p in tmp_path.iterdir()] == ["in.mp4"]
