@@ -23,16 +23,14 @@ import torch
 from benchmarks.machine import ROOT, describe_run
 from venhancer.activations import (
     VAE_CHANNELS,
-    VAE_STRIDE,
     autoencoder,
     codec_bytes,
     denoiser_bytes,
     evaluate,
-    evaluation_inputs,
 )
-from venhancer.config import PRESETS
-from venhancer.contract import TEXT_LENGTH
+from venhancer.config import PRESETS, VAE_STRIDE
 from venhancer.device import M_MMAP_THRESHOLD, keep_freed_memory
+from venhancer.estimate import sample_inputs
 from venhancer.model.denoiser import Denoiser
 from venhancer.model.vae import AutoencoderCodec
 
@@ -106,13 +104,12 @@ def _denoiser(case: Case, device: str) -> Callable[[bool], object]:
     model, dtype = PRESETS[case.network].model, getattr(torch, case.dtype)
     with torch.device(device):
         network: Denoiser = Denoiser(model).to(dtype).eval()
-    sizes = {"b": case.branches, "f": case.frames, "h": case.rows, "w": case.columns}
     side = model.unet.size_step
-    small = {"b": case.branches, "f": 3, "h": side + model.unet.row_remainder, "w": side}
+    small = (3, side + model.unet.row_remainder, side)
     prepared = []
-    for letters in (sizes, small):
+    for frames, rows, columns in ((case.frames, case.rows, case.columns), small):
         with torch.device(device):
-            inputs = evaluation_inputs(model, {**letters, "l": TEXT_LENGTH})
+            inputs = sample_inputs(model, frames, rows, columns, case.branches)
         prepared.append((inputs, network.prepare_text(inputs.pop("text", None))))
 
     def work(is_small: bool) -> None:

@@ -25,7 +25,8 @@ from benchmarks.ceiling import measure, share, told
 from benchmarks.machine import describe_run
 from benchmarks.timing import Work, describe_device, report, speed_up, spread, wait
 from benchmarks.turns import Memory, Worker, WorkerError, given_task, in_turns, serve
-from venhancer.activations import VAE_CHANNELS, VAE_STRIDE, autoencoder
+from venhancer.activations import VAE_CHANNELS, autoencoder
+from venhancer.config import VAE_STRIDE
 from venhancer.device import choose_device, choose_dtype, keep_freed_memory
 from venhancer.model.vae import AutoencoderCodec
 

@@ -81,7 +81,8 @@ def setting(tile: int, overlap: int, source: str | None, folder: Path) -> dict[s
     """Decode, then encode, in such tiles; tile 0 is the whole frame."""
     import torch
 
-    from venhancer.tiled_codec import STRIDE, in_tiles
+    from venhancer.config import VAE_STRIDE
+    from venhancer.tiled_codec import in_tiles
     from venhancer.windows import cover
 
     vae, frame = codec(source), picture()
@@ -89,9 +90,9 @@ def setting(tile: int, overlap: int, source: str | None, folder: Path) -> dict[s
     rows, columns = (cover(n, tile or n, (tile or n) - overlap) for n in latents.shape[-2:])
     before, start = peak_bytes(), time.perf_counter()
     with torch.inference_mode():
-        [out] = in_tiles(lambda z: [vae.pixels(z)], latents, (rows, columns), (1, STRIDE))
+        [out] = in_tiles(lambda z: [vae.pixels(z)], latents, (rows, columns), (1, VAE_STRIDE))
         seconds, taken = time.perf_counter() - start, peak_bytes() - before
-        mean, _ = in_tiles(vae.moments, frame, (rows, columns), (STRIDE, 1))
+        mean, _ = in_tiles(vae.moments, frame, (rows, columns), (VAE_STRIDE, 1))
     return {
         "tile": tile,
         "overlap": overlap,
@@ -115,13 +116,13 @@ def seams(out: Tensor, whole: Tensor, cover: Grid) -> dict[str, float] | None:
 
     `elsewhere`: what one in twenty of all rows and columns exceeds, borders or not.
     """
+    from venhancer.config import VAE_STRIDE
     from venhancer.seams import borders
-    from venhancer.tiled_codec import STRIDE
 
     found, anywhere = [], []
     for axis, spans in zip((-2, -1), cover, strict=True):
-        places = [STRIDE * border for border in borders(spans)]
-        inside = range(STRIDE, out.shape[axis] - STRIDE)
+        places = [VAE_STRIDE * border for border in borders(spans)]
+        inside = range(VAE_STRIDE, out.shape[axis] - VAE_STRIDE)
         ratios = {p: jump(out, axis, p) / jump(whole, axis, p) for p in inside}
         found += [ratios[place] for place in places]
         anywhere += list(ratios.values())

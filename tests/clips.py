@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from venhancer.config import NANO, Preset, RunDefaults, UNetConfig
 from venhancer.model.denoiser import Denoiser
+from venhancer.video import Clip
+from venhancer.video_colour import Colour
 from venhancer.weights import save_checkpoint
 
 SMALL_UNET = UNetConfig(
@@ -50,6 +52,22 @@ def small_checkpoint(path: Path) -> Path:
             torch.nn.init.normal_(parameter, std=0.02)
     save_checkpoint(path, model, preset)
     return path
+
+
+def described_clip(frames: int = 9, width: int = 48, height: int = 32) -> Clip:
+    """What probing a clip finds, without a file."""
+    return Clip(
+        path=Path("in.mp4"),
+        width=width,
+        height=height,
+        times=tuple(Fraction(k, 24) for k in range(frames)),
+        fps=Fraction(24),
+        is_variable=False,
+        end=Fraction(frames, 24),
+        codec="h264",
+        pixel_format="yuv420p",
+        colour=Colour(),
+    )
 
 
 def moving_frames(count: int, width: int, height: int) -> list[NDArray[np.uint8]]:

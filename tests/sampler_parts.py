@@ -17,7 +17,6 @@ from venhancer.windows import Scene, Span, cover
 PRESET = small_preset()
 GAP = 2
 CPU = Placement()
-CHUNK = 3  # frames that leave together
 
 
 def sampling(window: int, eta: float = 1.0, **fields: object) -> Sampling:
@@ -49,7 +48,7 @@ def key_frames(frames: int) -> Tensor:
 def sampler(
     model: Model, plan: Sampling, shown: Scene, placement: Placement = CPU, held_on: str = ""
 ) -> Sampler:
-    room = room_for((shown,), len(plan.schedule), CHUNK)
+    room = room_for((shown,), len(plan.schedule))
     latents = Latents(room, (48, 8, 8), held_on or placement.device)
     return Sampler(model, plan, Conditions(0, 2.0), latents, placement)
 

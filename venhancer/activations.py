@@ -20,8 +20,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from venhancer import hub
-from venhancer.config import ModelConfig
-from venhancer.contract import TEXT_LENGTH, model_inputs
+from venhancer.config import VAE_STRIDE, ModelConfig
+from venhancer.estimate import sample_inputs
 from venhancer.model.denoiser import Denoiser
 from venhancer.model.text import HEAD_CHANNELS, LAYERS
 from venhancer.model.vae import AutoencoderCodec
@@ -33,7 +33,6 @@ from venhancer.model.vae import AutoencoderCodec
 # a convolution reads and writes.
 DENOISER_MARGIN: Mapping[str, float] = {"cpu": 1.7, "cuda": 1.1}
 CODEC_MARGIN: Mapping[str, float] = {"cpu": 2.4, "cuda": 1.5}
-VAE_STRIDE = 8  # pixels to a latent position
 VAE_CHANNELS = 4  # of its latents
 
 
@@ -111,21 +110,12 @@ def denoiser_bytes(
     Its inputs and the weights are not in it. Linear in each size, but for a thousandth. The first
     call of a process takes seconds, which PyTorch spends on importing its meta kernels.
     """
-    sizes = {"b": branches, "f": frames, "h": rows, "w": columns, "l": TEXT_LENGTH}
     with torch.device("meta"):
-        inputs = evaluation_inputs(model, sizes)
+        inputs = sample_inputs(model, frames, rows, columns, branches)
     network = _on_meta(lambda: Denoiser(model), dtype)
     with torch.no_grad():
         text = network.prepare_text(inputs.pop("text", None))
     return peak_bytes(lambda: evaluate(network, inputs, text))
-
-
-def evaluation_inputs(model: ModelConfig, sizes: Mapping[str, int]) -> dict[str, Tensor]:
-    """What `Denoiser.forward` takes, by name: ones, with the contract's letters as in `sizes`."""
-    return {
-        spec.name: torch.ones(spec.shape(sizes), dtype=getattr(torch, spec.dtype))
-        for spec in model_inputs(model)
-    }
 
 
 def evaluate(network: Denoiser, inputs: Mapping[str, Tensor], text: Tensor | None) -> Tensor:

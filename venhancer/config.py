@@ -10,6 +10,8 @@ from typing import Any, Literal, TypeVar
 
 from venhancer.errors import ConfigError
 
+VAE_STRIDE = 8  # pixels to a latent position, in every Stable Diffusion VAE
+
 Prediction = Literal["v", "sample"]
 CodecName = Literal["autoencoder", "lapped"]
 SolverName = Literal["fast", "normal"]
@@ -97,7 +99,7 @@ class ModelConfig:
     @property
     def latent_stride(self) -> int:
         """Pixels to a latent position, in each direction."""
-        return 8 if self.codec == "autoencoder" else 4
+        return VAE_STRIDE if self.codec == "autoencoder" else 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from venhancer.config import ModelConfig
-from venhancer.contract import model_inputs
+from venhancer.contract import TEXT_LENGTH, model_inputs
 from venhancer.model.denoiser import Denoiser
 from venhancer.plan import Plan
 from venhancer.windows import Scene
@@ -39,9 +39,11 @@ def denoiser_flop(model: ModelConfig, frames: int, rows: int, columns: int) -> i
     return int(counter.get_total_flops())
 
 
-def sample_inputs(model: ModelConfig, frames: int, rows: int, columns: int) -> dict[str, Tensor]:
-    """Inputs of the right shapes, for counting and timing."""
-    sizes = {"b": 1, "f": frames, "h": rows, "w": columns, "l": 77}
+def sample_inputs(
+    model: ModelConfig, frames: int, rows: int, columns: int, branches: int = 1
+) -> dict[str, Tensor]:
+    """What `Denoiser.forward` takes, by name: ones, for counting and timing."""
+    sizes = {"b": branches, "f": frames, "h": rows, "w": columns, "l": TEXT_LENGTH}
     return {
         spec.name: torch.ones(spec.shape(sizes), dtype=getattr(torch, spec.dtype))
         for spec in model_inputs(model)

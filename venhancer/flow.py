@@ -10,6 +10,7 @@ from torch import Tensor
 
 from venhancer import conditioning
 from venhancer.conditioning import Frame
+from venhancer.contract import DECODED_FRAMES
 from venhancer.networks import Networks, SceneSampler
 from venhancer.options import Options
 from venhancer.plan import Plan
@@ -24,7 +25,7 @@ QUEUE = 4  # frames that are read ahead, and that wait to be written
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class Outcome:
     """What a turn of the sampler led to, and where the run stands then."""
 
     latents: Tensor  # x_0 of the grid frames that are done: f c h w, f may be 0
@@ -45,8 +46,8 @@ class Flow:
     text: Tensor | None = None
     evaluations: int = 0  # so far
 
-    def turns(self, state: State) -> Generator[Turn]:
-        """All that is left to do after `state`."""
+    def outcomes(self, state: State) -> Generator[Outcome]:
+        """Of all turns that are left after `state`."""
         scenes = self.plan.scenes[state.scene :]
         if not scenes:
             return
@@ -62,10 +63,10 @@ class Flow:
         with ahead(read_frames(self.plan.source, first), QUEUE) as frames:
             keys = self._keys(frames, first)
             for number, scene in enumerate(scenes, state.scene):
-                for turn in self._scene(number, scene, sampler, keys, state):
-                    yield turn
-                    self.progress("decode", turn.state.frames, self.plan.timeline.grid_frames)
-                    state = turn.state
+                for outcome in self._scene(number, scene, sampler, keys, state):
+                    yield outcome
+                    self.progress("decode", outcome.state.frames, self.plan.timeline.grid_frames)
+                    state = outcome.state
 
     def _count(self, state: State) -> None:
         """Evaluations that an earlier run has made."""
@@ -94,8 +95,8 @@ class Flow:
         sampler: SceneSampler,
         keys: Iterator[Tensor],
         state: State,
-    ) -> Iterator[Turn]:
-        """The turns of a scene that `state` has not seen."""
+    ) -> Iterator[Outcome]:
+        """Of the turns of a scene that `state` has not seen."""
         last = self.plan.turns_of(scene)
         left = state.frames
         turns = sampler.run(scene, keys, state.turns, self._evaluated)
@@ -107,22 +108,22 @@ class Flow:
             held = scene.gap - 1 if is_cut else 0  # the last frame is shown up to the cut
             first, left = left, left + len(latents) + held
             after = State(number, taken, left, sampler.tensors())
-            yield Turn(latents, first, held, State(number + 1, 0, left) if is_end else after)
+            yield Outcome(latents, first, held, State(number + 1, 0, left) if is_end else after)
 
     def _evaluated(self) -> None:
         self.evaluations += 1
         total = self.plan.parts * len(self.plan.sampling.schedule)
         self.progress("denoise", self.evaluations, total)
 
-    def frames(self, turn: Turn) -> Iterator[Frame]:
+    def frames(self, outcome: Outcome) -> Iterator[Frame]:
         """Decode what a turn led to, chunk by chunk: H W 3 each, cropped."""
         frame: Frame | None = None
-        chunk = self.networks.decode_chunk
-        for part in turn.latents.split(chunk) if len(turn.latents) else ():
+        latents = outcome.latents
+        for part in latents.split(DECODED_FRAMES) if len(latents) else ():
             with self.watch("decode"):
                 made = self.networks.decode(part, self.plan.codec_tile)
                 pixels = conditioning.to_pixels(conditioning.crop(made, self.plan.geometry))
             for frame in pixels:
                 yield frame
         if frame is not None:
-            yield from repeat(frame, turn.held)
+            yield from repeat(frame, outcome.held)

@@ -9,6 +9,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from venhancer.contract import DECODED_FRAMES
 from venhancer.wavefront import Turn, held_frames, longest_overlap
 from venhancer.windows import Scene, Span
 
@@ -35,12 +36,12 @@ class Room:
 
 
 @cache
-def room_for(scenes: tuple[Scene, ...], steps: int, decode_chunk: int) -> Room:
-    """What the largest of the scenes needs; frames leave `decode_chunk` at a time."""
+def room_for(scenes: tuple[Scene, ...], steps: int) -> Room:
+    """What the largest of the scenes needs; frames leave `DECODED_FRAMES` at a time."""
     gap = scenes[0].gap
     held = max(held_frames(scene.windows, steps) for scene in scenes)
     overlap = max(longest_overlap(scene.windows) for scene in scenes)
-    frames = held + (decode_chunk - 1) + (gap - 1)  # those of the last key frame come with it
+    frames = held + (DECODED_FRAMES - 1) + (gap - 1)  # those of the last key frame come with it
     return Room(frames, overlap, (frames - 1) // gap + 1, steps)
 
 

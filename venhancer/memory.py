@@ -23,7 +23,7 @@ from venhancer.contract import DECODED_FRAMES
 from venhancer.device import free_memory
 from venhancer.errors import OptionError
 from venhancer.estimate import weight_bytes
-from venhancer.options import Options
+from venhancer.options import GB, Options
 from venhancer.plan import Plan, make_plan
 from venhancer.video import Clip
 
@@ -35,7 +35,6 @@ TILE_SHARES = (1.0, 0.75, 0.5, 0.375, 0.25)  # of the preset's tile, or of the f
 LEAST_TILE = 96  # pixels
 CODEC_TILES = (64, 32)  # rows and columns of latents
 ONNX_CPU_MARGIN = 3.2  # over what is counted: 10.3 GB were seen for NANO at 640x368x49
-GB = 1e9
 
 
 @dataclass(frozen=True, slots=True)

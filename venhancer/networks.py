@@ -10,7 +10,7 @@ from torch import Tensor
 from venhancer.plan import Plan
 from venhancer.windows import Scene
 
-Tile = tuple[int, int]  # rows and columns of latents
+CodecTile = tuple[int, int]  # rows and columns of latents
 
 
 class SceneSampler(Protocol):
@@ -34,16 +34,14 @@ class SceneSampler(Protocol):
 class Networks(Protocol):
     """What a backend does. Frames: f 3 H W in [-1, 1]; latents: f c h w, float32."""
 
-    decode_chunk: int  # frames that `decode` takes at a time
-
     def encode_text(self, prompt: str, *, is_guided: bool) -> Tensor | None:
         """Prompt, then (guided) the negative prompt: 2 l d or 1 l d; None without text encoder."""
 
-    def encode(self, frames: Tensor, first: int, tile: Tile | None) -> Tensor:
+    def encode(self, frames: Tensor, first: int, tile: CodecTile | None) -> Tensor:
         """Latents of key frames `first` and following; tile: what the codec sees at a time."""
 
     def sampler(self, plan: Plan, text: Tensor | None) -> SceneSampler:
         """Ready for the plan's scenes, one after the other."""
 
-    def decode(self, latents: Tensor, tile: Tile | None) -> Tensor:
-        """Frames of neighbouring latents."""
+    def decode(self, latents: Tensor, tile: CodecTile | None) -> Tensor:
+        """Frames of neighbouring latents, at most `contract.DECODED_FRAMES` of them."""

@@ -15,6 +15,7 @@ from venhancer.windows import Join
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Padding = Literal["reflect", "white"]
+GB = 1e9  # bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,7 @@ from venhancer.compare import Comparison, check_comparison
 from venhancer.conditioning import Frame
 from venhancer.device import is_out_of_memory
 from venhancer.errors import DeviceError, OutputError
-from venhancer.flow import QUEUE, Flow, Progress, Turn
+from venhancer.flow import QUEUE, Flow, Outcome, Progress
 from venhancer.networks import Networks
 from venhancer.options import Options
 from venhancer.plan import Plan
@@ -104,7 +104,7 @@ class Course:
     state: State
     outlet: Outlet
     smaller: list[Plan]
-    pending: Turn | None = None  # whose frames have not all left
+    pending: Outcome | None = None  # whose frames have not all left
     left: int = 0  # frames of the grid that have
 
     def run(self, leaving: Behind[Frame]) -> None:
@@ -139,17 +139,17 @@ class Course:
         journal = self.outlet.journal
         if self.pending is not None:
             self._let_out(self.pending, leaving)
-        with closing(self.flow.turns(self.state)) as turns:
-            for turn in turns:
-                self.state, self.pending = turn.state, turn
-                self._let_out(turn, leaving)
+        with closing(self.flow.outcomes(self.state)) as outcomes:
+            for outcome in outcomes:
+                self.state, self.pending = outcome.state, outcome
+                self._let_out(outcome, leaving)
                 if journal.is_due():
                     leaving.flush()
                     journal.keep(self.state)
 
-    def _let_out(self, turn: Turn, leaving: Behind[Frame]) -> None:
+    def _let_out(self, outcome: Outcome, leaving: Behind[Frame]) -> None:
         """Decode and write its frames, but those that have left already."""
-        for number, frame in enumerate(self.flow.frames(turn), turn.first):
+        for number, frame in enumerate(self.flow.frames(outcome), outcome.first):
             if number == self.left:
                 leaving.put(frame)
                 self.left += 1

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from venhancer.config import ModelConfig, Preset, RunDefaults, SolverName
-from venhancer.contract import DECODED_FRAMES, Shape
+from venhancer.contract import Shape
 from venhancer.diffusion.schedule import Steps, plan_steps
 from venhancer.errors import OptionError
 from venhancer.geometry import Geometry, fit, released_padding, released_size, target_size
@@ -112,7 +112,7 @@ class Plan:
     @property
     def room(self) -> Room:
         """Latents that are held at a time."""
-        return room_for(self.scenes, len(self.sampling.schedule), DECODED_FRAMES)
+        return room_for(self.scenes, len(self.sampling.schedule))
 
     @property
     def latent_bytes(self) -> int:

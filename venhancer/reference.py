@@ -11,7 +11,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from venhancer.contract import DECODED_FRAMES
 from venhancer.diffusion import solver
 from venhancer.evaluation import Conditions, Model
 from venhancer.latents import Latents
@@ -54,8 +53,6 @@ CPU = Placement()
 
 class Reference:
     """A model, its codec and its text encoder, placed on one device."""
-
-    decode_chunk = DECODED_FRAMES
 
     def __init__(
         self,

@@ -23,8 +23,8 @@ from venhancer.plan import Sampling
 from venhancer.wavefront import Front, Turn, turns
 from venhancer.windows import Scene, Span, weights
 
-Work = Callable[[], None]
-Capture = Callable[[Work], Work]  # work between fixed addresses -> the same, replayed
+Work = Callable[[], None]  # reads and writes tensors at fixed addresses, on one device
+Capture = Callable[[Work], Work]  # -> the same, replayed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +138,7 @@ class Sampler:
         return self.front(scene, taken).settled // scene.gap
 
     def run(
-        self, scene: Scene, keys: Iterator[Tensor], taken: int, progress: Work
+        self, scene: Scene, keys: Iterator[Tensor], taken: int, progress: Callable[[], None]
     ) -> Iterator[Tensor]:
         """After every turn the x_0 (f c h w) that are done now, none or some.
 
@@ -178,7 +178,9 @@ class Sampler:
         for j in range(max(frame, entered), min(frame + scene.gap, scene.frames)):
             self.latents.enter(j, noisy_start(clean, first + j, seed).mul_(sigma))
 
-    def _take(self, scene: Scene, turn: Turn, shares: list[float], progress: Work) -> None:
+    def _take(
+        self, scene: Scene, turn: Turn, shares: list[float], progress: Callable[[], None]
+    ) -> None:
         """Every tile of one window at one step."""
         window = scene.windows[turn.window]
         work = self._work(len(window))

@@ -46,7 +46,8 @@ class SeamMeter:
 
     plan: Plan
     changes: list[float] = field(default_factory=list)  # from each frame to the next
-    jumps: list[float] = field(default_factory=list)  # across tile borders, over those beside them
+    jumps: float = 0.0  # across tile borders, over those beside them: their sum
+    jump_count: int = 0
     _last: Frame | None = None
 
     def add(self, frame: Frame) -> None:
@@ -62,7 +63,9 @@ class SeamMeter:
             (1, sampling.columns, geometry.left),
         ):
             places = [stride * border - padding for border in borders(spans)]
-            self.jumps += _spatial(pixels, axis, places)
+            found = _spatial(pixels, axis, places)
+            self.jumps += sum(found)
+            self.jump_count += len(found)
 
     def seams(self) -> Seams:
         """What was found, once all frames were seen."""
@@ -70,7 +73,8 @@ class SeamMeter:
         for scene in self.plan.scenes:
             changes = self.changes[scene.start : scene.start + scene.frames - 1]
             found += _temporal(changes, borders(scene.windows), scene.gap)
-        return Seams(_mean(found), _mean(self.jumps))
+        tiles = self.jumps / self.jump_count if self.jump_count else None
+        return Seams(fmean(found) if found else None, tiles)
 
 
 def _spatial(pixels: NDArray[np.float32], axis: int, places: Sequence[int]) -> list[float]:
@@ -107,7 +111,3 @@ def _ratio(near: Mapping[int, float | None], beside: Sequence[int]) -> float | N
     if here is None or not around:
         return None
     return (here + STILL) / (fmean(around) + STILL)
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return fmean(values) if values else None

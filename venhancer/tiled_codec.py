@@ -11,11 +11,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from venhancer.config import VAE_STRIDE
 from venhancer.errors import ShapeError
 from venhancer.model.vae import AutoencoderCodec
 from venhancer.windows import Span, tiles, weights
-
-STRIDE = 8  # pixels of a latent position, in every Stable Diffusion VAE
 
 Run = Callable[[Tensor], Sequence[Tensor]]  # f c h w -> one or more of f c h w, float32
 
@@ -43,16 +42,16 @@ class TiledCodec(AutoencoderCodec):
 def encode_in_tiles(run: Run, frames: Tensor, tile: tuple[int, int]) -> list[Tensor]:
     """What `run` makes of tiles, as latents of the whole frames: f 3 H W -> each f c h w."""
     height, width = frames.shape[-2:]
-    if height % STRIDE or width % STRIDE:
-        raise ShapeError(f"a frame is {width}x{height}, not a multiple of {STRIDE} each way")
-    cover = grid((height // STRIDE, width // STRIDE), tile)
-    return in_tiles(run, frames, cover, (STRIDE, 1))
+    if height % VAE_STRIDE or width % VAE_STRIDE:
+        raise ShapeError(f"a frame is {width}x{height}, not a multiple of {VAE_STRIDE} each way")
+    cover = grid((height // VAE_STRIDE, width // VAE_STRIDE), tile)
+    return in_tiles(run, frames, cover, (VAE_STRIDE, 1))
 
 
 def decode_in_tiles(run: Run, latents: Tensor, tile: tuple[int, int]) -> list[Tensor]:
     """What `run` makes of tiles, as pixels of the whole frames: f c h w -> each f 3 H W."""
     height, width = latents.shape[-2:]
-    return in_tiles(run, latents, grid((height, width), tile), (1, STRIDE))
+    return in_tiles(run, latents, grid((height, width), tile), (1, VAE_STRIDE))
 
 
 Grid = tuple[list[Span], list[Span]]  # rows and columns of tiles, in latents

@@ -80,7 +80,7 @@ def sample_run(model: Model, preset: Preset, case: Case, eta: float, device: str
     sampling, scene = parity_cases.sampling(preset, case.shape, eta), parity_cases.scene(case.shape)
     keys = parity_cases.keys(preset, case.shape)
     _, c, h, w = keys.shape
-    room = room_for((scene,), len(sampling.schedule), DECODED_FRAMES)
+    room = room_for((scene,), len(sampling.schedule))
     placement = Placement(device=device)
     with torch.inference_mode():
         sampler = Sampler(

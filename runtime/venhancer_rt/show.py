@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from venhancer.config import PRESETS, Preset
 from venhancer.errors import VideoError
 from venhancer.manifest import NAME, read_manifest
+from venhancer.options import GB
 from venhancer.plan import Plan
 from venhancer.video import Clip, probe
 from venhancer.weights import read_preset
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from venhancer.pipeline import Report
     from venhancer_rt.backends import Backend
     from venhancer_rt.checkpointing import Job
-
-GB = 1e9
 
 
 def clip_lines(clip: Clip) -> list[str]:

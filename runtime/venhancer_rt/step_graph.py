@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Protocol
 from weakref import WeakSet
 
 import torch
 
-Work = Callable[[], None]  # reads and writes tensors at fixed addresses, on one CUDA device
+from venhancer.sampler import Work
+
 WARM_UPS = 2  # calls before the capture: kernels are chosen, and a few calls never pay for one
 
 
@@ -17,9 +17,6 @@ class Graph(Protocol):
 
     def replay(self) -> None:
         """Queue it on the current stream."""
-
-    def reset(self) -> None:
-        """Give back what it holds."""
 
     def pool(self) -> Any:
         """The memory that it works in."""
@@ -54,12 +51,6 @@ class GraphCapture:
         """
         return _Step(work, self._recorder, self._captured)
 
-    def release(self) -> None:
-        """Drop every graph and its memory: the functions start again as if new."""
-        for step in self._captured:
-            step.forget()
-        self._captured.clear()
-
 
 class _Step:
     """Work on its way to a graph. captured: all that are there"""
@@ -82,11 +73,6 @@ class _Step:
             self.recorder.run(self.work)
         else:
             self.graph.replay()
-
-    def forget(self) -> None:
-        assert self.graph is not None
-        self.graph.reset()
-        self.graph, self.calls = None, 0
 
 
 class CudaRecorder:

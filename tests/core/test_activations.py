@@ -18,12 +18,12 @@ from venhancer.activations import (
     codec_weight_bytes,
     denoiser_bytes,
     evaluate,
-    evaluation_inputs,
     peak_bytes,
     text_tower,
     text_weight_bytes,
 )
 from venhancer.config import NANO, RELEASED, TINY, ModelConfig, Preset
+from venhancer.estimate import sample_inputs
 from venhancer.model.denoiser import Denoiser
 
 FLOAT = 4  # bytes
@@ -84,9 +84,9 @@ def test_attention_makes_no_scores() -> None:
 def test_tensors_with_data_count_the_same(preset: Preset) -> None:
     """The meta device lays some tensors out unlike a CPU, and the peak is the same."""
     model = preset.model
-    sizes = {"b": 1, "f": 3, "h": 24 + model.unet.row_remainder, "w": 24, "l": 77}
+    frames, rows, columns = 3, 24 + model.unet.row_remainder, 24
     network: Denoiser = Denoiser(model).eval()
-    inputs = evaluation_inputs(model, sizes)
+    inputs = sample_inputs(model, frames, rows, columns)
     with torch.no_grad():
         text = network.prepare_text(inputs.pop("text", None))
         with LiveBytes() as count:
@@ -94,7 +94,7 @@ def test_tensors_with_data_count_the_same(preset: Preset) -> None:
 
     assert out.shape == inputs["latents"].shape
     assert count.peak == denoiser_bytes(
-        model, torch.float32, branches=1, frames=3, rows=sizes["h"], columns=24
+        model, torch.float32, branches=1, frames=frames, rows=rows, columns=columns
     )
 
 

@@ -21,7 +21,7 @@ from venhancer.config import RELEASED
 from venhancer.model.denoiser import Denoiser
 from venhancer.model.text import TextEncoder, build_network
 from venhancer.model.vae import AutoencoderCodec
-from venhancer.networks import Tile
+from venhancer.networks import CodecTile
 from venhancer.options import Options
 from venhancer.pipeline import Report, enhance
 from venhancer.plan import make_plan
@@ -50,7 +50,7 @@ class Watched(Reference):
 
     is_finite = True
 
-    def decode(self, latents: Tensor, tile: Tile | None) -> Tensor:
+    def decode(self, latents: Tensor, tile: CodecTile | None) -> Tensor:
         return self.noted(super().decode(self.noted(latents), tile))
 
     def noted(self, x: Tensor) -> Tensor:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from fractions import Fraction
 from importlib.resources import files
-from pathlib import Path
 
 import pytest
 import torch
 
+from tests.clips import described_clip
 from venhancer.activations import codec_bytes, codec_weight_bytes, text_weight_bytes
 from venhancer.config import NANO, PRESETS, RELEASED
 from venhancer.contract import DECODED_FRAMES
@@ -19,31 +18,15 @@ from venhancer.estimate import weight_bytes
 from venhancer.memory import arrangements, denoiser_bytes_per_voxel, fitting, need
 from venhancer.options import Options
 from venhancer.plan import Plan
-from venhancer.video import Clip
-from venhancer.video_colour import Colour
 
 HALF = torch.float16
-
-
-def clip(frames: int = 60, width: int = 640, height: int = 360) -> Clip:
-    return Clip(
-        path=Path("in.mp4"),
-        width=width,
-        height=height,
-        times=tuple(Fraction(k, 24) for k in range(frames)),
-        fps=Fraction(24),
-        is_variable=False,
-        end=Fraction(frames, 24),
-        codec="h264",
-        pixel_format="yuv420p",
-        colour=Colour(),
-    )
+CLIP = described_clip(60, 640, 360)
 
 
 def chosen(memory: float, device: str = "cuda", **options: object) -> tuple[Plan, ...]:
     """Plans of the released model at twice the size."""
     asked = Options(scale=2, memory=memory, **options)  # type: ignore[arg-type]
-    return fitting(arrangements(clip(), RELEASED, asked, device), asked, device, HALF)
+    return fitting(arrangements(CLIP, RELEASED, asked, device), asked, device, HALF)
 
 
 def test_what_is_stored_is_what_is_counted() -> None:
@@ -124,7 +107,7 @@ def test_a_run_that_goes_on_takes_the_plan_it_had() -> None:
     """However much is free now."""
     begun = chosen(9)[0]
     asked = Options(scale=2, memory=80)
-    plans = arrangements(clip(), RELEASED, asked, "cuda")
+    plans = arrangements(CLIP, RELEASED, asked, "cuda")
 
     again = fitting(plans, asked, "cuda", HALF, begun.arrangement)[0]
 
@@ -137,7 +120,7 @@ def test_a_long_clip_needs_no_more_than_a_short_one(device: str) -> None:
     needs = []
     for frames in (240, 14400):
         asked = Options(scale=2, memory=80)
-        plans = arrangements(clip(frames), NANO, asked, device)
+        plans = arrangements(described_clip(frames, 640, 360), NANO, asked, device)
         needs.append(need(fitting(plans, asked, device, HALF)[0], device, HALF))
 
     assert needs[1].total <= 1.05 * needs[0].total

@@ -15,7 +15,7 @@ from tests.clips import small_checkpoint, small_preset, write_clip
 from venhancer import pipeline
 from venhancer.errors import DeviceError
 from venhancer.model.denoiser import Prepared
-from venhancer.networks import Tile
+from venhancer.networks import CodecTile
 from venhancer.options import Options
 from venhancer.plan import Plan, make_plan
 from venhancer.reference import LappedCodec, Reference
@@ -47,7 +47,7 @@ class Scarce(Reference):
         self._count("step")
         return self.step(latents, timestep, prepared)
 
-    def decode(self, latents: Tensor, tile: Tile | None) -> Tensor:
+    def decode(self, latents: Tensor, tile: CodecTile | None) -> Tensor:
         self._count("decode")
         return super().decode(latents, tile)
 

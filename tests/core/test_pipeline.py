@@ -22,7 +22,7 @@ from venhancer.conditioning import Frame
 from venhancer.errors import OptionError, OutputError
 from venhancer.flow import QUEUE
 from venhancer.model import lapped
-from venhancer.networks import Tile
+from venhancer.networks import CodecTile
 from venhancer.options import Options
 from venhancer.pipeline import Report
 from venhancer.plan import Plan, make_plan
@@ -61,18 +61,16 @@ class RepeatSampler:
 class Repeat:
     """Networks that do nothing."""
 
-    decode_chunk = 2
-
     def encode_text(self, prompt: str, *, is_guided: bool) -> Tensor | None:
         return None
 
-    def encode(self, frames: Tensor, first: int, tile: Tile | None) -> Tensor:
+    def encode(self, frames: Tensor, first: int, tile: CodecTile | None) -> Tensor:
         return lapped.encode(frames, SCALE)
 
     def sampler(self, plan: Plan, text: Tensor | None) -> RepeatSampler:
         return RepeatSampler(len(plan.sampling.schedule))
 
-    def decode(self, latents: Tensor, tile: Tile | None) -> Tensor:
+    def decode(self, latents: Tensor, tile: CodecTile | None) -> Tensor:
         return lapped.decode(latents, SCALE)
 
 
@@ -176,7 +174,7 @@ def test_comparisons(run: Run, tmp_path: Path, name: str) -> None:
 class Broken(Repeat):
     """Fails while frames are being written."""
 
-    def decode(self, latents: Tensor, tile: Tile | None) -> Tensor:
+    def decode(self, latents: Tensor, tile: CodecTile | None) -> Tensor:
         raise RuntimeError("out of order")
 
 
@@ -252,9 +250,7 @@ def test_reading_and_writing_are_bounded(tmp_path: Path, monkeypatch: pytest.Mon
     made, written, waiting = [0], [0], [0]
 
     class Counting(Repeat):
-        decode_chunk = 1
-
-        def decode(self, latents: Tensor, tile: Tile | None) -> Tensor:
+        def decode(self, latents: Tensor, tile: CodecTile | None) -> Tensor:
             made[0] += 1
             waiting.append(made[0] - written[0])
             return super().decode(latents, tile)
@@ -280,7 +276,6 @@ class OneByOne(Repeat):
 
     def __init__(self, networks: Repeat) -> None:
         self.decode = networks.decode  # type: ignore[method-assign]
-        self.decode_chunk = networks.decode_chunk
 
     def sampler(self, plan: Plan, text: Tensor | None) -> RepeatSampler:
         return Trickle(len(plan.sampling.schedule))

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from fractions import Fraction
-from pathlib import Path
 
 import pytest
 
-from tests.clips import small_preset
+from tests.clips import described_clip, small_preset
 from tests.training_parts import small_v_preset
 from venhancer.config import RELEASED, Preset
 from venhancer.contract import Shape
@@ -16,24 +14,8 @@ from venhancer.errors import OptionError
 from venhancer.options import Options
 from venhancer.plan import Plan, make_plan, static_plans
 from venhancer.video import Clip
-from venhancer.video_colour import Colour
 
 SHAPE = Shape(width=96, height=64, window=9)
-
-
-def clip(frames: int = 9, width: int = 48, height: int = 32) -> Clip:
-    return Clip(
-        path=Path("in.mp4"),
-        width=width,
-        height=height,
-        times=tuple(Fraction(k, 24) for k in range(frames)),
-        fps=Fraction(24),
-        is_variable=False,
-        end=Fraction(frames, 24),
-        codec="h264",
-        pixel_format="yuv420p",
-        colour=Colour(),
-    )
 
 
 def plan(
@@ -52,7 +34,7 @@ def tiles_of(made: Plan) -> set[tuple[int, int]]:
 )
 def test_windows_are_the_longest_that_the_network_takes(factor: int, length: int) -> None:
     """Whole gaps between key frames, within the network's nine frames."""
-    made = plan(clip(20), interpolate=factor)
+    made = plan(described_clip(20), interpolate=factor)
 
     assert {len(window) for window in made.scenes[0].windows} == {length}
     assert made.scenes[0].windows[-1].stop == made.timeline.grid_frames
@@ -60,7 +42,7 @@ def test_windows_are_the_longest_that_the_network_takes(factor: int, length: int
 
 def test_a_short_clip_is_one_window() -> None:
     """Of its own length: the network extends it."""
-    assert [len(window) for window in plan(clip(4)).scenes[0].windows] == [4]
+    assert [len(window) for window in plan(described_clip(4)).scenes[0].windows] == [4]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +59,7 @@ def test_every_tile_is_the_frame_of_the_shape(
     size: tuple[int, int], padded: tuple[int, int], tiles: int
 ) -> None:
     """A smaller frame is padded up to it, at the right and the bottom; a larger one is tiled."""
-    made = plan(clip(9, size[0] // 2, size[1] // 2), size=size)
+    made = plan(described_clip(9, size[0] // 2, size[1] // 2), size=size)
 
     geometry = made.geometry
     assert (geometry.width, geometry.height) == size
@@ -92,13 +74,13 @@ def test_an_autoencoder_takes_frames_of_any_size() -> None:
     """A smaller one is padded, a larger one goes through in tiles of the network's size."""
     preset, shape = small_v_preset(), dataclasses.replace(SHAPE, height=48)
 
-    assert plan(clip(9, 20, 20), shape, preset, scale=2).geometry.padded_width == 96
-    assert plan(clip(), shape, preset, scale=2).geometry.padded_height > 48
+    assert plan(described_clip(9, 20, 20), shape, preset, scale=2).geometry.padded_width == 96
+    assert plan(described_clip(), shape, preset, scale=2).geometry.padded_height > 48
 
 
 def test_the_released_models_rows_need_no_tile_beyond_the_frame() -> None:
     """1280x720 is a frame of its own for the shape of 1280x720."""
-    made = plan(clip(9, 320, 180), Shape(width=1280, height=720, window=9), RELEASED)
+    made = plan(described_clip(9, 320, 180), Shape(width=1280, height=720, window=9), RELEASED)
 
     assert made.parts == 1
     assert (made.geometry.padded_width, made.geometry.padded_height) == (1280, 720)
@@ -110,10 +92,10 @@ def test_the_shape_of_least_work_is_taken() -> None:
         Shape(width=w, height=h, window=f) for w, h in ((192, 128), (96, 64)) for f in (17, 9)
     ]
     for source, options, expected in (
-        (clip(9), Options(), "96x64x9"),
-        (clip(17), Options(), "96x64x17"),
-        (clip(9, 96, 64), Options(), "192x128x9"),
-        (clip(5), Options(interpolate=4), "96x64x17"),
+        (described_clip(9), Options(), "96x64x9"),
+        (described_clip(17), Options(), "96x64x17"),
+        (described_clip(9, 96, 64), Options(), "192x128x9"),
+        (described_clip(5), Options(interpolate=4), "96x64x17"),
     ):
         made = {str(static_plans(source, small_preset(), options, order)[0].shape)
                 for order in (shapes, shapes[::-1])}  # fmt: skip
@@ -125,12 +107,14 @@ def test_shapes_that_cannot_do_it_are_passed_over() -> None:
     short, long = (dataclasses.replace(SHAPE, window=window) for window in (5, 9))
     preset, options = small_v_preset(), Options(scale=2, interpolate=8)
 
-    assert [p.shape for p in static_plans(clip(), preset, options, [short, long])] == [long]
+    made = static_plans(described_clip(), preset, options, [short, long])
+
+    assert [plan.shape for plan in made] == [long]
     with pytest.raises(OptionError, match="window=5 holds no two key frames"):
-        static_plans(clip(), preset, options, [short])
+        static_plans(described_clip(), preset, options, [short])
 
 
 def test_a_window_too_short_for_the_factor_is_refused() -> None:
     """With the least that would do."""
     with pytest.raises(OptionError, match=r"window=5 holds no two key frames .* take 9 or more"):
-        plan(clip(), dataclasses.replace(SHAPE, window=5), interpolate=8)
+        plan(described_clip(), dataclasses.replace(SHAPE, window=5), interpolate=8)

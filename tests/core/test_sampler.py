@@ -11,7 +11,6 @@ from torch import Tensor
 
 from tests.clips import small_checkpoint
 from tests.sampler_parts import (
-    CHUNK,
     GAP,
     PRESET,
     key_frames,
@@ -24,6 +23,7 @@ from tests.sampler_parts import (
 from tests.training_parts import small_v_preset
 from venhancer.blending import cut_tiles
 from venhancer.conditioning import noisy_start
+from venhancer.contract import DECODED_FRAMES
 from venhancer.device import choose_device
 from venhancer.diffusion.solver import advance, frame_noise, solver_table
 from venhancer.errors import DeviceError
@@ -111,7 +111,7 @@ def test_frames_leave_in_whole_chunks(model: Model, frames: int) -> None:
     with torch.inference_mode():
         made = list(sampler(model, plan, shown).run(shown, iter(key_frames(frames)), 0, nothing))
 
-    assert all(len(part) % CHUNK == 0 for part in made[:-1])
+    assert all(len(part) % DECODED_FRAMES == 0 for part in made[:-1])
     assert sum(len(part) for part in made) == frames
 
 
@@ -211,7 +211,7 @@ def test_buffers_stay_where_they_are(model: Model) -> None:
 
 def test_memory_does_not_grow_with_the_clip() -> None:
     """The room for a thousand windows is that for twenty."""
-    few, many = (room_for((scene(frames, 9),), 4, CHUNK) for frames in (81, 4001))
+    few, many = (room_for((scene(frames, 9),), 4) for frames in (81, 4001))
 
     assert few == many
     assert few.frames < 45
@@ -292,7 +292,7 @@ def test_guidance_acts_in_its_interval_only() -> None:
 
     def result(**fields: object) -> Tensor:
         plan = sampling(3, rows=rows, steps=2, **fields)
-        latents = Latents(room_for((shown,), 2, CHUNK), (4, keys.shape[-2], 8), "cpu")
+        latents = Latents(room_for((shown,), 2), (4, keys.shape[-2], 8), "cpu")
         with torch.inference_mode():
             own = Sampler(model, plan, Conditions(11, 2.0, text), latents, Placement())
             return torch.cat(list(own.run(shown, iter(keys), 0, nothing)))

@@ -88,7 +88,6 @@ def test_the_built_in_model_leaves_no_seam(tmp_path: Path) -> None:
     assert report.plan.parts > 4
     assert report.seams.windows is not None
     assert report.seams.tiles is not None
-    print(report.seams)  # noqa: T201
     assert report.seams.windows <= 1.05
     assert report.seams.tiles <= 1.05
 

@@ -13,12 +13,13 @@ from torch import Tensor
 from tests.bundles import small_vae
 from tests.clips import moving_frames
 from tests.training_parts import small_v_preset
+from venhancer.config import VAE_STRIDE
 from venhancer.contract import Shape, networks, sizes
 from venhancer.errors import ShapeError
 from venhancer.model.vae import AutoencoderCodec
 from venhancer.seams import BESIDE, borders
 from venhancer.static import StaticCodec
-from venhancer.tiled_codec import STRIDE, TiledCodec, grid
+from venhancer.tiled_codec import TiledCodec, grid
 
 pytest.importorskip("diffusers")
 TILE = (8, 12)
@@ -34,13 +35,15 @@ class Pointwise(AutoencoderCodec):
 
     def moments(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         self.shown.append(tuple(frames.shape))
-        small = torch.nn.functional.avg_pool2d(frames, STRIDE)
+        small = torch.nn.functional.avg_pool2d(frames, VAE_STRIDE)
         mean = torch.cat([small, small.mean(dim=1, keepdim=True)], dim=1)
         return mean, mean.abs() + 0.1
 
     def pixels(self, latents: Tensor) -> Tensor:
         self.shown.append(tuple(latents.shape))
-        return torch.nn.functional.pixel_shuffle(latents[:, :3].repeat_interleave(64, 1), STRIDE)
+        return torch.nn.functional.pixel_shuffle(
+            latents[:, :3].repeat_interleave(64, 1), VAE_STRIDE
+        )
 
 
 def seeded() -> torch.Generator:
@@ -49,7 +52,7 @@ def seeded() -> torch.Generator:
 
 def pictures(rows: int, columns: int, count: int = 1) -> Tensor:
     """A smooth moving picture of so many latent positions, in [-1, 1]."""
-    frames = np.stack(moving_frames(count, columns * STRIDE, rows * STRIDE))
+    frames = np.stack(moving_frames(count, columns * VAE_STRIDE, rows * VAE_STRIDE))
     return torch.from_numpy(frames).permute(0, 3, 1, 2) / 127.5 - 1
 
 
@@ -93,7 +96,7 @@ def test_the_network_sees_one_tile_at_a_time() -> None:
     encoded, codec.shown = codec.shown, []
     tiled.decode(latents)
 
-    assert {shape[1:] for shape in encoded} == {(3, 8 * STRIDE, 12 * STRIDE)}
+    assert {shape[1:] for shape in encoded} == {(3, 8 * VAE_STRIDE, 12 * VAE_STRIDE)}
     assert {shape[1:] for shape in codec.shown} == {(4, 8, 12)}
     assert max(shape[0] for shape in encoded + codec.shown) == 3
 
@@ -112,7 +115,7 @@ def test_no_seam_shows(kind: str) -> None:
     latents = codec.encode(pictures(*size, count=3), seeded())
     whole, out = codec.decode(latents), TiledCodec(codec, (12, 16)).decode(latents)
     ratios = [
-        jump(out, axis, STRIDE * border) / jump(whole, axis, STRIDE * border)
+        jump(out, axis, VAE_STRIDE * border) / jump(whole, axis, VAE_STRIDE * border)
         for axis, spans in zip((-2, -1), grid(size, (12, 16)), strict=True)
         for border in borders(spans)
     ]
@@ -132,10 +135,10 @@ def static_codec(codec: AutoencoderCodec) -> StaticCodec:
     """Its parts as networks that take one shape: a tile of TILE, one frame in and three out."""
     model = small_v_preset().model
     rows, columns = TILE
-    shape = sizes(model, Shape(width=columns * STRIDE, height=rows * STRIDE, window=5))
+    shape = sizes(model, Shape(width=columns * VAE_STRIDE, height=rows * VAE_STRIDE, window=5))
 
     def encode(inputs: Any) -> dict[str, Tensor]:
-        assert inputs["frames"].shape == (1, 3, rows * STRIDE, columns * STRIDE)
+        assert inputs["frames"].shape == (1, 3, rows * VAE_STRIDE, columns * VAE_STRIDE)
         mean, std = codec.moments(inputs["frames"])
         return {"std": std, "mean": mean}
 
