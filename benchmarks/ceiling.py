@@ -6,16 +6,13 @@ of matrix products in the same precision.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.machine import describe_run
-from benchmarks.timing import Work, describe_device, report, seconds_of
+from benchmarks.timing import Work, make_parser, report, seconds_of
 from venhancer.config import ModelConfig
 from venhancer.device import choose_device
 from venhancer.estimate import denoiser_flop
@@ -90,15 +87,11 @@ def told(ceiling: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--out", type=Path)
-    args = parser.parse_args()
+    args = make_parser(__doc__).parse_args()
     device = choose_device(args.device)
     ceiling = measure(device, DTYPES[device])
     print(told(ceiling))
-    run = describe_run("benchmarks.ceiling")
-    report({**run, "device": describe_device(device), "ceiling": ceiling}, args.out)
+    report("benchmarks.ceiling", device, {"ceiling": ceiling}, args.out)
 
 
 if __name__ == "__main__":

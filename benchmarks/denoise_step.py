@@ -14,6 +14,7 @@ import itertools
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,8 @@ import torch
 
 from benchmarks.ceiling import evaluation_flop, measure, share, told
 from benchmarks.denoise_variants import REFERENCE, Task, prepare
-from benchmarks.machine import describe_run
 from benchmarks.random_models import write_checkpoint
-from benchmarks.timing import describe_device, report, speed_up, spread
+from benchmarks.timing import make_parser, parse_size, report, speed_up, spread
 from benchmarks.turns import Worker, WorkerError, given_task, in_turns, serve
 from venhancer.config import NANO, PRESETS
 from venhancer.device import choose_device, choose_dtype
@@ -201,33 +201,25 @@ def shapes(args: argparse.Namespace) -> Iterator[tuple[int, int, int]]:
         yield padded.padded_width, padded.padded_height, window
 
 
-def _size(text: str) -> tuple[int, int]:
-    width, height = text.split("x")
-    return int(width), int(height)
-
-
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = make_parser(__doc__)
     parser.add_argument("--preset", default="nano", choices=list(PRESETS))
-    parser.add_argument("--size", type=_size, action="append", required=True)
+    parser.add_argument("--size", type=parse_size, action="append", required=True)
     parser.add_argument("--window", type=int, action="append", required=True)
     parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     ways = sorted({way for found in WAYS.values() for way in found})
     parser.add_argument("--variant", action="append", choices=ways)
     parser.add_argument("--baseline", choices=("pytorch",))
     parser.add_argument("--bundle", type=Path)
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--out", type=Path)
     return parser
 
 
 def main() -> None:
     child = given_task()
     if child is not None:
-        task = Task.read(child)
-        serve(lambda: prepare(task), task.device)
+        serve(partial(prepare, Task(**child)), child["device"])
         return
     args = build_parser().parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -237,15 +229,13 @@ def main() -> None:
         for shape in shapes(args):
             cases.append(measure_case(setting, shape))
             print(table(cases[-1]), flush=True)
-    result = {
-        **describe_run(MODULE),
-        "device": describe_device(setting.device),
+    found = {
         "preset": setting.preset,
         "rounds": setting.rounds,
         "ceiling": setting.ceiling,
         "cases": cases,
     }
-    report(result, args.out)
+    report(MODULE, setting.device, found, args.out)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -48,10 +47,6 @@ class Task:
     weights: str
     bundle: str | None = None  # of `onnx` and `engine`
     out: str  # the file that takes the result
-
-    @classmethod
-    def read(cls, text: str) -> Task:
-        return cls(**json.loads(text))
 
     @property
     def sizes(self) -> dict[str, int]:

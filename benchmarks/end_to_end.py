@@ -10,21 +10,20 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.baseline import PlainModel
-from benchmarks.machine import describe_run
 from benchmarks.random_models import write_checkpoint, write_companions
-from benchmarks.timing import Work, describe_device, report
+from benchmarks.timing import Work, make_parser, report
 from benchmarks.turns import Memory, Worker, given_task, serve
 from benchmarks.waves import write_clip
 from venhancer import Options, pipeline
@@ -143,14 +142,11 @@ def measure(task: Task) -> dict[str, Any]:
 def main() -> None:
     child = given_task()
     if child is not None:
-        task = Task(**json.loads(child))
-        serve(lambda: prepare(task), task.device)
+        serve(partial(prepare, Task(**child)), child["device"])
         return
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = make_parser(__doc__)
     parser.add_argument("--preset", choices=list(CLIPS), default=NANO.name)
     parser.add_argument("--baseline", choices=("pytorch",))
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     args.device = choose_device(args.device)
     runs = []
@@ -159,9 +155,7 @@ def main() -> None:
         for task in tasks(args, weights):
             runs.append(measure(task))
             print(line(runs[-1]), flush=True)
-    device = describe_device(args.device)
-    result = {**describe_run(MODULE), "device": device, "preset": args.preset, "runs": runs}
-    report(result, args.out)
+    report(MODULE, args.device, {"preset": args.preset, "runs": runs}, args.out)
 
 
 def line(run: dict[str, Any]) -> str:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from benchmarks.machine import ROOT, describe_run
 from benchmarks.random_models import write_checkpoint, write_companions
+from benchmarks.timing import parse_size
 from venhancer.config import PRESETS, RELEASED, Preset
 from venhancer.contract import Shape, sizes
 from venhancer.estimate import sample_inputs
@@ -120,16 +121,11 @@ def random_weights(args: argparse.Namespace) -> dict[str, Any]:
 STAGES = {"build": build, "torch-onnx": by_torch_onnx, "weights": random_weights}
 
 
-def _size(text: str) -> tuple[int, int]:
-    width, height = text.split("x")
-    return int(width), int(height)
-
-
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--preset", default="released", choices=list(PRESETS))
     parser.add_argument("--weights", type=Path)
-    parser.add_argument("--size", type=_size, default=(1280, 720))
+    parser.add_argument("--size", type=parse_size, default=(1280, 720))
     parser.add_argument("--window", type=int, default=16)
     parser.add_argument("--gpu", action="append", default=[])
     parser.add_argument("--builder", default="auto")

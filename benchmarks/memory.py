@@ -13,8 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.machine import describe_run
-from benchmarks.timing import describe_device
+from benchmarks.timing import report
 from benchmarks.waves import write_clip
 from venhancer.options import Device
 
@@ -70,16 +69,8 @@ def main() -> None:
         print(f"{run['predicted_bytes'] / 1e6:.0f} MB predicted")
     growth = (runs[LONG]["peak_bytes"] - runs[SHORT]["peak_bytes"]) / (LONG - SHORT)
     print(f"{growth / 1e6:.3f} MB for each frame more, {LIMIT / 1e6} MB allowed")
-    device = {"device": describe_device(args.device)}
-    result = {
-        **describe_run("benchmarks.memory"),
-        **device,
-        "runs": runs,
-        "bytes_per_frame": growth,
-    }
-    if args.out:
-        args.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result))
+    found = {"runs": runs, "bytes_per_frame": growth}
+    report("benchmarks.memory", args.device, found, args.out)
 
 
 if __name__ == "__main__":

@@ -9,22 +9,18 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.machine import describe_run
+from benchmarks.timing import parse_size
 from venhancer_export.bundle_writer import build_bundle
 from venhancer_export.parity import verify
 from venhancer_export.parity_report import JSON
 from venhancer_export.request import make_request
 
 
-def _size(text: str) -> tuple[int, int]:
-    width, height = text.split("x")
-    return int(width), int(height)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--preset", default="nano")
     parser.add_argument("--weights", type=Path)
-    parser.add_argument("--size", type=_size, default=(64, 64))
+    parser.add_argument("--size", type=parse_size, default=(64, 64))
     parser.add_argument("--window", type=int, default=9)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()

@@ -93,13 +93,17 @@ def transform(block: attention.TransformerBlock, x: Tensor, context: Tensor | No
     return x + block.feed.narrow(value * F.gelu(gate))
 
 
-class SpatialTransformer(nn.Module):
-    """Of `attention.SpatialTransformer`; text: (b f) l d."""
+class Transformer(nn.Module):
+    """What both kinds hold."""
 
-    def __init__(self, ours: attention.SpatialTransformer) -> None:
+    def __init__(self, ours: attention.SpatialTransformer | attention.TemporalTransformer) -> None:
         super().__init__()
         self.norm, self.block = ours.norm, ours.block
         self.project_in, self.project_out = ours.project_in, ours.project_out
+
+
+class SpatialTransformer(Transformer):
+    """Of `attention.SpatialTransformer`; text: (b f) l d."""
 
     def forward(self, x: Tensor, text: Tensor) -> Tensor:
         h, w = x.shape[-2:]
@@ -108,13 +112,8 @@ class SpatialTransformer(nn.Module):
         return x + rearrange(tokens, "b (h w) c -> b c h w", h=h, w=w).contiguous()
 
 
-class TemporalTransformer(nn.Module):
+class TemporalTransformer(Transformer):
     """Of `attention.TemporalTransformer`."""
-
-    def __init__(self, ours: attention.TemporalTransformer) -> None:
-        super().__init__()
-        self.norm, self.block = ours.norm, ours.block
-        self.project_in, self.project_out = ours.project_in, ours.project_out
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
         h, w = x.shape[-2:]

@@ -6,17 +6,15 @@ the three is changed alone; every run has a process of its own, and loading does
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import describe_run
-from benchmarks.timing import Work, describe_device, report
+from benchmarks.timing import Work, make_parser, report
 from benchmarks.turns import Memory, Worker, given_task, serve
 from benchmarks.waves import write_clip
 from venhancer import Options, pipeline
@@ -112,13 +110,10 @@ def measure(point: Point, device: str, weights: Path | None) -> dict[str, Any]:
 def main() -> None:
     child = given_task()
     if child is not None:
-        task = json.loads(child)
-        serve(lambda: prepare(task), task["device"])
+        serve(partial(prepare, child), child["device"])
         return
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = make_parser(__doc__)
     parser.add_argument("--weights", type=Path)
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     device = choose_device(args.device)
     done: dict[Point, dict[str, Any]] = {}
@@ -129,8 +124,7 @@ def main() -> None:
                 done[point] = measure(point, device, args.weights)
                 print(f"{axis}: {line(done[point])}", flush=True)
         axes[axis] = [done[point] for point in wanted]
-    result = {**describe_run(MODULE), "device": describe_device(device), "axes": axes}
-    report(result, args.out)
+    report(MODULE, device, {"axes": axes}, args.out)
 
 
 def line(row: dict[str, Any]) -> str:

@@ -1,7 +1,8 @@
-"""Seconds of work, on what, and how a result is told."""
+"""Seconds of work, on what, how that is asked for, and how a result is told."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import time
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from benchmarks.machine import describe_run
 
 Work = Callable[[], object]
 
@@ -52,8 +55,23 @@ def describe_device(device: str) -> dict[str, Any]:
     }
 
 
-def report(result: dict[str, Any], out: Path | None) -> None:
-    """To the file, if there is one, and as the last line."""
+def make_parser(doc: str | None) -> argparse.ArgumentParser:
+    """Asks what every measurement asks: on which device, and the file that takes the result."""
+    parser = argparse.ArgumentParser(description=doc)
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--out", type=Path)
+    return parser
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """An argument such as 1280x720."""
+    width, height = text.split("x")
+    return int(width), int(height)
+
+
+def report(module: str, device: str, found: dict[str, Any], out: Path | None) -> None:
+    """Found by what, on what: to the file, if there is one, and as the last line."""
+    result = {**describe_run(module), "device": describe_device(device), **found}
     if out is not None:
         out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))

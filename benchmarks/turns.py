@@ -65,9 +65,9 @@ class Worker:
         raise WorkerError(f"ended with {self._process.wait()}")
 
 
-def given_task() -> str | None:
+def given_task() -> dict[str, Any] | None:
     """What this process is to do as a worker; None if it is none."""
-    return sys.argv[2] if sys.argv[1:2] == [CHILD] else None
+    return json.loads(sys.argv[2]) if sys.argv[1:2] == [CHILD] else None
 
 
 def serve(prepare: Callable[[], tuple[Work, Mapping[str, Any]]], device: str) -> None:

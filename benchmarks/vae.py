@@ -10,11 +10,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import itertools
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -22,8 +20,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.ceiling import measure, share, told
-from benchmarks.machine import describe_run
-from benchmarks.timing import Work, describe_device, report, speed_up, spread, wait
+from benchmarks.timing import Work, make_parser, parse_size, report, speed_up, spread, wait
 from benchmarks.turns import Memory, Worker, WorkerError, given_task, in_turns, serve
 from venhancer.activations import VAE_CHANNELS, autoencoder
 from venhancer.config import VAE_STRIDE
@@ -140,46 +137,36 @@ def cases(args: argparse.Namespace, dtype: str, device: str) -> Iterator[list[Ta
         yield [Task(layout=layout, **common) for layout in LAYOUTS]
 
 
-def _size(text: str) -> tuple[int, int]:
-    width, height = text.split("x")
-    return int(width), int(height)
-
-
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", type=_size, action="append", required=True)
+    parser = make_parser(__doc__)
+    parser.add_argument("--size", type=parse_size, action="append", required=True)
     parser.add_argument("--frames", type=int, action="append", required=True)
     parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--out", type=Path)
     return parser
 
 
 def main() -> None:
     child = given_task()
     if child is not None:
-        task = Task(**json.loads(child))
-        serve(lambda: prepare(task), task.device)
+        serve(partial(prepare, Task(**child)), child["device"])
         return
     args = build_parser().parse_args()
     device = choose_device(args.device)
     dtype = str(choose_dtype(args.dtype, device)).removeprefix("torch.")
     ceiling = measure(device, [dtype])
     print(told(ceiling))
-    found = []
+    measured = []
     for tasks in cases(args, dtype, device):
-        found.append(measure_case(tasks, args.rounds, ceiling))
-        print(table(found[-1]), flush=True)
-    result = {
-        **describe_run(MODULE),
-        "device": describe_device(device),
+        measured.append(measure_case(tasks, args.rounds, ceiling))
+        print(table(measured[-1]), flush=True)
+    found = {
         "weights": "random, of Stable Diffusion 2.1's sizes",
         "rounds": args.rounds,
         "ceiling": ceiling,
-        "cases": found,
+        "cases": measured,
     }
-    report(result, args.out)
+    report(MODULE, device, found, args.out)
 
 
 if __name__ == "__main__":
