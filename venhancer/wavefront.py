@@ -1,8 +1,9 @@
 """In which order windows are evaluated: all steps of the solver at once, each a little behind.
 
 A frame can take its next step as soon as every window of this step that holds it was evaluated, so
-step i + 1 follows step i at the distance of about one window. Only the frames between the first
-step and the last are held: how many depends on windows and steps, not on the length of the clip.
+step i + 1 follows step i at the distance of one stride from window to window, or two where two
+strides do not cover a window. Only the frames between the first step and the last are held: how
+many depends on windows and steps, not on the length of the clip.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """A clip -> scenes -> equal overlapping windows; a large frame -> equal overlapping tiles.
 
-Pure integers and weights. Every part of one cover has the same length, so that an engine can be
-static and a graph is captured once; the last part slides back rather than being shorter.
+Pure integers and weights. All windows of a scene have the same length, and so have all tiles, so
+that an engine can be static and a graph is captured once: windows are spread evenly, and the last
+tile slides back rather than being smaller.
 """
 
 from __future__ import annotations
@@ -136,7 +137,7 @@ def _fade(position: int, overlap: int) -> float:
 
 
 def _normalised(spans: list[Span], raw: list[list[float]]) -> list[list[float]]:
-    """Divide by the sum at each position: a last window that slid back may overlap two others."""
+    """Divide by the sum at each position: a last tile that slid back may overlap two others."""
     total = [0.0] * spans[-1].stop
     for span, values in zip(spans, raw, strict=True):
         for k, value in enumerate(values):

@@ -27,6 +27,7 @@ INTERRUPTED = 130
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="venhancer-rt", description=venhancer.__doc__)
     parser.add_argument("--version", action="version", version=f"%(prog)s {venhancer.__version__}")
+    parser.set_defaults(keeps_state=False)  # until there is a journal
     commands = parser.add_subparsers(dest="command", required=True)
 
     enhance = commands.add_parser("enhance", help="enhance a video")
@@ -38,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     enhance.add_argument("--compare", type=Path, metavar="FILE", help="side by side: video or .png")
     _add_options(enhance)
-    enhance.set_defaults(run=run_enhance, keeps_state=True)
+    enhance.set_defaults(run=run_enhance)
 
     plan = commands.add_parser("plan", help="print what `enhance` would do, and what it would cost")
     plan.add_argument("input", type=Path)
@@ -275,10 +276,10 @@ def _journal(
             f"state    a run that was cut off stands at {job.stand}: with --resume it goes on; "
             "it is left alone now, and this run keeps no state"
         )
-        args.keeps_state = False
         return nullcontext(NoJournal())
     journal = DiskJournal(target, backend.plan, partial(identity, backend, options))
     job = journal.resume()
+    args.keeps_state = True
     if job is not None:
         print(f"state    goes on after {job.stand}", flush=True)
     elif args.resume:
@@ -328,7 +329,7 @@ def run_info(args: argparse.Namespace) -> None:
 def _state_left(args: argparse.Namespace) -> str:
     from venhancer_rt.checkpointing import folder_of, read_job
 
-    job = read_job(folder_of(_output(args))) if getattr(args, "keeps_state", False) else None
+    job = read_job(folder_of(_output(args))) if args.keeps_state else None
     return f"; --resume goes on after {job.stand}" if job else ""
 
 

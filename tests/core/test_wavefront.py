@@ -89,8 +89,8 @@ def test_the_front_counts_frames() -> None:
     assert (front.entered, front.settled) == (20, 20)
 
 
-def test_the_last_window_may_reach_over_two_others() -> None:
-    """It slid back: frames wait for it too."""
+def test_a_window_may_reach_over_two_others() -> None:
+    """However windows lie: frames wait for every one that holds them."""
     windows = cover(18, 9, 4)  # 0, 4, 8, 9
     assert [w.start for w in windows] == [0, 4, 8, 9]
     assert settled(windows, 3) == 9

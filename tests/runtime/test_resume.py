@@ -183,6 +183,24 @@ def test_an_interrupted_run_leaves_its_state_and_nothing_else(
     assert sorted(p.name for p in tmp_path.iterdir()) == [".out.venhancer-job", "in.mp4"]
 
 
+def test_a_run_that_is_interrupted_early_promises_nothing(
+    job: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """Ctrl-C while it is planned: the state that stands there is another run's."""
+    cut_off(job)
+
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("venhancer_rt.backends.choose_backend", interrupt)
+
+    assert main(job("out", "--seed", "1")) == 130
+
+    error = capsys.readouterr().err
+    assert "interrupted, nothing was written" in error
+    assert "--resume" not in error
+
+
 def test_a_run_that_fails_early_leaves_nothing(
     job: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

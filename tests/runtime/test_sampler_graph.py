@@ -40,13 +40,15 @@ def test_graphs_give_the_same_bits(model: Model, rows: tuple[Span, ...], held_on
 
 @pytest.mark.parametrize("rows", [WHOLE, TILES])
 def test_turns_allocate_nothing_that_stays(model: Model, rows: tuple[Span, ...]) -> None:
-    """Once all is captured, a turn that gives no frames makes only what its inputs travel in."""
+    """Once all is captured, a turn that gives no frames makes only what its inputs travel in.
+
+    A replay itself makes nothing at all.
+    """
     shown, plan = scene(81, 9), sampling(9, rows=rows, eta=1.0)
     placement = Placement(device="cuda", capture=GraphCapture())
     with torch.inference_mode():
-        turns = sampler(model, plan, shown, placement).run(
-            shown, iter(key_frames(81).cuda()), 0, nothing
-        )
+        own = sampler(model, plan, shown, placement)
+        turns = own.run(shown, iter(key_frames(81).cuda()), 0, nothing)
         for _ in range(30):
             next(turns)
         before = torch.cuda.memory_stats()["reserved_bytes.all.current"]
@@ -54,5 +56,9 @@ def test_turns_allocate_nothing_that_stays(model: Model, rows: tuple[Span, ...])
         for _ in range(12):
             next(turns)
 
-    assert torch.cuda.memory_stats()["reserved_bytes.all.current"] == before
-    assert torch.cuda.memory_allocated() == used
+        assert torch.cuda.memory_stats()["reserved_bytes.all.current"] == before
+        assert torch.cuda.memory_allocated() == used
+        made = torch.cuda.memory_stats()["allocation.all.allocated"]
+        for _ in range(5):
+            own.works[9].evaluate(False)
+        assert torch.cuda.memory_stats()["allocation.all.allocated"] == made
