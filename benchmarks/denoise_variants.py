@@ -137,6 +137,7 @@ def make_sampling(preset: Preset, letters: Mapping[str, int]) -> Sampling:
         eta=defaults.eta,
         guidance=defaults.guidance,
         guidance_interval=(0, 999),
+        reuse=1,
         seed=0,
         window=letters["f"],
         gap=GAP,

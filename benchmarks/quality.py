@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
@@ -28,6 +28,9 @@ from benchmarks.baselines import bicubic_repeat, lanczos_minterpolate, resize
 from benchmarks.machine import describe_run, shown
 from benchmarks.metrics import Frames
 from benchmarks.pictures import save_comparison
+
+if TYPE_CHECKING:
+    from venhancer.pipeline import Report
 
 SCALE, INTERPOLATE, FRAMES = 4, 2, 17
 BASELINES = ("bicubic", "lanczos-minterpolate")
@@ -86,8 +89,8 @@ def degrade(truth: Frames) -> Frames:
 # --- methods ------------------------------------------------------------------------------------
 
 
-def nano(frames: Frames, options: Mapping[str, Any]) -> Frames:
-    """Our enhancer, through folders of numbered PNGs as a user would call it."""
+def enhanced(frames: Frames, options: Mapping[str, Any]) -> tuple[Frames, Report]:
+    """By our enhancer, through folders of numbered PNGs as a user would call it."""
     from venhancer import Options, enhance  # late: the baselines need no network
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -95,13 +98,13 @@ def nano(frames: Frames, options: Mapping[str, Any]) -> Frames:
         source.mkdir()
         for index, frame in enumerate(frames):
             Image.fromarray(frame).save(source / f"{index:05d}.png", compress_level=1)
-        enhance(source, target, Options(scale=SCALE, interpolate=INTERPOLATE, **options))
+        report = enhance(source, target, Options(scale=SCALE, interpolate=INTERPOLATE, **options))
         made = [
             np.asarray(Image.open(path).convert("RGB")) for path in sorted(target.glob("*.png"))
         ]
     if not made:
         raise QualityError("nano wrote no frames")
-    return np.stack(made)
+    return np.stack(made), report
 
 
 def choose_methods(names: Sequence[str], options: Mapping[str, Any]) -> dict[str, Method]:
@@ -109,7 +112,7 @@ def choose_methods(names: Sequence[str], options: Mapping[str, Any]) -> dict[str
     methods: dict[str, Method] = {
         "bicubic": bicubic_repeat,
         "lanczos-minterpolate": lanczos_minterpolate,
-        "nano": lambda frames: nano(frames, options),
+        "nano": lambda frames: enhanced(frames, options)[0],
     }
     unknown = sorted(set(names) - set(methods))
     if unknown:

@@ -26,6 +26,7 @@ def sampling(window: int, eta: float = 1.0, **fields: object) -> Sampling:
         eta=eta,
         guidance=1.0,
         guidance_interval=(0, 999),
+        reuse=1,
         seed=7,
         window=window,
         gap=GAP,

@@ -67,6 +67,12 @@ class UNetConfig:
     def downsamplings(self) -> int:
         return len(self.multipliers) - 1
 
+    def coarse_size(self, rows: int, columns: int) -> tuple[int, int, int]:
+        """Channels, rows and columns of what the finest level is given by the coarser ones."""
+        if not self.downsamplings:
+            return self.widths[0], rows, columns
+        return self.widths[1], (rows + 1) // 2 + self.extra_rows, (columns + 1) // 2
+
     @property
     def size_step(self) -> int:
         """Latent heights and widths repeat with this period."""
@@ -103,6 +109,15 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Shortcuts:
+    """What makes a run faster and its frames other ones; as it stands, nothing does."""
+
+    steps: int | None = None  # in the place of the preset's
+    reuse: int = 1  # steps that share the coarse features of one
+    guidance_interval: tuple[int, int] = (0, 999)  # timesteps at which guidance acts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunDefaults:
     """What a run uses where the user says nothing."""
 
@@ -115,6 +130,7 @@ class RunDefaults:
     refine: int = 200
     detail: float = 1.0  # told downscaling over the real one; below 1 sharpens less
     tile: tuple[int, int] = (1280, 720)  # width, height in pixels
+    fast: Shortcuts = Shortcuts(reuse=2, guidance_interval=(200, 800))  # of `--mode fast`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,10 +151,12 @@ class Preset:
             fields = json.loads(text)
             model = dict(fields["model"])
             unet = _build(UNetConfig, model.pop("unet"))
+            defaults = dict(fields["defaults"])
+            fast = _build(Shortcuts, defaults.pop("fast", {}))
             return cls(
                 name=fields["name"],
                 model=_build(ModelConfig, {**model, "unet": unet}),
-                defaults=_build(RunDefaults, fields["defaults"]),
+                defaults=_build(RunDefaults, {**defaults, "fast": fast}),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"unreadable model configuration: {error}") from error

@@ -39,6 +39,22 @@ def denoiser_flop(model: ModelConfig, frames: int, rows: int, columns: int) -> i
     return int(counter.get_total_flops())
 
 
+@cache
+def finest_flop(model: ModelConfig, frames: int, rows: int, columns: int) -> int:
+    """Of one that reuses coarse features."""
+    with torch.device("meta"):
+        network = Denoiser(model)
+        inputs = sample_inputs(model, frames, rows, columns)
+        coarse = torch.ones(frames, *model.unet.coarse_size(rows, columns))
+    with torch.no_grad():
+        latents, timestep = inputs.pop("latents"), inputs.pop("timestep")
+        text_features = network.prepare_text(inputs.pop("text", None))
+        prepared = network.prepare(**inputs, text_features=text_features)
+        with FlopCounterMode(display=False) as counter:
+            network.step_reusing(latents, timestep, prepared, coarse)
+    return int(counter.get_total_flops())
+
+
 def sample_inputs(
     model: ModelConfig, frames: int, rows: int, columns: int, branches: int = 1
 ) -> dict[str, Tensor]:
@@ -61,8 +77,13 @@ def scene_flop(plan: Plan, scene: Scene) -> int:
     """Of its windows, which are shorter than others' where the scene is."""
     s, tiles = plan.sampling, len(plan.sampling.rows) * len(plan.sampling.columns)
     size = plan.computed_frames(scene), len(s.rows[0]), len(s.columns[0])
-    passes = sum(2 if s.is_guided(t) else 1 for t in s.schedule.timesteps.tolist())
-    return denoiser_flop(plan.preset.model, *size) * len(scene.windows) * tiles * passes
+    whole, finest = denoiser_flop(plan.preset.model, *size), 0
+    if any(s.reusing):
+        finest = finest_flop(plan.preset.model, *size)
+    guided = map(s.is_guided, s.schedule.timesteps.tolist())
+    passes = zip(guided, s.reusing, strict=True)
+    flop = sum((2 if g else 1) * (finest if reuses else whole) for g, reuses in passes)
+    return flop * len(scene.windows) * tiles
 
 
 @cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -14,7 +14,9 @@ from venhancer.contract import TensorSpec, condition_inputs, noisy_inputs
 from venhancer.diffusion.guidance import guide
 from venhancer.diffusion.schedule import denoised_from
 from venhancer.model.denoiser import Prepared
+from venhancer.model.unet import Keep
 from venhancer.plan import Sampling
+from venhancer.reuse import CoarseFeatures
 
 
 class Model(Protocol):
@@ -39,6 +41,25 @@ class Model(Protocol):
 
     def step(self, latents: Tensor, timestep: Tensor, prepared: Prepared) -> Tensor:
         """One evaluation: latents b c f h w, timestep (b) -> b c f h w, v or x_0."""
+
+
+@runtime_checkable
+class ReusingModel(Model, Protocol):
+    """One that can compute its finest level alone."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its features."""
+
+    def step(
+        self, latents: Tensor, timestep: Tensor, prepared: Prepared, keep: Keep | None = None
+    ) -> Tensor:
+        """keep: is shown the coarse features (b f) c h w."""
+
+    def step_reusing(
+        self, latents: Tensor, timestep: Tensor, prepared: Prepared, coarse: Tensor
+    ) -> Tensor:
+        """As `step`, with those of an earlier one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +101,7 @@ class Evaluation:
         texts: Texts,
         frames: int,
         device: str,
+        coarse: CoarseFeatures | None = None,
     ) -> None:
         letters = {"b": 1, "f": frames, "h": len(sampling.rows[0]), "w": len(sampling.columns[0])}
         specs = (*noisy_inputs(model.config), *condition_inputs(model.config))
@@ -88,6 +110,7 @@ class Evaluation:
         self.model = model
         self.guidance = sampling.guidance
         self.texts = texts
+        self.coarse = coarse
         self.latents = buffers["latents"]
         self.hint = buffers["hint"]
         self.is_key = buffers["is_key"]
@@ -120,17 +143,32 @@ class Evaluation:
         if kept.anchor is not None and made.anchor is not None:
             _copy(kept.anchor, made.anchor)
 
-    def run(self, is_guided: bool) -> None:
-        """`latents` at `step` -> `x0`; both branches as one batch."""
+    def run(self, is_guided: bool, is_reusing: bool = False) -> None:
+        """`latents` at `step` -> `x0`; both branches as one batch.
+
+        is_reusing: with the coarse features that an earlier step kept
+        """
         batch = 2 if is_guided else 1
         noisy = self.latents * self.seen.index_select(0, self.step)
         timestep = self.timesteps.index_select(0, self.step).expand(batch)
         shown = noisy.expand(batch, -1, -1, -1, -1)
-        out = self.model.step(shown, timestep, self.prepared[is_guided])
+        out = self._network(shown, timestep, self.prepared[is_guided], is_reusing)
         if is_guided:
             out = guide(out[:1], out[1:], self.guidance)
         sigma = self.sigmas.index_select(0, self.step)
         self.x0.copy_(denoised_from(self.model.config.prediction, out, noisy, sigma))
+
+    def _network(
+        self, noisy: Tensor, timestep: Tensor, prepared: Prepared, is_reusing: bool
+    ) -> Tensor:
+        if self.coarse is None:
+            return self.model.step(noisy, timestep, prepared)
+        assert isinstance(self.model, ReusingModel)
+        if is_reusing:
+            b, _, frames, *_ = noisy.shape
+            kept = self.coarse.get(b * frames, noisy.device)
+            return self.model.step_reusing(noisy, timestep, prepared, kept)
+        return self.model.step(noisy, timestep, prepared, self.coarse.put)
 
 
 def _copy(own: Tensor, new: Tensor) -> None:

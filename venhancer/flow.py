@@ -52,7 +52,7 @@ class Flow:
         if not scenes:
             return
         if self.text is None:
-            is_guided = self.plan.branches == 2
+            is_guided = self.plan.sampling.branches == 2
             with self.watch("prompt"):
                 self.text = self.networks.encode_text(self.options.prompt, is_guided=is_guided)
         sampler = self.networks.sampler(self.plan, self.text)

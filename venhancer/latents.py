@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from venhancer.contract import DECODED_FRAMES
-from venhancer.wavefront import Turn, held_frames, longest_overlap
+from venhancer.wavefront import Turn, held_frames, held_windows, longest_overlap
 from venhancer.windows import Scene, Span
 
 Size = tuple[int, int, int]  # channels, rows, columns
@@ -24,6 +24,7 @@ class Room:
     overlap: int  # sums that wait for the next window, at every step
     keys: int
     steps: int
+    windows: int  # between their first step and their last
 
     @property
     def sums(self) -> int:
@@ -42,7 +43,8 @@ def room_for(scenes: tuple[Scene, ...], steps: int) -> Room:
     held = max(held_frames(scene.windows, steps) for scene in scenes)
     overlap = max(longest_overlap(scene.windows) for scene in scenes)
     frames = held + (DECODED_FRAMES - 1) + (gap - 1)  # those of the last key frame come with it
-    return Room(frames, overlap, (frames - 1) // gap + 1, steps)
+    windows = max(held_windows(scene.windows, steps) for scene in scenes)
+    return Room(frames, overlap, (frames - 1) // gap + 1, steps, windows)
 
 
 class Latents:

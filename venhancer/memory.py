@@ -56,7 +56,7 @@ def need(plan: Plan, device: str, dtype: torch.dtype) -> Need:
     is_cpu = device == "cpu"
     return Need(
         weights=_weights(plan.preset.model, dtype),
-        latents=0 if plan.holds_latents_on_host and not is_cpu else plan.latent_bytes,
+        latents=0 if plan.holds_latents_on_host and not is_cpu else _held(plan, dtype),
         working=_buffers(plan) + _together(plan, device, dtype),
         other=PROCESS_BYTES if is_cpu else CONTEXT_BYTES,
     )
@@ -66,6 +66,10 @@ def _together(plan: Plan, device: str, dtype: torch.dtype) -> int:
     """Network and codec take turns; on a card the network's graphs keep their memory meanwhile."""
     network, codec = _denoiser(plan, device, dtype), _codec(plan, device, dtype)
     return max(network, codec) if device == "cpu" else network + codec
+
+
+def _held(plan: Plan, dtype: torch.dtype) -> int:
+    return plan.latent_bytes + dtype.itemsize * plan.coarse_values
 
 
 def _weights(model: ModelConfig, dtype: torch.dtype) -> int:
@@ -87,7 +91,7 @@ def _buffers(plan: Plan) -> int:
 def _denoiser(plan: Plan, device: str, dtype: torch.dtype) -> int:
     s = plan.sampling
     frames = max(map(plan.computed_frames, plan.scenes))
-    branches = 2 if plan.shape and plan.preset.model.unet.text_width else plan.branches
+    branches = 2 if plan.shape and plan.preset.model.unet.text_width else plan.sampling.branches
     one = _denoiser_bytes_per_voxel(plan.preset.model, dtype, branches)
     margin = ONNX_CPU_MARGIN if plan.shape and device == "cpu" else DENOISER_MARGIN[device]
     return int(margin * frames * len(s.rows[0]) * len(s.columns[0]) * one)

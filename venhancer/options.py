@@ -15,6 +15,7 @@ from venhancer.windows import Join
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Padding = Literal["reflect", "white"]
+Mode = Literal["exact", "fast"]
 GB = 1e9  # bytes
 
 
@@ -35,11 +36,14 @@ class Options:
     detail: float | None = None  # s, 1 to 8: how degraded the model takes the input to be
     prompt: str = ""
     guidance: float | None = None  # 1 is none
-    guidance_interval: tuple[int, int] = (0, 999)  # timesteps at which guidance acts
     solver: SolverName | None = None
     steps: int | None = None
     eta: float | None = None  # 0: deterministic ODE, 1: SDE
     seed: int = 0
+
+    mode: Mode = "exact"  # `fast`: the preset's shortcuts, where these three say nothing
+    reuse: int | None = None  # 1 to 8 steps share the coarse features of one; exact: 1
+    guidance_interval: tuple[int, int] | None = None  # timesteps at which it acts; exact: all
 
     device: Device = "auto"
     dtype: Dtype = "auto"
@@ -70,7 +74,8 @@ class Options:
         _check_range("crf", self.crf, 0, 51)
         _check_range("window", self.window, 2, 1000)
         _check_range("memory", self.memory, 0.1, 10_000)
-        low, high = self.guidance_interval
+        _check_range("reuse", self.reuse, 1, 8)
+        low, high = self.guidance_interval or (0, 999)
         if not 0 <= low <= high <= 999:
             raise OptionError(f"guidance interval {low} to {high}: take 0 to 999, rising")
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from venhancer.config import ModelConfig, Preset, RunDefaults, SolverName
+from venhancer.config import ModelConfig, Preset, RunDefaults, Shortcuts, SolverName, UNetConfig
 from venhancer.contract import Shape
 from venhancer.diffusion.schedule import Steps, plan_steps
 from venhancer.errors import OptionError
@@ -30,6 +31,7 @@ class Sampling:
     eta: float
     guidance: float
     guidance_interval: tuple[int, int]
+    reuse: int  # every so many steps the coarse features are computed, and kept for the others
     seed: int
     window: int  # the longest of the clip
     gap: int  # grid frames from one key frame to the next
@@ -44,6 +46,27 @@ class Sampling:
     def is_guided(self, timestep: int) -> bool:
         low, high = self.guidance_interval
         return self.guidance != 1 and low <= timestep <= high
+
+    @property
+    def branches(self) -> int:
+        return 1 if self.guidance == 1 else 2
+
+    @property
+    def reusing(self) -> tuple[bool, ...]:
+        """Of every step: whether it computes the finest level only."""
+        guided = [self.is_guided(t) for t in self.schedule.timesteps.tolist()]
+        found, kept = [], 0
+        for step, is_guided in enumerate(guided):
+            has_kept = step > 0 and (guided[kept] or not is_guided)
+            found.append(has_kept and step - kept < self.reuse)
+            kept = kept if found[-1] else step
+        return tuple(found)
+
+    def coarse_shape(self, config: UNetConfig, windows: int) -> tuple[int, ...]:
+        """Of the coarse features that are kept: tiles of all windows on their way, (b f), h w c."""
+        tiles = len(self.rows) * len(self.columns)
+        channels, *size = config.coarse_size(len(self.rows[0]), len(self.columns[0]))
+        return windows * tiles, self.branches * self.window, *size, channels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,10 +85,6 @@ class Plan:
     shape: Shape | None = None  # of the static networks that it is made for
     codec_tile: tuple[int, int] | None = None  # rows and columns of latents it sees at a time
     holds_latents_on_host: bool = False
-
-    @property
-    def branches(self) -> int:
-        return 1 if self.sampling.guidance == 1 else 2
 
     @property
     def windows(self) -> int:
@@ -120,6 +139,14 @@ class Plan:
         return self.room.bytes(self.latents)
 
     @property
+    def coarse_values(self) -> int:
+        """Numbers that are kept for steps that reuse coarse features."""
+        sampling = self.sampling
+        if not any(sampling.reusing):
+            return 0
+        return math.prod(sampling.coarse_shape(self.preset.model.unet, self.room.windows))
+
+    @property
     def output_bytes(self) -> int:
         """Disk that the output may need."""
         pixels = self.geometry.width * self.geometry.height * len(self.timeline.shown)
@@ -129,7 +156,8 @@ class Plan:
     def spool_bytes(self) -> int:
         """Disk that finished frames and two states may take until the end, if there is room."""
         pixels = self.geometry.width * self.geometry.height * self.timeline.grid_frames
-        return int(pixels * SPOOLED_BYTES_PER_PIXEL) + 2 * self.latent_bytes
+        state = self.latent_bytes + 4 * self.coarse_values  # at most float32
+        return int(pixels * SPOOLED_BYTES_PER_PIXEL) + 2 * state
 
 
 def make_plan(clip: Clip, preset: Preset, options: Options, shape: Shape | None = None) -> Plan:
@@ -223,14 +251,16 @@ def _sampling(
     shape: Shape | None,
 ) -> Sampling:
     defaults, unet = preset.defaults, preset.model.unet
+    shortcuts = defaults.fast if options.mode == "fast" else Shortcuts()
     tile_rows, tile_columns = _tile(preset.model, defaults, options, shape)
     rows, columns = size
     sampling = Sampling(
         solver=_or(options.solver, defaults.solver),
-        steps=_or(options.steps, defaults.steps),
+        steps=_or(options.steps, shortcuts.steps or defaults.steps),
         eta=_or(options.eta, defaults.eta),
         guidance=_or(options.guidance, defaults.guidance) if unet.text_width else 1.0,
-        guidance_interval=options.guidance_interval,
+        guidance_interval=_or(options.guidance_interval, shortcuts.guidance_interval),
+        reuse=_or(options.reuse, shortcuts.reuse),
         seed=options.seed,
         window=max(len(scene.windows[0]) for scene in scenes),
         gap=scenes[0].gap,

@@ -17,9 +17,10 @@ from venhancer.blending import Blending, cut_tiles
 from venhancer.conditioning import noisy_hint, noisy_start
 from venhancer.contract import DECODED_FRAMES
 from venhancer.diffusion.solver import frame_noise, solver_table
-from venhancer.evaluation import Conditions, Evaluation, Model, Texts
+from venhancer.evaluation import Conditions, Evaluation, Model, ReusingModel, Texts
 from venhancer.latents import Latents
 from venhancer.plan import Sampling
+from venhancer.reuse import CoarseFeatures
 from venhancer.wavefront import Front, Turn, turns
 from venhancer.windows import Scene, Span, weights
 
@@ -50,7 +51,7 @@ class WindowWork:
         self.inner = capture if capture is not None and not is_whole else _as_it_is
         self.begin = self.outer(blending.begin)
         self.finish = self.outer(blending.finish)
-        self.evaluations: dict[bool, Work] = {}  # by whether it is guided
+        self.evaluations: dict[tuple[bool, bool], Work] = {}  # by `evaluate`'s arguments
         self.preparations: dict[bool, Work] = {}
         self.shown: object = None  # the window and tile that `prepare` saw
 
@@ -64,15 +65,16 @@ class WindowWork:
             self.preparations[is_guided] = self.outer(work)
         self.preparations[is_guided]()
 
-    def evaluate(self, is_guided: bool) -> None:
+    def evaluate(self, is_guided: bool, is_reusing: bool = False) -> None:
         """One tile: cut out, evaluate, blend; for a frame of one tile, the whole turn."""
-        if is_guided not in self.evaluations:
-            network = self.inner(partial(self.evaluation.run, is_guided))
+        kind = is_guided, is_reusing
+        if kind not in self.evaluations:
+            network = self.inner(partial(self.evaluation.run, *kind))
             turn = _evaluate_tile if self.blending.is_tiled else _evaluate_window
-            self.evaluations[is_guided] = self.outer(
+            self.evaluations[kind] = self.outer(
                 partial(turn, self.blending, self.evaluation, network)
             )
-        self.evaluations[is_guided]()
+        self.evaluations[kind]()
 
 
 def _as_it_is(work: Work) -> Work:
@@ -117,14 +119,25 @@ class Sampler:
         self.fresh = solver_table(sampling.schedule.sigmas, sampling.eta)[:, 3]
         self.texts = Texts.read(model, conditions.text, placement.device)
         self.works: dict[int, WindowWork] = {}
+        self.reusing = sampling.reusing
+        self.coarse = self._coarse() if any(self.reusing) else None
+
+    def _coarse(self) -> CoarseFeatures:
+        assert isinstance(self.model, ReusingModel)
+        config, windows = self.model.config.unet, self.latents.room.windows
+        dtype, device = self.model.dtype, self.latents.device
+        return CoarseFeatures(config, self.sampling, windows, dtype, device)
 
     def tensors(self) -> dict[str, Tensor]:
         """What a state has to hold between two turns."""
-        return self.latents.tensors()
+        coarse = {} if self.coarse is None else self.coarse.tensors()
+        return {**self.latents.tensors(), **coarse}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Take up what `tensors` gave."""
         self.latents.restore(tensors)
+        if self.coarse is not None:
+            self.coarse.restore(tensors)
 
     def front(self, scene: Scene, taken: int) -> Front:
         """How far a scene has come after so many turns."""
@@ -149,6 +162,8 @@ class Sampler:
         front = self.front(scene, taken)
         shares = weights(list(scene.windows), self.sampling.join)
         given, shown = self._ready(front, scene), front.settled // scene.gap
+        if self.coarse is not None and not taken:
+            self.coarse.forget()
         for number, turn in enumerate(turns(scene.windows, self.steps)):
             if number < taken:
                 continue
@@ -194,10 +209,19 @@ class Sampler:
         for number, tile in enumerate(self.tiles):
             work.blending.aim_tile(tile)
             work.prepare((scene.start, turn.window, number), is_guided)
-            work.evaluate(is_guided)
+            work.evaluate(is_guided, self._is_reusing(turn, number))
+            if self.coarse is not None:
+                self.coarse.own(turn.window, number)
             progress()
         if work.blending.is_tiled:
             work.finish()
+
+    def _is_reusing(self, turn: Turn, tile: int) -> bool:
+        """Whether the step does, and there is something to reuse."""
+        if self.coarse is None:
+            return False
+        self.coarse.aim(turn.window, tile)
+        return self.reusing[turn.step] and self.coarse.holds(turn.window, tile)
 
     def _noise(self, turn: Turn, first: int) -> list[Tensor]:
         size, seed = self.latents.size, self.sampling.seed
@@ -213,7 +237,11 @@ class Sampler:
             is_static = self.placement.capture is not None and self.latents.device == device
             self.works[length] = WindowWork(
                 Blending(self.latents, self.sampling, length, is_static),
-                Evaluation(self.model, self.sampling, self.conditions, self.texts, length, device),
+                self._evaluation(length, device),
                 self.placement.capture,
             )
         return self.works[length]
+
+    def _evaluation(self, length: int, device: str) -> Evaluation:
+        conditions, texts = self.conditions, self.texts
+        return Evaluation(self.model, self.sampling, conditions, texts, length, device, self.coarse)

@@ -76,3 +76,13 @@ def held_frames(windows: Sequence[Span], steps: int) -> int:
 def longest_overlap(windows: Sequence[Span]) -> int:
     """Frames that a window shares with the next: sums which wait for it."""
     return max((left.stop - right.start for left, right in pairwise(windows)), default=0)
+
+
+def held_windows(windows: Sequence[Span], steps: int) -> int:
+    """The most windows that are between their first step and their last at a time."""
+    done, most = [0] * steps, 0
+    for turn in turns(windows, steps):
+        finished = done[-1]
+        done[turn.step] += 1
+        most = max(most, done[0] - finished)
+    return most

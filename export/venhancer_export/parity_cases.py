@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from venhancer import conditioning
-from venhancer.config import ModelConfig, Preset
+from venhancer.config import ModelConfig, Preset, Shortcuts
 from venhancer.contract import DECODED_FRAMES, TEXT_LENGTH, Shape, sizes
 from venhancer.diffusion.schedule import diffuse, noise_schedule
 from venhancer.diffusion.solver import frame_noise
@@ -17,7 +17,6 @@ from venhancer.estimate import denoiser_flop
 from venhancer.evaluation import Conditions
 from venhancer.geometry import fit
 from venhancer.model import lapped
-from venhancer.options import Options
 from venhancer.plan import Sampling
 from venhancer.windows import Scene, Span
 
@@ -110,13 +109,14 @@ def scene(shape: Shape) -> Scene:
 
 def sampling(preset: Preset, shape: Shape, eta: float) -> Sampling:
     """The preset's steps over one window, which is the whole clip."""
-    letters, defaults = sizes(preset.model, shape), preset.defaults
+    letters, defaults, shortcuts = sizes(preset.model, shape), preset.defaults, Shortcuts()
     return Sampling(
         solver=defaults.solver,
         steps=defaults.steps,
         eta=eta,
         guidance=defaults.guidance if preset.model.unet.text_width else 1.0,
-        guidance_interval=Options().guidance_interval,
+        guidance_interval=shortcuts.guidance_interval,
+        reuse=shortcuts.reuse,
         seed=SEED,
         window=letters["f"],
         gap=GAP,

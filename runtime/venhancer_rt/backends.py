@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -94,8 +95,8 @@ def _weights(plan: Plan, options: Options) -> str:
 
 
 def _static(request: Request, folder: Path) -> Backend:
-    options = request.options
-    refuse_fixed(options)
+    refuse_fixed(request.options)
+    options = dataclasses.replace(request.options, reuse=1)  # its networks have one form each
     bundle = open_bundle(folder)
     name, device = _runner(bundle, options.device)
     dtype = getattr(torch, bundle.manifest.precision)
@@ -131,6 +132,7 @@ def refuse_fixed(options: Options) -> None:
         "--tile": options.tile is not None,
         "--dtype": options.dtype != "auto",
         "--geometry released": options.geometry == "released",
+        "--reuse": options.reuse is not None,
     }
     names = ", ".join(name for name, is_given in given.items() if is_given)
     if names:
@@ -187,6 +189,7 @@ def identity(backend: Backend, options: Options, plan: Plan) -> dict[str, str]:
         "scenes": " ".join(str(scene.keys.start) for scene in plan.scenes),
         "steps": f"{s.steps} {s.solver}, eta {s.eta:g}",
         "guidance": f"{s.guidance:g} from {low} to {high}",
+        "reuse": str(s.reuse),
         "seed": str(s.seed),
         "refine": str(plan.refine),
         "detail": f"{plan.scale:g}",

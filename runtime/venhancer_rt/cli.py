@@ -60,6 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_options(parser: argparse.ArgumentParser) -> None:
     _add_what(parser.add_argument_group("what comes out"))
     _add_how(parser.add_argument_group("how the model works"))
+    _add_shortcuts(parser.add_argument_group("what makes it faster, with other frames"))
     _add_where(parser.add_argument_group("where it runs"))
     parser.add_argument("--json", action="store_true", help="plan and timings as the last line")
 
@@ -88,17 +89,28 @@ def _add_how(group: argparse._ArgumentGroup) -> None:
         "--eta", type=float, help="0: deterministic solver, 1: fresh noise each step"
     )
     group.add_argument("--guidance", type=float, help="strength of the prompt; 1 is none")
+    group.add_argument("--seed", type=int, help="same seed, same frames (default 0)")
+    group.add_argument(
+        "--geometry", choices=["exact", "released"], help="sizes as asked, or theirs"
+    )
+    group.add_argument("--padding", choices=["reflect", "white"], help="round the frame (reflect)")
+
+
+def _add_shortcuts(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--mode",
+        choices=["exact", "fast"],
+        help="fast: the preset's steps, reuse and guidance interval for speed (default exact)",
+    )
+    group.add_argument(
+        "--reuse", type=int, metavar="N", help="N steps share the coarse features of one"
+    )
     group.add_argument(
         "--guidance-interval",
         type=_interval,
         metavar="LOW:HIGH",
         help="guide at these timesteps only",
     )
-    group.add_argument("--seed", type=int, help="same seed, same frames (default 0)")
-    group.add_argument(
-        "--geometry", choices=["exact", "released"], help="sizes as asked, or theirs"
-    )
-    group.add_argument("--padding", choices=["reflect", "white"], help="round the frame (reflect)")
 
 
 def _add_where(group: argparse._ArgumentGroup) -> None:
@@ -176,6 +188,8 @@ OPTION_NAMES = (
         "solver",
         "eta",
         "guidance",
+        "mode",
+        "reuse",
         "guidance_interval",
         "seed",
         "geometry",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from venhancer.config import PRESETS, Preset
+from venhancer.config import PRESETS, Preset, Shortcuts
 from venhancer.errors import VideoError
 from venhancer.manifest import NAME, read_manifest
 from venhancer.options import GB
@@ -69,7 +69,18 @@ def _model_lines(plan: Plan) -> list[str]:
         f"model    {plan.preset.name}, refine {plan.refine}, detail {plan.scale:g}, seed {s.seed}",
         f"windows  {size}",
         f"steps    {len(s.schedule)} ({s.solver}{guided}), {plan.evaluations} evaluations",
+        *_shortcut_lines(plan),
     ]
+
+
+def _shortcut_lines(plan: Plan) -> list[str]:
+    """What makes it other than an exact run; fewer steps are told with the steps."""
+    s, (low, high) = plan.sampling, plan.sampling.guidance_interval
+    reused = sum(s.reusing)
+    told = [f"{reused} of them reuse coarse features"] if reused else []
+    if s.guidance != 1 and (low, high) != Shortcuts().guidance_interval:
+        told.append(f"guided at timesteps {low} to {high} only")
+    return [f"faster   {', '.join(told)}: not the frames of an exact run"] if told else []
 
 
 def backend_lines(backend: Backend) -> list[str]:
@@ -146,6 +157,8 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "steps": len(s.schedule),
         "solver": s.solver,
         "guidance": s.guidance,
+        "guidance_interval": list(s.guidance_interval),
+        "reuse": s.reuse,
         "evaluations": plan.evaluations,
         "preset": plan.preset.name,
         "refine": plan.refine,

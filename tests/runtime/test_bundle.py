@@ -183,6 +183,7 @@ def refused(capsys: Capture, bundle: Path, clip: Path, *options: str) -> str:
         (["--window", "9", "--tile", "96x64"], "--window, --tile"),
         (["--dtype", "float16"], "--dtype"),
         (["--geometry", "released"], "--geometry released"),
+        (["--reuse", "2"], "--reuse"),
     ],
 )
 def test_what_the_bundle_has_settled(

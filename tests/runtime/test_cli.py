@@ -86,6 +86,23 @@ def test_plan(clip: Path, weights: Path, capsys: Capture) -> None:
     assert [p.name for p in clip.parent.iterdir()] == ["in.mp4"]
 
 
+def test_fast_is_asked_for_and_told(clip: Path, weights: Path, capsys: Capture) -> None:
+    """The preset's shortcuts, less work and some memory; what is given besides them counts."""
+    words = ["plan", str(clip), "--weights", str(weights), "--json"]
+    told = []
+    for more in ([], ["--mode", "fast"], ["--mode", "fast", "--reuse", "1"]):
+        assert main([*words, *more]) == 0
+        out = capsys.readouterr().out
+        told.append(json.loads(out.splitlines()[-1]))
+        is_faster = told[-1]["reuse"] > 1
+        assert ("\nfaster   1 of them reuse coarse features: not the frames" in out) == is_faster
+
+    exact, fast, other = told
+    assert [t["reuse"] for t in told] == [1, 2, 1]
+    assert other["tflop"] == exact["tflop"] > fast["tflop"]
+    assert fast["memory_bytes"] > exact["memory_bytes"]
+
+
 def test_a_plan_fits_the_memory_that_is_given(clip: Path, weights: Path, capsys: Capture) -> None:
     """Smaller tiles or windows are chosen and told; too little is refused with what is needed."""
     words = ["plan", str(clip), "--weights", str(weights), "--scale", "8", "--json"]
@@ -140,6 +157,8 @@ def test_info(what: str, clip: Path, weights: Path, capsys: Capture) -> None:
         (["--refine", "301"], "refine=301: take a number from 0 to 300"),
         (["--detail", "9"], "detail=9: take a number from 1 to 8"),
         (["--steps", "3"], "steps=3 is too few for `fast`"),
+        (["--reuse", "9"], "reuse=9: take a number from 1 to 8"),
+        (["--guidance-interval", "800:200"], "guidance interval 800 to 200: take 0 to 999"),
         (["--window", "2", "--interpolate", "4"], "window=2 holds no two key frames"),
         (["--weights", "missing.safetensors"], "no weights at missing.safetensors"),
     ],

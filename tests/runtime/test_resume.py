@@ -105,6 +105,18 @@ def test_killed_anywhere_it_goes_on_to_the_same_frames(
         (tmp_path / "out").rmdir()
 
 
+def test_features_that_are_reused_are_part_of_the_state(
+    job: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    """Killed between two steps that share them, a fast run goes on to its own frames."""
+    fast = ["--mode", "fast", "--reuse", "4", "--dtype", "bfloat16"]
+    assert main(job("whole", *fast)) == 0
+    assert run_and_die(job("out", *fast), 9 + 12) == signal.SIGKILL
+    assert main(job("out", "--resume", *fast)) == 0
+
+    assert pictures(tmp_path / "out") == pictures(tmp_path / "whole")
+
+
 def test_what_was_done_is_not_done_again(
     job: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
@@ -229,6 +241,7 @@ class InterruptsAt(DiesAt):
         (["--seed", "1"], "seed was 0, is 1"),
         (["--steps", "5"], "steps was 4 normal, eta 1, is 5 normal, eta 1"),
         (["--detail", "2"], "detail was 1, is 2"),
+        (["--reuse", "2"], "reuse was 1, is 2"),
         (["--dtype", "bfloat16"], "backend was PyTorch"),
     ],
 )

@@ -45,5 +45,13 @@ class Controller(nn.Module):
     ) -> list[Tensor]:
         outputs = self.encoder(x, embedding, texts, frames, hint)
         middle = self.middle(outputs[-1], embedding, texts, frames)
-        residuals = [conv(out) for conv, out in zip(self.zero_convs, outputs, strict=True)]
-        return [*residuals, self.zero_conv_middle(middle)]
+        return [*self._residuals(outputs), self.zero_conv_middle(middle)]
+
+    def finest(
+        self, x: Tensor, embedding: Tensor, texts: Texts, frames: int, hint: Tensor
+    ) -> list[Tensor]:
+        """Residuals for the skips of the finest level, which is all that it computes."""
+        return self._residuals(self.encoder(x, embedding, texts, frames, hint, is_finest=True))
+
+    def _residuals(self, outputs: list[Tensor]) -> list[Tensor]:
+        return [conv(out) for conv, out in zip(self.zero_convs, outputs, strict=False)]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from einops import rearrange
@@ -14,7 +15,9 @@ from venhancer.diffusion.schedule import noise_schedule
 from venhancer.model.attention import KeysValues, SpatialTransformer
 from venhancer.model.controller import Controller
 from venhancer.model.layers import Embedding, per_frame
-from venhancer.model.unet import UNet
+from venhancer.model.unet import Keep, UNet
+
+Network = Callable[[Tensor, Tensor], Tensor]  # b c f h w, timestep (b) -> b c f h w
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,39 +104,87 @@ class Denoiser(nn.Module):
 
     def _spatial_transformers(self) -> list[SpatialTransformer]:
         """In order of execution."""
-        modules = [*self.controller.modules(), *self.unet.modules()]
-        return [m for m in modules if isinstance(m, SpatialTransformer)]
+        return _transformers(self.controller, self.unet)
 
-    def read_texts(self, text_features: Tensor | None) -> Iterator[KeysValues]:
-        """What each spatial transformer reads, cut out of what `prepare_text` made."""
+    def _finest_transformers(self) -> list[SpatialTransformer]:
+        encoder, decoder = self.unet.encoder, self.unet.decoder
+        own = self.controller.encoder.stages[: encoder.finest_stages]
+        fine = encoder.stages[: encoder.finest_stages], decoder.stages[-decoder.finest_stages :]
+        return _transformers(own, *fine)
+
+    def read_texts(
+        self, text_features: Tensor | None, is_finest: bool = False
+    ) -> Iterator[KeysValues]:
+        """What each spatial transformer reads, cut out of what `prepare_text` made.
+
+        is_finest: of the finest level alone
+        """
         if text_features is None:
             return iter(())
-        widths = [t.norm.num_channels for t in self._spatial_transformers() for _ in range(2)]
+        transformers = self._spatial_transformers()
+        widths = [t.norm.num_channels for t in transformers for _ in range(2)]
         parts = iter(text_features.split(widths, dim=-1))
-        return zip(parts, parts, strict=True)
+        texts = zip(transformers, zip(parts, parts, strict=True), strict=True)
+        wanted = set(self._finest_transformers() if is_finest else transformers)
+        return (text for transformer, text in texts if transformer in wanted)
 
-    def step(self, latents: Tensor, timestep: Tensor, prepared: Prepared) -> Tensor:
-        """One evaluation with what `prepare` made: latents b c f h w, timestep (b) -> b c f h w."""
+    def step(
+        self, latents: Tensor, timestep: Tensor, prepared: Prepared, keep: Keep | None = None
+    ) -> Tensor:
+        """One evaluation with what `prepare` made: latents b c f h w, timestep (b) -> b c f h w.
+
+        keep: is shown the coarse features that `step_reusing` takes
+        """
+        network = partial(self._network, prepared=prepared, keep=keep)
+        return self._predict(latents, timestep, prepared, network)
+
+    def step_reusing(
+        self, latents: Tensor, timestep: Tensor, prepared: Prepared, coarse: Tensor
+    ) -> Tensor:
+        """As `step`, near it: only the finest level is computed, round the features of another
+        timestep (DeepCache, Ma et al. 2023, with the controller cut at the same level).
+        """
+        network = partial(self._finest, prepared=prepared, coarse=coarse)
+        return self._predict(latents, timestep, prepared, network)
+
+    def _predict(
+        self, latents: Tensor, timestep: Tensor, prepared: Prepared, network: Network
+    ) -> Tensor:
         if prepared.anchor is None:
-            return self._network(latents, timestep, prepared)
-        return self._corrected(latents, timestep, prepared, prepared.anchor)
+            return network(latents, timestep)
+        return self._corrected(latents, timestep, prepared.anchor, network)
 
-    def _network(self, latents: Tensor, timestep: Tensor, prepared: Prepared) -> Tensor:
-        frames = latents.shape[2]
-        x = to_frames(latents, self.dtype)
+    def _network(
+        self, latents: Tensor, timestep: Tensor, prepared: Prepared, keep: Keep | None
+    ) -> Tensor:
+        x, frames = to_frames(latents, self.dtype), latents.shape[2]
         texts = self.read_texts(prepared.text_features)
-        own = self._per_frame(self.controller.time_embedding(timestep), frames)
-        own = own + prepared.condition
+        own, embedding = self._embed(timestep, prepared, frames)
         control = self.controller(x, own, texts, frames, prepared.hint_features)
-        embedding = self._per_frame(self.time_embedding(timestep), frames)
-        out = self.unet(x, embedding, texts, frames, control)
+        out = self.unet(x, embedding, texts, frames, control, keep)
         return rearrange(out, "(b f) c h w -> b c f h w", f=frames).to(latents.dtype)
+
+    def _finest(
+        self, latents: Tensor, timestep: Tensor, prepared: Prepared, coarse: Tensor
+    ) -> Tensor:
+        x, frames = to_frames(latents, self.dtype), latents.shape[2]
+        texts = self.read_texts(prepared.text_features, is_finest=True)
+        own, embedding = self._embed(timestep, prepared, frames)
+        control = self.controller.finest(x, own, texts, frames, prepared.hint_features)
+        out = self.unet.finest(x, embedding, texts, frames, control, coarse)
+        return rearrange(out, "(b f) c h w -> b c f h w", f=frames).to(latents.dtype)
+
+    def _embed(self, timestep: Tensor, prepared: Prepared, frames: int) -> tuple[Tensor, Tensor]:
+        """Of the controller and of the UNet: timestep (b) -> twice (b f) e."""
+        own = self._per_frame(self.controller.time_embedding(timestep), frames)
+        embedding = self._per_frame(self.time_embedding(timestep), frames)
+        return own + prepared.condition, embedding
 
     def _per_frame(self, embedding: Tensor, frames: int) -> Tensor:
         return per_frame(embedding.to(self.dtype), frames)
 
     def _corrected(
-        self, latents: Tensor, timestep: Tensor, prepared: Prepared, anchor: Tensor
+        self, latents: Tensor, timestep: Tensor, anchor: Tensor, network: Network
     ) -> Tensor:
         """Predict x0 as a correction to what Gaussian statistics say already.
 
@@ -149,7 +200,7 @@ class Denoiser(nn.Module):
         total = (alpha**2 * spread**2 + sigma**2).sqrt()
         gain = alpha * spread**2 / total**2
         known = gain * (latents.float() - alpha * anchor)
-        rest = self._network(known / spread, timestep, prepared)
+        rest = network(known / spread, timestep)
         doubt = spread * sigma / total
         return (anchor + known + doubt * rest).to(latents.dtype)
 
@@ -178,6 +229,10 @@ class Denoiser(nn.Module):
             text_features=self.prepare_text(text),
         )
         return self.step(latents, timestep, prepared)
+
+
+def _transformers(*parts: nn.Module) -> list[SpatialTransformer]:
+    return [m for part in parts for m in part.modules() if isinstance(m, SpatialTransformer)]
 
 
 def to_frames(x: Tensor, dtype: torch.dtype) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,7 @@ from venhancer.model.attention import KeysValues, SpatialTransformer, TemporalTr
 from venhancer.model.layers import Downsample, ResBlock, Upsample
 
 Texts = Iterator[KeysValues]  # keys and values of each spatial transformer, in order of execution
+Keep = Callable[[Tensor], None]  # takes coarse features, (b f) c h w
 
 
 class InputStage(nn.Module):
@@ -39,7 +40,7 @@ class InputStage(nn.Module):
 
 
 class Stage(nn.Module):
-    """A ResBlock, the transformers that its level has, and upsampling where a level ends.
+    """A ResBlock and the transformers that its level has; `upsample` follows where a level ends.
 
     x: (b f) c h w, embedding: (b f) e -> (b f) out h w
     """
@@ -64,9 +65,7 @@ class Stage(nn.Module):
         x = self.resblock(x, embedding, frames)
         if self.spatial is not None:
             x = self.spatial(x, next(texts), frames)
-        if self.temporal is not None:
-            x = self.temporal(x, frames)
-        return x if self.upsample is None else self.upsample(x)
+        return x if self.temporal is None else self.temporal(x, frames)
 
 
 def level_stage(channels: int, level: int, config: UNetConfig, upsample: bool = False) -> Stage:
@@ -85,12 +84,14 @@ class Encoder(nn.Module):
     """From latents to one output per stage, the first convolution and downsamplings included.
 
     x: (b f) latents h w, embedding: (b f) e -> outputs, finest first
+    is_finest: those of the finest level alone
     """
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
         self.input = InputStage(config)
         self.stages = nn.ModuleList()
+        self.finest_stages = config.blocks_per_level
         channels = config.base_channels
         for level, width in enumerate(config.widths):
             for _ in range(config.blocks_per_level):
@@ -106,9 +107,10 @@ class Encoder(nn.Module):
         texts: Texts,
         frames: int,
         hint: Tensor | None = None,
+        is_finest: bool = False,
     ) -> list[Tensor]:
         outputs = [self.input(x, frames, hint)]
-        for stage in self.stages:
+        for stage in self.stages[: self.finest_stages] if is_finest else self.stages:
             last = outputs[-1]
             is_plain = isinstance(stage, Downsample)
             outputs.append(stage(last) if is_plain else stage(last, embedding, texts, frames))
@@ -144,6 +146,7 @@ class Decoder(nn.Module):
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
         self.stages = nn.ModuleList()
+        self.finest_stages = config.blocks_per_level + 1
         skips = encoder_widths(config)
         channels = config.widths[-1]
         for level in reversed(range(len(config.widths))):
@@ -153,10 +156,42 @@ class Decoder(nn.Module):
                 channels = config.widths[level]
 
     def forward(
+        self,
+        x: Tensor,
+        skips: Sequence[Tensor],
+        embedding: Tensor,
+        texts: Texts,
+        frames: int,
+        keep: Keep | None = None,
+    ) -> Tensor:
+        """keep: is shown what the finest level is given, before it is upsampled"""
+        return self._run(0, x, skips, embedding, texts, frames, keep)
+
+    def finest(
         self, x: Tensor, skips: Sequence[Tensor], embedding: Tensor, texts: Texts, frames: int
     ) -> Tensor:
-        for stage, skip in zip(self.stages, reversed(skips), strict=True):
-            x = stage(torch.cat([x, skip], dim=1), embedding, texts, frames)
+        """The finest level alone, given what `keep` was shown; it needs no other skips."""
+        first = len(self.stages) - self.finest_stages
+        return self._run(first, x, skips, embedding, texts, frames, None)
+
+    def _run(
+        self,
+        first: int,
+        x: Tensor,
+        skips: Sequence[Tensor],
+        embedding: Tensor,
+        texts: Texts,
+        frames: int,
+        keep: Keep | None,
+    ) -> Tensor:
+        count = len(self.stages)
+        for number in range(first, count):
+            if number == count - self.finest_stages and keep is not None:
+                keep(x)
+            upsample = self.stages[number - 1].upsample if number else None
+            x = upsample(x) if isinstance(upsample, Upsample) else x
+            x = torch.cat([x, skips[count - 1 - number]], dim=1)
+            x = self.stages[number](x, embedding, texts, frames)
         return x
 
 
@@ -181,12 +216,30 @@ class UNet(nn.Module):
         texts: Texts,
         frames: int,
         control: Sequence[Tensor],
+        keep: Keep | None = None,
     ) -> Tensor:
+        """keep: is shown what `finest` can begin with at another timestep"""
         skips = self.encoder(x, embedding, texts, frames)
         x = self.middle(skips[-1], embedding, texts, frames)
         if control:
             *residuals, middle = control
             x = x + middle
             skips = [skip + extra for skip, extra in zip(skips, residuals, strict=True)]
-        x = self.decoder(x, skips, embedding, texts, frames)
+        return self._head(self.decoder(x, skips, embedding, texts, frames, keep))
+
+    def finest(
+        self,
+        x: Tensor,
+        embedding: Tensor,
+        texts: Texts,
+        frames: int,
+        control: Sequence[Tensor],
+        coarse: Tensor,
+    ) -> Tensor:
+        """The finest level alone, round coarse features of another timestep."""
+        skips = self.encoder(x, embedding, texts, frames, is_finest=True)
+        skips = [skip + extra for skip, extra in zip(skips, control, strict=True)]
+        return self._head(self.decoder.finest(coarse, skips, embedding, texts, frames))
+
+    def _head(self, x: Tensor) -> Tensor:
         return self.head(F.silu(self.norm(x)))
