@@ -1,9 +1,10 @@
 """One evaluation of the network, with guidance where the model has it, in several ways in turns.
 
-plain: the release's path (`--baseline pytorch`); eager; compiled: torch.compile; graph: eager as a
-CUDA graph; onnx: ONNX Runtime in float32, exported on the way (CPU); engine: the TensorRT plans of
-`--bundle`, as a CUDA graph. Each in a process of its own; errors are of x_0, relative (L2), against
-eager float32. Weights are NANO's own or random ones: speed does not depend on them.
+plain: the release's path (`--baseline pytorch`); eager; reuse: eager, the finest level alone, round
+coarse features of the same step; compiled: torch.compile; graph: eager as a CUDA graph; onnx: ONNX
+Runtime in float32, exported on the way (CPU); engine: the TensorRT plans of `--bundle`, as a CUDA
+graph. Each in a process of its own; errors are of x_0, relative (L2), against eager float32.
+Weights are NANO's own or random ones: speed does not depend on them.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ from typing import Any
 
 import torch
 
-from benchmarks.ceiling import evaluation_flop, measure, share, told
+from benchmarks.ceiling import branches, evaluation_flop, measure, share, told
 from benchmarks.denoise_variants import REFERENCE, Task, prepare
 from benchmarks.random_models import write_checkpoint
 from benchmarks.timing import make_parser, parse_size, report, speed_up, spread
 from benchmarks.turns import Worker, WorkerError, given_task, in_turns, serve
 from venhancer.config import NANO, PRESETS
 from venhancer.device import choose_device, choose_dtype
+from venhancer.estimate import finest_flop
 from venhancer.geometry import fit
 from venhancer.manifest import read_manifest, sha256_of
 from venhancer.weights import embedded_checkpoint
@@ -34,7 +36,10 @@ from venhancer_export.bundle_writer import build_bundle
 from venhancer_export.request import make_request
 
 MODULE = "benchmarks.denoise_step"
-WAYS = {"cpu": ("eager", "compiled", "onnx"), "cuda": ("eager", "compiled", "graph")}
+WAYS = {
+    "cpu": ("eager", "reuse", "compiled", "onnx"),
+    "cuda": ("eager", "reuse", "compiled", "graph"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,13 +126,15 @@ def measure_case(setting: Setting, shape: tuple[int, int, int]) -> dict[str, Any
     model = PRESETS[setting.preset].model
     latent = (height // model.latent_stride, width // model.latent_stride)
     flop = evaluation_flop(model, window, *latent)
+    finest = branches(model) * finest_flop(model, window, *latent)
     first = seconds.get("plain", seconds.get("eager", []))
     for row in rows:
         taken = seconds.get(row["variant"], [])
         if taken:
             row["seconds"] = spread(taken)
             median = row["seconds"]["median"]
-            row["ceiling_share"] = share(flop, median, setting.ceiling, row["dtype"])
+            done = finest if row["variant"] == "reuse" else flop
+            row["ceiling_share"] = share(done, median, setting.ceiling, row["dtype"])
             row["times_faster"] = speed_up(first, taken) if first else None
             row["relative_error"] = relative_error(setting, row["variant"], shape)
     return {"size": f"{width}x{height}", "window": window, "flop": flop, "rows": rows[1:]}

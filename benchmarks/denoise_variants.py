@@ -21,6 +21,7 @@ from venhancer.device import keep_freed_memory
 from venhancer.evaluation import Conditions, Evaluation, Model, Texts
 from venhancer.manifest import read_manifest
 from venhancer.plan import Sampling
+from venhancer.reuse import CoarseFeatures
 from venhancer.static import StaticDenoiser
 from venhancer.weights import load_model
 from venhancer.windows import Span
@@ -66,6 +67,8 @@ def prepare(task: Task) -> tuple[Work, Mapping[str, Any]]:
     work = repeated(task, evaluation, is_guided)
     with torch.inference_mode():
         evaluation.prepare(is_guided)
+        if task.variant == "reuse":
+            evaluation.run(is_guided)  # keeps what it reuses
         for _ in range(WARM_UPS + 1 if task.device == "cuda" else 1):
             work()
     wait(task.device)
@@ -101,8 +104,8 @@ def open_networks(task: Task) -> Mapping[str, Any]:
 
 
 def repeated(task: Task, evaluation: Evaluation, is_guided: bool) -> Work:
-    """The evaluation as it is, compiled or captured."""
-    work = partial(evaluation.run, is_guided)
+    """The evaluation as it is, of the finest level, compiled or captured."""
+    work = partial(evaluation.run, is_guided, task.variant == "reuse")
     if task.variant == "compiled":
         return torch.compile(work, dynamic=False)
     return GraphCapture()(work) if task.variant in CAPTURED else work
@@ -121,11 +124,18 @@ def make_evaluation(model: Model, task: Task) -> Evaluation:
         texts = Texts.read(model, text, task.device)
         conditions = Conditions(preset.defaults.refine, DOWNSCALING, text)
         sampling = make_sampling(preset, task.sizes)
-        evaluation = Evaluation(model, sampling, conditions, texts, length, task.device)
+        coarse = keep_coarse(model, sampling, task) if task.variant == "reuse" else None
+        evaluation = Evaluation(model, sampling, conditions, texts, length, task.device, coarse)
         for buffer in (evaluation.latents, evaluation.hint):
             buffer.copy_(torch.randn(buffer.shape, generator=generator))
         evaluation.latents.div_(evaluation.seen[0])
     return evaluation
+
+
+def keep_coarse(model: Model, sampling: Sampling, task: Task) -> CoarseFeatures:
+    """Room for one window's."""
+    dtype = getattr(torch, task.dtype)
+    return CoarseFeatures(model.config.unet, sampling, 1, dtype, task.device)
 
 
 def make_sampling(preset: Preset, letters: Mapping[str, int]) -> Sampling:
@@ -135,7 +145,7 @@ def make_sampling(preset: Preset, letters: Mapping[str, int]) -> Sampling:
         solver=defaults.solver,
         steps=defaults.steps,
         eta=defaults.eta,
-        guidance=defaults.guidance,
+        guidance=defaults.guidance if preset.model.unet.text_width else 1.0,
         guidance_interval=(0, 999),
         reuse=1,
         seed=0,

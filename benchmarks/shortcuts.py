@@ -86,6 +86,11 @@ def summary(clips: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]
     return found
 
 
+def show(found: Mapping[str, Mapping[str, Any]]) -> None:
+    for name, row in found.items():
+        print(line(name, row), flush=True)
+
+
 def line(name: str, row: Mapping[str, Any]) -> str:
     told = f"{name:28} x {row['times_faster']['median']:<5.3g} "
     if name != EXACT:
@@ -115,10 +120,10 @@ def main() -> None:
         truth = load_clip(clip, args.data / "validation")
         chosen = dict(reversed(chosen.items()))
         clips[clip.name] = measure_clip(truth, chosen, lpips)
-        print(f"{clip.name}: {clip.note}", flush=True)
+        print(f"{clip.name}: {clip.note}")
+        show(summary({clip.name: clips[clip.name]}))
     found = summary(clips)
-    for name in settings(args.preset):
-        print(line(name, found[name]))
+    show(found)
     report(MODULE, device, {"preset": args.preset, "settings": found, "clips": clips}, args.out)
 
 

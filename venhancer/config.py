@@ -200,7 +200,14 @@ NANO = Preset(
         upsampling="bicubic",
     ),
     defaults=RunDefaults(
-        steps=4, solver="normal", eta=0.0, guidance=1.0, window=49, refine=0, detail=0.75
+        steps=4,
+        solver="normal",
+        eta=0.0,
+        guidance=1.0,
+        window=49,
+        refine=0,
+        detail=0.75,
+        fast=Shortcuts(steps=2, reuse=2),
     ),
 )
 

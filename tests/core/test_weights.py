@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from venhancer import hub, weights
-from venhancer.config import NANO, RELEASED, TINY, ModelConfig, Preset, UNetConfig
+from venhancer.config import NANO, RELEASED, TINY, ModelConfig, Preset, RunDefaults, UNetConfig
 from venhancer.errors import WeightsError
 from venhancer.model.denoiser import Denoiser
 from venhancer.weights_names import from_prior, from_released, to_released
@@ -101,6 +101,18 @@ def test_our_checkpoints_carry_their_configuration(preset: Preset, tmp_path: Pat
     assert not any(p.requires_grad for p in loaded.parameters())
     assert loaded.get_buffer("sigmas").equal(model.get_buffer("sigmas"))
     assert_same(loaded, model.half().float())
+
+
+def test_a_configuration_from_before_there_was_a_fast_mode() -> None:
+    """Checkpoints that do not say what is fast take what is usual."""
+    fields = json.loads(NANO.to_json())
+    del fields["defaults"]["fast"]
+
+    read = Preset.from_json(json.dumps(fields))
+
+    assert Preset.from_json(NANO.to_json()) == NANO
+    assert read.defaults.fast == RunDefaults().fast
+    assert read.model == NANO.model
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
