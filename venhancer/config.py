@@ -152,11 +152,12 @@ class Preset:
             model = dict(fields["model"])
             unet = _build(UNetConfig, model.pop("unet"))
             defaults = dict(fields["defaults"])
-            fast = _build(Shortcuts, defaults.pop("fast", {}))
+            if "fast" in defaults:
+                defaults["fast"] = _build(Shortcuts, defaults["fast"])
             return cls(
                 name=fields["name"],
                 model=_build(ModelConfig, {**model, "unet": unet}),
-                defaults=_build(RunDefaults, {**defaults, "fast": fast}),
+                defaults=_build(RunDefaults, defaults),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"unreadable model configuration: {error}") from error
