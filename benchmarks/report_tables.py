@@ -100,6 +100,7 @@ def growth_rows(result: Result) -> Iterator[Row]:
                 axis,
                 f"{row['frames']} x {row['input']}",
                 f"{row['windows']} of {row['window']}",
+                str(row["ranks"]),
                 f"{row['seconds']:.1f}",
                 f"{row['seconds_per_output_frame']:.3f}",
                 gigabytes(row["peak_bytes"]),
@@ -171,8 +172,10 @@ QUESTIONS = (
     Question(
         title="How does it grow?",
         benchmark="scaling",
-        about="Twice the size, all steps of the preset, loading aside; one of three is changed.",
-        columns=("changed", "input", "windows", "seconds", "seconds a frame", "peak GB"),
+        about="Twice the size, all steps of the preset, loading aside; one of four is changed. "
+        "Ranks are processes at a time, each with a clip of its own and its share of the cores, or "
+        "a card of its own; the memory is that of one.",
+        columns=("changed", "input", "windows", "ranks", "seconds", "seconds a frame", "peak GB"),
         rows=growth_rows,
     ),
     Question(

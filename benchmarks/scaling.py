@@ -1,7 +1,9 @@
-"""How time and memory of a run, from file to file, grow with frames, resolution and window.
+"""How time and memory of a run, from file to file, grow with frames, resolution, window and ranks.
 
 Twice the size, all steps of the preset; NANO unless weights are given. Around one setting, each of
-the three is changed alone; every run has a process of its own, and loading does not count.
+the four is changed alone; every run has a process of its own, and loading does not count. Ranks
+are processes at a time, each with a clip of its own and its share of the cores, or a card of its
+own: seconds are those of the slowest, a frame's are over all that were made.
 """
 
 from __future__ import annotations
@@ -9,10 +11,13 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from benchmarks.timing import Work, make_parser, report
 from benchmarks.turns import Memory, Worker, given_task, serve
@@ -33,6 +38,7 @@ class Point:
     frames: int
     size: tuple[int, int]
     window: int
+    ranks: int = 1
 
 
 BASE = {
@@ -53,11 +59,16 @@ AXES: dict[str, dict[str, tuple[Any, ...]]] = {
 }
 
 
+RANKS = (1, 2, 4, 8)
+
+
 def points(device: str) -> dict[str, list[Point]]:
-    """By what is changed."""
+    """By what is changed; as many ranks as there are cores or cards."""
+    count = torch.cuda.device_count() if device == "cuda" else torch.get_num_threads()
+    axes = {**AXES[device], "ranks": [n for n in RANKS if n <= count]}
     return {
         axis: [dataclasses.replace(BASE[device], **{axis: value}) for value in values]
-        for axis, values in AXES[device].items()
+        for axis, values in axes.items()
     }
 
 
@@ -96,15 +107,38 @@ def enhance(source: Path, point: Point, device: Device, weights: str | None) -> 
 
 
 def measure(point: Point, device: str, weights: Path | None) -> dict[str, Any]:
-    """One row."""
+    """One row: of the slowest rank."""
     given = None if weights is None else str(weights.resolve())
-    worker = Worker(
-        MODULE, {"point": dataclasses.asdict(point), "device": device, "weights": given}
-    )
-    worker.close()
-    row = {"input": "{}x{}".format(*point.size), "frames": point.frames, **worker.told}
-    row["seconds_per_output_frame"] = round(row["seconds"] / row["output_frames"], 4)
+    task = {"point": dataclasses.asdict(point), "device": device, "weights": given}
+    with ThreadPoolExecutor(point.ranks) as ranks:
+        told = list(
+            ranks.map(lambda rank: run(task, variables(rank, point.ranks)), range(point.ranks))
+        )
+    slowest = max(told, key=lambda row: row["seconds"])
+    row = {
+        "input": "{}x{}".format(*point.size),
+        "frames": point.frames,
+        "ranks": point.ranks,
+        **slowest,
+    }
+    made = point.ranks * row["output_frames"]
+    row["seconds_per_output_frame"] = round(row["seconds"] / made, 4)
     return row
+
+
+def run(task: Mapping[str, Any], own: Mapping[str, str]) -> dict[str, Any]:
+    """One rank: a process that has done its work when it answers."""
+    worker = Worker(MODULE, task, own)
+    worker.close()
+    return worker.told
+
+
+def variables(rank: int, ranks: int) -> dict[str, str]:
+    """A rank's share of the cores, and its card."""
+    if ranks == 1:
+        return {}
+    cores = max(1, torch.get_num_threads() // ranks)
+    return {"OMP_NUM_THREADS": str(cores), "CUDA_VISIBLE_DEVICES": str(rank)}
 
 
 def main() -> None:
@@ -129,8 +163,9 @@ def main() -> None:
 
 def line(row: dict[str, Any]) -> str:
     return (
-        f"{row['frames']} frames of {row['input']}, {row['windows']} windows of {row['window']}: "
-        f"{row['seconds_per_output_frame']:.3f} s a frame, {row['peak_bytes'] / 1e6:.0f} MB"
+        f"{row['ranks']} x {row['frames']} frames of {row['input']}, {row['windows']} windows of "
+        f"{row['window']}: {row['seconds_per_output_frame']:.3f} s a frame, "
+        f"{row['peak_bytes'] / 1e6:.0f} MB"
     )
 
 

@@ -7,6 +7,7 @@ all of them.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -29,10 +30,15 @@ class WorkerError(Exception):
 class Worker:
     """A process that has prepared some work and does it when asked."""
 
-    def __init__(self, module: str, task: Mapping[str, Any]) -> None:
+    def __init__(
+        self, module: str, task: Mapping[str, Any], variables: Mapping[str, str] | None = None
+    ) -> None:
+        """variables: of its environment, besides those of this process"""
         command = [sys.executable, "-m", module, CHILD, json.dumps(task)]
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, cwd=ROOT)
+        pipe, environment = subprocess.PIPE, {**os.environ, **(variables or {})}
+        self._process = subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, text=True, cwd=ROOT, env=environment
+        )
         try:
             self.told = self._answer()
         except WorkerError:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks import report
+from benchmarks import report, scaling
 from benchmarks.denoise_step import table
 from benchmarks.timing import speed_up, spread
 from benchmarks.turns import Worker, WorkerError, in_turns
@@ -107,3 +108,30 @@ def test_a_worker_that_fails_says_why() -> None:
 
     with pytest.raises(WorkerError, match=r"WeightsError: no weights at nowhere\.safetensors"):
         Worker("benchmarks.scaling", task)
+
+
+def test_ranks_share_the_cores_and_count_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has its part of the threads and a card; a frame's seconds are over all ranks' frames."""
+    seen: list[dict[str, str]] = []
+
+    class Rank:
+        def __init__(self, module: str, task: Any, variables: dict[str, str]) -> None:
+            seen.append(variables)
+            seconds = 3.0 + len(variables.get("CUDA_VISIBLE_DEVICES", ""))
+            self.told = {"seconds": seconds, "output_frames": 8}
+
+        def close(self) -> None:
+            return None
+
+    monkeypatch.setattr(scaling, "Worker", Rank)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 4)
+    point = scaling.Point(frames=9, size=(32, 32), window=9, ranks=2)
+
+    row = scaling.measure(point, "cpu", None)
+
+    shares = [{"OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": str(n)} for n in range(2)]
+    assert sorted(seen, key=str) == shares
+    assert row["seconds_per_output_frame"] == 4.0 / 16
+    alone = scaling.measure(dataclasses.replace(point, ranks=1), "cpu", None)
+    assert (seen[-1], alone["seconds_per_output_frame"]) == ({}, 3.0 / 8)
+    assert [p.ranks for p in scaling.points("cpu")["ranks"]] == [1, 2, 4]
