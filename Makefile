@@ -55,6 +55,7 @@ bench: $(VENV)/.dev ## measure speed and memory on the CPU: a quarter of an hour
 		--variant eager --variant onnx --baseline pytorch --out $(RESULTS)/denoise_step_tiny.json
 	$(BENCH).vae --device cpu --size 256x256 --frames 1 --frames 3 --rounds 3 \
 		--out $(RESULTS)/vae.json
+	$(BENCH).candidates --device cpu --out $(RESULTS)/candidates.json
 	$(BENCH).scaling --device cpu --out $(RESULTS)/scaling.json
 	$(BENCH).end_to_end --device cpu --baseline pytorch --out $(RESULTS)/end_to_end.json
 	$(BENCH).report
@@ -68,6 +69,7 @@ bench-gpu: $(VENV)/.dev ## the same on a GPU, and the released model at 720p
 		--baseline pytorch --out $(RESULTS)/denoise_step_nano_cuda_$(CARD).json
 	$(BENCH).vae --device cuda --size 1280x720 --frames 1 --frames 3 \
 		--out $(RESULTS)/vae_cuda_$(CARD).json
+	$(BENCH).candidates --device cuda --out $(RESULTS)/candidates_cuda_$(CARD).json
 	$(BENCH).end_to_end --device cuda --preset released --baseline pytorch \
 		--out $(RESULTS)/end_to_end_cuda_$(CARD).json
 	$(BENCH).end_to_end --device cuda --baseline pytorch \

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import math
@@ -13,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from venhancer.activations import autoencoder, text_tower
-from venhancer.config import Preset
+from venhancer.config import RELEASED, Preset
 from venhancer.model.denoiser import Denoiser
 
 
@@ -58,3 +59,17 @@ def write_companions(folder: Path) -> None:
     save_file(state, text / "model.safetensors")
     (text / "config.json").write_text(json.dumps({"hidden_act": "gelu"}))
     write_tokenizer(folder / "tokenizer")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="new; takes random.safetensors and the rest")
+    folder = parser.parse_args().folder
+    folder.mkdir(parents=True)
+    torch.manual_seed(0)
+    write_checkpoint(folder / "random.safetensors", RELEASED)
+    write_companions(folder)
+
+
+if __name__ == "__main__":
+    main()

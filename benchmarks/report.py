@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.ceiling import evaluation_flop
+from benchmarks import cards, projection
 from benchmarks.machine import ROOT
-from benchmarks.report_tables import CARDS, NONE, QUESTIONS, Question, Result, Row
-from venhancer.config import RELEASED
-from venhancer.diffusion.schedule import plan_steps
+from benchmarks.report_tables import CARDS, NONE, QUESTIONS, Question, Result, Row, markdown
 
 README = ROOT / "benchmarks" / "README.md"
 RESULTS = ROOT / "benchmarks" / "results"
-PEAKS = {"A100": 312, "L4": 121, "H200": 989}  # TFLOP/s, float16, dense, as published
-ASSUMED_SHARE = 0.45
-WINDOWS = (16, 32)
-FRAME = (90, 160)  # latent rows and columns of 1280x720
 NOT_MEASURED = "not measured"
 HEAD = """# Benchmarks
 
@@ -46,11 +40,6 @@ def device(result: Result) -> str:
 def is_of(card: str, result: Result) -> bool:
     """Whether it was measured on that card."""
     return card.lower() in device(result).lower().replace("-", " ").split()
-
-
-def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def table(question: Question, results: Sequence[Result]) -> str:
@@ -87,31 +76,10 @@ def sections(results: dict[str, Result]) -> Iterator[str]:
         yield f"## {question.title}\n\n{question.about}\n\n{table(question, [*own.values()])}"
         if own:
             yield "\n".join(provenance(file, r) for file, r in own.items())
-    yield projection()
+    yield projection.section()
+    yield cards.section()
     yield "## Other results\n\nQuoted where they are used, in the project's README."
     yield "\n".join(provenance(file, r) for file, r in rest.items())
-
-
-def projection() -> str:
-    """What the cards would take at a share of their peak: arithmetic, no measurement."""
-    steps = len(plan_steps(RELEASED.defaults.solver, RELEASED.defaults.steps))
-    rows = []
-    for card, peak in PEAKS.items():
-        for window in WINDOWS:
-            flop = evaluation_flop(RELEASED.model, window, *FRAME)
-            seconds = flop / (ASSUMED_SHARE * peak * 1e12)
-            frame = f"{steps * seconds / window:.2f}"
-            rows.append(
-                (card, str(peak), str(window), f"{flop / 1e12:.0f}", f"{seconds:.2f}", frame)
-            )
-    columns = ("card", "TFLOP/s", "frames", "TFLOP", "seconds", "seconds a frame")
-    return (
-        "## Projection, not a measurement\n\n"
-        "One guided evaluation of the released model at 1280x720, and one frame in "
-        f"{steps} of them: operations counted from the graph, over {ASSUMED_SHARE:.0%} (assumed) "
-        "of the published peak of dense float16. Without the autoencoder, and without windows "
-        f"that overlap.\n\n{markdown(columns, rows)}"
-    )
 
 
 def render(folder: Path) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,11 @@ class Question:
     columns: Row  # after the device
     rows: Callable[[Result], Iterator[Row]]
     has_cards: bool = True  # a row for each card that is to be measured
+
+
+def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def gigabytes(size: float | None) -> str:
@@ -57,6 +62,29 @@ def _taken(row: Result) -> Row:
         gigabytes(row["peak_bytes"]),
         NONE if error is None else f"{error:.1e}",
     )
+
+
+def candidate_rows(result: Result) -> Iterator[Row]:
+    """A row for each way, then one for each reason why a way could not run."""
+    failures: dict[Row, list[str]] = {}
+    for case in result["cases"]:
+        layer = f"{case['model']}: {case['layer']}"
+        for row in case["rows"]:
+            way = case["candidate"], row["way"]
+            if "failed" in row:
+                failures.setdefault((*way, row["failed"]), []).append(layer)
+            else:
+                yield (way[0], layer, result["dtype"], way[1], *_compared(row))
+    for (candidate, name, reason), layers in failures.items():
+        where = layers[0] if len(layers) == 1 else f"{len(layers)} layers"
+        yield candidate, where, result["dtype"], name, reason, NONE, NONE
+
+
+def _compared(row: Result) -> Row:
+    """Against the first way, where that ran."""
+    faster, is_same = row.get("times_faster"), row["difference"] == 0
+    times = NONE if faster is None else "{median:.2f} ({least:.2f} to {most:.2f})".format(**faster)
+    return ranged(row["ms"]), times, "0" if is_same else f"{row['difference']:.1e}"
 
 
 def vae_rows(result: Result) -> Iterator[Row]:
@@ -145,6 +173,19 @@ QUESTIONS = (
             *("times faster", "of the ceiling", "peak GB", "error"),
         ),
         rows=step_rows,
+    ),
+    Question(
+        title="Which exact speed-ups pay?",
+        benchmark="candidates",
+        about="Ways to compute the same, in turns; layers at random weights. Times faster is by "
+        "pairs of turns, than the first way of the layer; a gain is one whose whole range is above "
+        "1. The difference is of the outputs, relative (L2), rounding included: up to 2e-3 at "
+        "a time in bfloat16, 2e-4 in float16. In float32 all agree within 1e-4 (tests).",
+        columns=(
+            *("candidate", "layer", "precision", "way", "ms (range)"),
+            *("times faster (range)", "difference"),
+        ),
+        rows=candidate_rows,
     ),
     Question(
         title="What does the autoencoder cost?",

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -80,13 +80,18 @@ def serve(prepare: Callable[[], tuple[Work, Mapping[str, Any]]], device: str) ->
     """What a worker's process does: prepare, tell of it, then work once for each line read."""
     try:
         work, told = prepare()
-        _make_room(device)
+        make_room(device)
         _say(told)
         for _ in sys.stdin:
             _say({"seconds": _turn(work, device)})
     except Exception as error:  # of any kind: those beside it go on
-        reason = (str(error).strip() or "no reason given").splitlines()[0]
-        _say({"failed": f"{type(error).__name__}: {reason[:200]}"})
+        _say({"failed": reason(error)})
+
+
+def reason(error: Exception) -> str:
+    """Its kind, and the first line of what it says."""
+    said = (str(error).strip() or "no reason given").splitlines()[0]
+    return f"{type(error).__name__}: {said[:200]}"
 
 
 def _turn(work: Work, device: str) -> float:
@@ -94,11 +99,11 @@ def _turn(work: Work, device: str) -> float:
     if device == "cuda":
         work()
     seconds = seconds_of(work, device)
-    _make_room(device)
+    make_room(device)
     return seconds
 
 
-def _make_room(device: str) -> None:
+def make_room(device: str) -> None:
     if device == "cuda":
         torch.cuda.empty_cache()
 
@@ -107,7 +112,14 @@ def _say(answer: Mapping[str, Any]) -> None:
     print(f"{MARK}{json.dumps(answer)}", flush=True)
 
 
-def in_turns(workers: Mapping[str, Worker], rounds: int) -> dict[str, list[float]]:
+class Turns(Protocol):
+    """What can do its work once more."""
+
+    def turn(self) -> float:
+        """Seconds that it took."""
+
+
+def in_turns(workers: Mapping[str, Turns], rounds: int) -> dict[str, list[float]]:
     """Seconds of each, once a round, every other round in reverse."""
     taken: dict[str, list[float]] = {name: [] for name in workers}
     for number in range(rounds):

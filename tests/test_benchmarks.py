@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks import report, scaling
+from benchmarks import cards, denoise_step, projection, report, scaling
 from benchmarks.denoise_step import table
 from benchmarks.timing import speed_up, spread
 from benchmarks.turns import Worker, WorkerError, in_turns
+from venhancer_export.cli import build_parser
 
 COMMIT = 40 * "a"
 
@@ -60,6 +63,29 @@ def test_a_card_is_not_measured_until_there_is_a_file(tmp_path: Path) -> None:
     assert "| A100 |" not in section
     assert "| H200 | not measured |" in section
     assert f"commit {COMMIT[:10]}, 2026-01-01" in section
+
+
+@pytest.mark.parametrize("card", cards.BUILDERS)
+def test_the_commands_of_a_card_are_understood(card: str) -> None:
+    """By the parsers of those that have one, and every benchmark is there."""
+    for command in cards.commands(card):
+        words = [word for word in shlex.split(command) if "=" not in word]
+        if words[0] == "venhancer-export":
+            assert build_parser().parse_args(words[1:]).gpu == [card.lower()]
+        elif words[0] == "python":
+            assert importlib.util.find_spec(words[2]) is not None
+        if "benchmarks.denoise_step" in words:
+            assert denoise_step.build_parser().parse_args(words[3:]).window == [16]
+
+
+@pytest.mark.parametrize("window", projection.WINDOWS)
+def test_the_projection_counts_what_a_run_would_do(window: int) -> None:
+    """Windows of a minute overlap by about half, and each has as many evaluations as steps."""
+    plan = projection.minute(window)
+
+    assert (plan.geometry.width, plan.geometry.height) == (1280, 720)
+    assert 1.5 < plan.windows * window / projection.MINUTE < 2.1
+    assert plan.evaluations == 2 * plan.windows * 14
 
 
 def test_the_terminal_shows_every_variant() -> None:

@@ -1,0 +1,137 @@
+"""Speed-ups that change no result, each against what it would replace: layers at random weights at
+their real shapes, the ways of one in turns.
+
+On a CPU the NANO and TINY models at small sizes, on CUDA the released one at 720p x 16 frames in
+both branches. What concerns the whole network (torch.compile, CUDA graphs) is in `denoise_step`.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import candidate_attention, candidate_layers, candidate_networks
+from benchmarks.denoise_variants import Task, make_evaluation
+from benchmarks.layer_shapes import Setting
+from benchmarks.pairs import Case, difference, fill, measure
+from benchmarks.timing import Work, make_parser, report
+from benchmarks.turns import Worker, given_task, in_turns, serve
+from venhancer.config import NANO, RELEASED, TINY
+from venhancer.device import choose_device, choose_dtype, keep_freed_memory
+from venhancer.weights import embedded_checkpoint, load_model
+
+MODULE = "benchmarks.candidates"
+WINDOWS = {NANO.name: (25,), TINY.name: (9,), RELEASED.name: (16, 32)}  # of temporal attention
+EVALUATED = (320, 192, 25)  # width, height and frames of NANO's, with freed memory kept or not
+MEMORY = {"given back": False, "kept": True}
+
+
+def settings(device: str) -> Iterator[Setting]:
+    """Models, and what they are shown: on a CPU little enough to be measured in a minute or two."""
+    common: dict[str, Any] = {"device": device, "dtype": choose_dtype("auto", device)}
+    if device == "cuda":
+        yield Setting(preset=RELEASED, latent=(90, 160), frames=16, codec=(720, 1280), **common)
+        return
+    yield Setting(preset=NANO, latent=(48, 80), frames=25, codec=(64, 64), **common)
+    yield Setting(preset=TINY, latent=(10, 16), frames=9, codec=(64, 64), **common)
+
+
+def cases(setting: Setting) -> Iterator[Case]:
+    yield from candidate_layers.cases(setting)
+    yield from candidate_attention.cases(setting, WINDOWS[setting.preset.name])
+    if setting.unet.text_width:
+        yield from candidate_networks.cases(setting)
+
+
+def prepare_evaluation(is_kept: bool, out: str) -> tuple[Work, Mapping[str, Any]]:
+    """In a process of its own: one evaluation by NANO, whose result goes to the file `out`."""
+    if is_kept:
+        keep_freed_memory()
+    weights, dtype = embedded_checkpoint(NANO.name), choose_dtype("auto", "cpu")
+    task = Task(
+        variant="eager",
+        preset=NANO.name,
+        shape=EVALUATED,
+        dtype=str(dtype),
+        device="cpu",
+        weights=str(weights),
+        out=out,
+    )
+    evaluation = make_evaluation(load_model(weights, NANO, dtype=dtype)[0], task)
+    work = torch.inference_mode()(partial(evaluation.run, False))
+    with torch.inference_mode():
+        evaluation.prepare(False)
+    work()
+    torch.save(evaluation.x0, out)
+    return work, {}
+
+
+def measure_memory(rounds: int) -> dict[str, Any]:
+    """Large blocks that the C library gives back to the kernel, or keeps for itself."""
+    rows: list[dict[str, Any]] = []
+    workers: dict[str, Worker] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, is_kept in MEMORY.items():
+            task = {"device": "cpu", "is_kept": is_kept, "out": str(Path(folder) / name)}
+            workers[name] = Worker(MODULE, task)
+            outputs = [torch.load(Path(folder) / made) for made in (name, next(iter(MEMORY)))]
+            rows.append({"way": name, "difference": difference(outputs[:1], outputs[1:])})
+        seconds = in_turns(workers, rounds)
+        for worker in workers.values():
+            worker.close()
+    fill(rows, seconds)
+    layer = "an evaluation of {}x{} x {}".format(*EVALUATED)
+    return {"candidate": "freed memory", "model": NANO.name, "layer": layer, "rows": rows}
+
+
+def measure_all(device: str, rounds: int) -> Iterator[dict[str, Any]]:
+    if device == "cpu":
+        yield measure_memory(rounds)
+        keep_freed_memory()  # as the product does
+    for setting in settings(device):
+        for case in cases(setting):
+            yield {**measure(case, device, rounds), "model": setting.preset.name}
+
+
+def table(case: dict[str, Any]) -> str:
+    """For the reader at the terminal."""
+    lines = [f"{case['candidate']}, {case['model']}: {case['layer']}"]
+    for row in case["rows"]:
+        if "failed" in row:
+            lines.append(f"  {row['way']:26} {row['failed']}")
+            continue
+        ms, faster = row["ms"], row.get("times_faster", {"median": 1, "least": 1, "most": 1})
+        lines.append(
+            f"  {row['way']:26} {ms['median']:8.4g} ms ({ms['least']:.4g} to {ms['most']:.4g})  "
+            f"x {faster['median']:.2f} ({faster['least']:.2f} to {faster['most']:.2f})  "
+            f"difference {row['difference']:.1e}"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    child = given_task()
+    if child is not None:
+        serve(partial(prepare_evaluation, child["is_kept"], child["out"]), child["device"])
+        return
+    parser = make_parser(__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    device = choose_device(args.device)
+    torch.manual_seed(0)
+    measured = []
+    for case in measure_all(device, args.rounds):
+        measured.append(case)
+        print(table(case), flush=True)
+    dtype = str(choose_dtype("auto", device)).removeprefix("torch.")
+    found = {"rounds": args.rounds, "dtype": dtype, "cases": measured}
+    report(MODULE, device, found, args.out)
+
+
+if __name__ == "__main__":
+    main()
