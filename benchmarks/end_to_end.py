@@ -1,9 +1,10 @@
-"""Seconds from file to file, per stage, in all and at the peak of memory.
+"""Seconds from file to file and of the model alone, per stage, and the peak of memory.
 
-NANO: 16 frames of 512x320, twice the size and frames, once with the preset's own steps and once
-with the 14 evaluations of the release. The released model at random weights: 32 frames of 640x360,
-twice the size, in 14 evaluations and one window. `--baseline pytorch`: the first also as the
-release's path does it. Every run has a process of its own, and loading counts.
+NANO: 16 frames of 512x320, twice the size and frames, with the preset's own steps, then with the
+release's. The released model at random weights: 32 frames of 640x360, twice the size, in one
+window. `--baseline pytorch`: the first also as the release's path does it, and how near our frames
+are to that one's; too far from float32 is an error. `--baseline rife-span`: RIFE and SPAN too.
+Every run has a process of its own, and loading counts.
 """
 
 from __future__ import annotations
@@ -12,131 +13,142 @@ import argparse
 import dataclasses
 import os
 import tempfile
-import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from benchmarks.baseline import PlainModel
+from benchmarks import peers
+from benchmarks.end_to_end_runs import CLIPS, OURS, PEER, PLAIN, SCALE, Clip, Task, Told, prepare
+from benchmarks.frame_parity import LEAST_PSNR, compare
+from benchmarks.peers import PeerError
 from benchmarks.random_models import write_checkpoint, write_companions
-from benchmarks.timing import Work, make_parser, report
-from benchmarks.turns import Memory, Worker, given_task, serve
-from benchmarks.waves import write_clip
-from venhancer import Options, pipeline
-from venhancer.config import NANO, RELEASED, SolverName
+from benchmarks.timing import four, make_parser, report, speed_up, spread
+from benchmarks.turns import Worker, WorkerError, given_task, in_turns, serve
+from venhancer.config import NANO, RELEASED
 from venhancer.device import choose_device
-from venhancer.networks import Networks
-from venhancer.options import Device
-from venhancer.plan import Plan
-from venhancer.reference import LappedCodec, Reference
-from venhancer.sampler import Placement
-from venhancer.weights import find_weights, load_model
-from venhancer_rt.backends import Request, choose_backend
+from venhancer.windows import temporal_windows
 
 MODULE = "benchmarks.end_to_end"
 VARIABLES = ("VENHANCER_VAE", "VENHANCER_TEXT_ENCODER")
+BASELINES = {"pytorch": PLAIN, "rife-span": PEER}
+MINUTE = 60 * 24  # frames of the output
+MEMORY = ("peak_bytes", "device_bytes")
+Row = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Clip:
-    """What is enhanced, to twice its size."""
-
-    frames: int
-    width: int
-    height: int
-    interpolate: int
-    window: int | None
-
-
-CLIPS = {
-    NANO.name: Clip(frames=16, width=512, height=320, interpolate=2, window=None),
-    RELEASED.name: Clip(frames=32, width=640, height=360, interpolate=1, window=32),
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
-    """One run; network: `ours` or `plain`, the release's path."""
-
-    network: str
-    preset: str
-    weights: str | None
-    steps: int | None
-    solver: SolverName | None
-    device: Device
-
-
-def prepare(task: Task) -> tuple[Work, Mapping[str, Any]]:
-    """The run itself, and what it took: no worker has turns here."""
-    clip, memory = CLIPS[task.preset], Memory(task.device)
-    options = Options(
-        scale=2.0,
-        preset=task.preset,
-        interpolate=clip.interpolate,
-        window=clip.window,
-        steps=task.steps,
-        solver=task.solver,
-        weights=None if task.weights is None else Path(task.weights),
-        device=task.device,
-        scene_cuts=False,
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "in.mp4"
-        write_clip(source, clip.frames, clip.width, clip.height)
-        start = time.perf_counter()
-        backend = choose_backend(Request(source=source, options=options))
-        is_plain = task.network == "plain"
-        networks = open_plain(backend.plan, options) if is_plain else backend.open()
-        made = pipeline.enhance(backend.plan, source.with_name("out.mp4"), networks, options)
-        seconds = time.perf_counter() - start
-    steps = len(made.plan.sampling.schedule)
-    told = {"steps": steps, "seconds": seconds, "stages": made.seconds, **memory.told()}
-    return lambda: None, {"network": task.network, **told}
-
-
-def open_plain(plan: Plan, options: Options) -> Networks:
-    """The release's path through the network, and the same codec and text encoder as ours."""
-    preset, seed, device = plan.preset, plan.sampling.seed, options.device
-    weights, placement = find_weights(preset, options.weights), Placement(device=device)
-    model = PlainModel(load_model(weights, preset, device=device)[0])
-    if preset.model.codec == "lapped":
-        return Reference(model, LappedCodec(preset.model.latent_scale), None, placement, seed)
-    from venhancer.model.text import load_text_encoder
-    from venhancer.model.vae import load_codec
-
-    dtype = torch.float16 if device == "cuda" else torch.float32
-    codec = load_codec(device=device, dtype=dtype)
-    text_encoder = load_text_encoder(device=device, dtype=dtype)
-    return Reference(model, codec, text_encoder, placement, seed)
-
-
-def tasks(args: argparse.Namespace, weights: Path | None) -> Iterator[Task]:
-    steps: list[tuple[int | None, SolverName | None]] = [(15, "fast")]
+def tasks(args: argparse.Namespace, folder: Path) -> Iterator[Task]:
+    """The baselines first."""
+    weights = random_released(folder) if args.preset == RELEASED.name else None
+    for name in [*(BASELINES[b] for b in BASELINES if b in args.baseline), OURS]:
+        yield Task(
+            name=name,
+            preset=args.preset,
+            weights=weights,
+            device=args.device,
+            frames=str(folder / f"{name}.npy"),
+        )
     if args.preset == NANO.name:
-        steps.insert(0, (None, None))
-    common = {"preset": args.preset, "weights": weights and str(weights), "device": args.device}
-    for number, (count, solver) in enumerate(steps):
-        is_compared = args.baseline is not None and number == 0
-        for network in ("plain", "ours") if is_compared else ("ours",):
-            yield Task(network=network, steps=count, solver=solver, **common)
+        yield Task(
+            name=f"{OURS}, release's steps",
+            preset=args.preset,
+            weights=weights,
+            device=args.device,
+            frames=os.devnull,
+            steps=RELEASED.defaults.steps,
+            solver=RELEASED.defaults.solver,
+        )
 
 
-def random_released(folder: Path) -> Path:
+def random_released(folder: Path) -> str:
     """A checkpoint, and the networks round it where the environment tells children of them."""
     os.environ.update(dict.fromkeys(VARIABLES, str(folder)))
     write_checkpoint(folder / "random.safetensors", RELEASED)
     write_companions(folder)
-    return folder / "random.safetensors"
+    return str(folder / "random.safetensors")
 
 
-def measure(task: Task) -> dict[str, Any]:
-    worker = Worker(MODULE, dataclasses.asdict(task))
-    worker.close()
-    return worker.told
+class Repeated:
+    """A task that a fresh process does at every turn."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.told: list[Told] = []
+
+    def turn(self) -> float:
+        worker = Worker(MODULE, dataclasses.asdict(self.task))
+        worker.close()
+        self.told.append(worker.told)
+        stages = ", ".join(f"{name} {s:.1f}" for name, s in worker.told["stages"].items())
+        print(f"{self.task.name}: {worker.told['seconds']:.1f} s ({stages})", flush=True)
+        return float(worker.told["seconds"])
+
+
+def measure(todo: Sequence[Task], rounds: int) -> list[Row]:
+    """A row of figures for each task, in turns."""
+    runs = {task.name: Repeated(task) for task in todo}
+    in_turns(runs, rounds)
+    rows = summaries({name: run.told for name, run in runs.items()}, CLIPS[todo[0].preset])
+    for task, row in zip(todo, rows, strict=True):
+        if PLAIN in runs and task.name not in (PLAIN, PEER) and task.steps is None:
+            row["psnr_to_plain"] = compare(Path(task.frames), Path(runs[PLAIN].task.frames))
+    return rows
+
+
+def summaries(told: Mapping[str, Sequence[Told]], clip: Clip) -> list[Row]:
+    """What all rounds say together, of each run."""
+    ratio = views(MINUTE // clip.interpolate * clip.interpolate + 1, clip) / views(clip.made, clip)
+    rows = []
+    for name, own in told.items():
+        row = summary(own, clip.made, 1.0 if name == PEER else ratio)
+        if PLAIN in told:
+            pair = told[PLAIN], own
+            row["times_faster"] = speed_up(*(seconds(t, "seconds") for t in pair))
+            row["model_times_faster"] = speed_up(*(seconds(t, "model_seconds") for t in pair))
+        rows.append({"network": name, **row})
+    return rows
+
+
+def seconds(told: Sequence[Told], name: str) -> list[float]:
+    return [one[name] for one in told]
+
+
+def summary(told: Sequence[Told], frames: int, ratio: float) -> Row:
+    """frames: of the output. ratio: how much oftener the model sees a frame of a minute."""
+    named = {name: [one["stages"][name] for one in told] for name in told[0]["stages"]}
+    stages = {name: spread(taken)["median"] for name, taken in named.items()}
+    files, model = (spread(seconds(told, name)) for name in ("seconds", "model_seconds"))
+    rest = files["median"] - model["median"] - stages["load"]
+    model_minute = model["median"] * ratio * MINUTE / frames
+    return {
+        "steps": told[0]["steps"],
+        "dtype": told[0]["dtype"],
+        "seconds": files,
+        "model_seconds": model,
+        "stages": stages,
+        "seconds_per_frame": four(files["median"] / frames),
+        "model_seconds_per_frame": four(model["median"] / frames),
+        "seconds_per_minute": four(stages["load"] + rest * MINUTE / frames + model_minute),
+        "model_seconds_per_minute": four(model_minute),
+        **{name: max(one[name] for one in told) for name in MEMORY if name in told[0]},
+    }
+
+
+def views(frames: int, clip: Clip) -> float:
+    """How often the model sees a frame of the grid: windows overlap."""
+    windows = temporal_windows(frames, clip.window, clip.interpolate)
+    return len(windows) * len(windows[0]) / frames
+
+
+def complaint(rows: Sequence[Row]) -> str | None:
+    """One line where our frames are too far from float32."""
+    found = {row["network"]: row for row in rows}
+    if PLAIN not in found or found[PLAIN]["dtype"] != "float32":
+        return None
+    least = found[OURS]["psnr_to_plain"]["least"]
+    if least >= LEAST_PSNR:
+        return None
+    return f"ours is {least} dB from plain float32 in its worst frame: {LEAST_PSNR} is the least"
 
 
 def main() -> None:
@@ -146,21 +158,35 @@ def main() -> None:
         return
     parser = make_parser(__doc__)
     parser.add_argument("--preset", choices=list(CLIPS), default=NANO.name)
-    parser.add_argument("--baseline", choices=("pytorch",))
+    parser.add_argument("--baseline", choices=list(BASELINES), action="append", default=[])
+    parser.add_argument("--rounds", type=int, default=1)
     args = parser.parse_args()
     args.device = choose_device(args.device)
-    runs = []
+    try:
+        run(args)
+    except (PeerError, WorkerError) as error:
+        raise SystemExit(f"{MODULE}: {error}") from error
+
+
+def run(args: argparse.Namespace) -> None:
+    if "rife-span" in args.baseline:
+        if args.device != "cpu":
+            raise PeerError("RIFE and SPAN run on the processor: take --device cpu")
+        peers.load(SCALE)  # tells what is missing before anything runs
     with tempfile.TemporaryDirectory() as folder:
-        weights = random_released(Path(folder)) if args.preset == RELEASED.name else None
-        for task in tasks(args, weights):
-            runs.append(measure(task))
-            print(line(runs[-1]), flush=True)
-    report(MODULE, args.device, {"preset": args.preset, "runs": runs}, args.out)
-
-
-def line(run: dict[str, Any]) -> str:
-    stages = ", ".join(f"{name} {seconds:.1f}" for name, seconds in run["stages"].items())
-    return f"{run['network']}, {run['steps']} evaluations: {run['seconds']:.1f} s ({stages})"
+        rows = measure([*tasks(args, Path(folder))], args.rounds)
+    clip = CLIPS[args.preset]
+    found = {
+        "preset": args.preset,
+        "rounds": args.rounds,
+        "input": f"{clip.frames} x {clip.width}x{clip.height}",
+        "output": f"{clip.made} x {clip.width * SCALE}x{clip.height * SCALE}",
+        "least_psnr": LEAST_PSNR,
+        "runs": rows,
+    }
+    report(MODULE, args.device, found, args.out)
+    if line := complaint(rows):
+        raise SystemExit(f"{MODULE}: {line}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = (
-    *("torch", "numpy", "pillow", "av", "opencv-python-headless", "imageio-ffmpeg"),
+    *("torch", "numpy", "pillow", "av", "opencv-python-headless", "imageio-ffmpeg", "ncnn"),
     *("onnx", "onnxruntime", "onnxscript", "tensorrt", "tensorrt-rtx"),
 )
 

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks.frame_parity import mean_and_least, psnr
 from benchmarks.machine import ROOT, describe_run
 from venhancer import Options, pipeline
 from venhancer.contract import Shape
@@ -54,13 +55,11 @@ def run(dtype: Dtype, bundle: Path | None, target: Path) -> tuple[float, float]:
     return report.seconds["denoise"], sum(report.seconds.values())
 
 
-def psnr(folder: Path, reference: Path) -> list[float]:
-    """Of every frame."""
-    found = []
-    for path in sorted(reference.glob("*.png")):
-        a, b = (np.asarray(Image.open(p), dtype=np.float64) for p in (path, folder / path.name))
-        found.append(float(10 * np.log10(255**2 / max(((a - b) ** 2).mean(), 1e-9))))
-    return found
+def compare(folder: Path, reference: Path) -> dict[str, float]:
+    """PSNR of every picture."""
+    names = sorted(path.name for path in reference.glob("*.png"))
+    pairs = ([np.asarray(Image.open(place / n)) for place in (folder, reference)] for n in names)
+    return mean_and_least(psnr(*pair) for pair in pairs)
 
 
 def measure(folder: Path, rounds: int) -> dict[str, Any]:
@@ -89,15 +88,11 @@ def measure(folder: Path, rounds: int) -> dict[str, Any]:
 
 
 def _told(name: str, taken: list[tuple[float, float]], folder: Path, exact: Path) -> dict[str, Any]:
-    quality = psnr(folder / name.replace(" ", "_"), exact)
     return {
         "denoise_seconds": [round(denoise, 2) for denoise, _ in taken],
         "median_denoise_seconds": round(statistics.median(d for d, _ in taken), 2),
         "median_seconds": round(statistics.median(whole for _, whole in taken), 2),
-        "psnr_to_float32": {
-            "mean": round(statistics.mean(quality), 2),
-            "least": round(min(quality), 2),
-        },
+        "psnr_to_float32": compare(folder / name.replace(" ", "_"), exact),
     }
 
 

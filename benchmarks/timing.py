@@ -35,7 +35,12 @@ def seconds_of(work: Work, device: str) -> float:
 def spread(values: Sequence[float]) -> dict[str, float]:
     """The median, the least and the most, to four figures."""
     found = {"median": statistics.median(values), "least": min(values), "most": max(values)}
-    return {name: float(f"{value:.4g}") for name, value in found.items()}
+    return {name: four(value) for name, value in found.items()}
+
+
+def four(value: float) -> float:
+    """To four figures."""
+    return float(f"{value:.4g}")
 
 
 def speed_up(before: Sequence[float], after: Sequence[float]) -> float:
