@@ -7,7 +7,7 @@ of matrix products in the same precision.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -76,7 +76,7 @@ def measure(device: str, dtypes: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def share(flop: float, seconds: float, ceiling: dict[str, Any], dtype: str) -> float:
+def share(flop: float, seconds: float, ceiling: Mapping[str, Any], dtype: str) -> float:
     """Of the rate of matrix products in that precision."""
     return round(flop / seconds / 1e12 / ceiling["matmul"][dtype]["tflops"], 3)
 

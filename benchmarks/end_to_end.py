@@ -18,8 +18,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks import ceiling as ceilings
 from benchmarks import peers
-from benchmarks.end_to_end_runs import CLIPS, OURS, PEER, PLAIN, SCALE, Clip, Task, Told, prepare
+from benchmarks.ceiling import share
+from benchmarks.end_to_end_runs import (
+    CLIPS,
+    FAST,
+    OURS,
+    PEER,
+    PLAIN,
+    SCALE,
+    Clip,
+    Task,
+    Told,
+    prepare,
+)
 from benchmarks.frame_parity import LEAST_PSNR, compare
 from benchmarks.peers import PeerError
 from benchmarks.random_models import write_checkpoint, write_companions
@@ -40,7 +53,7 @@ Row = dict[str, Any]
 def tasks(args: argparse.Namespace, folder: Path) -> Iterator[Task]:
     """The baselines first."""
     weights = random_released(folder) if args.preset == RELEASED.name else None
-    for name in [*(BASELINES[b] for b in BASELINES if b in args.baseline), OURS]:
+    for name in [*(BASELINES[b] for b in BASELINES if b in args.baseline), OURS, FAST]:
         yield Task(
             name=name,
             preset=args.preset,
@@ -84,7 +97,7 @@ class Repeated:
         return float(worker.told["seconds"])
 
 
-def measure(todo: Sequence[Task], rounds: int) -> list[Row]:
+def measure(todo: Sequence[Task], rounds: int, ceiling: Mapping[str, Any]) -> list[Row]:
     """A row of figures for each task, in turns."""
     runs = {task.name: Repeated(task) for task in todo}
     in_turns(runs, rounds)
@@ -92,6 +105,9 @@ def measure(todo: Sequence[Task], rounds: int) -> list[Row]:
     for task, row in zip(todo, rows, strict=True):
         if PLAIN in runs and task.name not in (PLAIN, PEER) and task.steps is None:
             row["psnr_to_plain"] = compare(Path(task.frames), Path(runs[PLAIN].task.frames))
+        if row["flop"] is not None:
+            taken = row["model_seconds"]["median"]
+            row["ceiling_share"] = share(row["flop"], taken, ceiling, row["dtype"])
     return rows
 
 
@@ -123,6 +139,7 @@ def summary(told: Sequence[Told], frames: int, ratio: float) -> Row:
     return {
         "steps": told[0]["steps"],
         "dtype": told[0]["dtype"],
+        "flop": told[0].get("flop"),
         "seconds": files,
         "model_seconds": model,
         "stages": stages,
@@ -136,7 +153,7 @@ def summary(told: Sequence[Told], frames: int, ratio: float) -> Row:
 
 def views(frames: int, clip: Clip) -> float:
     """How often the model sees a frame of the grid: windows overlap."""
-    windows = temporal_windows(frames, clip.window, clip.interpolate)
+    windows = temporal_windows(frames, clip.window, clip.interpolate, clip.overlap)
     return len(windows) * len(windows[0]) / frames
 
 
@@ -173,8 +190,10 @@ def run(args: argparse.Namespace) -> None:
         if args.device != "cpu":
             raise PeerError("RIFE and SPAN run on the processor: take --device cpu")
         peers.load(SCALE)  # tells what is missing before anything runs
+    ceiling = ceilings.measure(args.device, ceilings.DTYPES[args.device])
+    print(ceilings.told(ceiling))
     with tempfile.TemporaryDirectory() as folder:
-        rows = measure([*tasks(args, Path(folder))], args.rounds)
+        rows = measure([*tasks(args, Path(folder))], args.rounds, ceiling)
     clip = CLIPS[args.preset]
     found = {
         "preset": args.preset,
@@ -182,6 +201,7 @@ def run(args: argparse.Namespace) -> None:
         "input": f"{clip.frames} x {clip.width}x{clip.height}",
         "output": f"{clip.made} x {clip.width * SCALE}x{clip.height * SCALE}",
         "least_psnr": LEAST_PSNR,
+        "ceiling": ceiling,
         "runs": rows,
     }
     report(MODULE, args.device, found, args.out)

@@ -19,6 +19,7 @@ from benchmarks.turns import Memory
 from benchmarks.waves import write_clip
 from venhancer import Options, pipeline
 from venhancer.config import NANO, RELEASED, SolverName
+from venhancer.estimate import scene_flop
 from venhancer.networks import Networks
 from venhancer.options import Device
 from venhancer.plan import Plan
@@ -28,7 +29,7 @@ from venhancer.stopwatch import Stopwatch
 from venhancer.weights import find_weights, load_model
 from venhancer_rt.backends import Request, choose_backend
 
-PLAIN, OURS, PEER = "plain", "ours", "RIFE + SPAN"
+PLAIN, OURS, FAST, PEER = "plain", "ours", "ours, --mode fast", "RIFE + SPAN"
 SCALE = 2
 Told = Mapping[str, Any]  # by the process of a run
 
@@ -42,6 +43,7 @@ class Clip:
     height: int
     interpolate: int
     window: int
+    overlap: float
 
     @property
     def made(self) -> int:
@@ -50,8 +52,22 @@ class Clip:
 
 
 CLIPS = {
-    NANO.name: Clip(frames=16, width=512, height=320, interpolate=2, window=NANO.defaults.window),
-    RELEASED.name: Clip(frames=32, width=640, height=360, interpolate=1, window=32),
+    NANO.name: Clip(
+        frames=16,
+        width=512,
+        height=320,
+        interpolate=2,
+        window=NANO.defaults.window,
+        overlap=NANO.defaults.overlap,
+    ),
+    RELEASED.name: Clip(
+        frames=32,
+        width=640,
+        height=360,
+        interpolate=1,
+        window=32,
+        overlap=RELEASED.defaults.overlap,
+    ),
 }
 
 
@@ -95,6 +111,7 @@ def run(task: Task, source: Path, target: Path) -> Told:
         window=clip.window,
         steps=task.steps,
         solver=task.solver,
+        mode="fast" if task.name == FAST else "exact",
         weights=None if task.weights is None else Path(task.weights),
         device=task.device,
         scene_cuts=False,
@@ -112,6 +129,7 @@ def run(task: Task, source: Path, target: Path) -> Told:
     return {
         "steps": len(made.plan.sampling.schedule),
         "dtype": str(dtype).removeprefix("torch."),
+        "flop": sum(scene_flop(made.plan, scene) for scene in made.plan.scenes),
         "model_seconds": made.seconds["denoise"],
         "stages": watch.seconds | made.seconds,
     }

@@ -117,6 +117,7 @@ def run_rows(result: Result) -> Iterator[Row]:
             _both(run, "times_faster"),
             NONE if near is None else f"{near['mean']:.1f}, {near['least']:.1f}",
             *(_both(run, f"seconds_per_{what}") for what in ("frame", "minute")),
+            f"{run['ceiling_share']:.0%}" if "ceiling_share" in run else NONE,
             ", ".join(stages),
             gigabytes(run["peak_bytes"]),
         )
@@ -140,8 +141,25 @@ def growth_rows(result: Result) -> Iterator[Row]:
                 str(row["ranks"]),
                 f"{row['seconds']:.1f}",
                 f"{row['seconds_per_output_frame']:.3f}",
+                f"{row['ceiling_share']:.0%}",
                 gigabytes(row["peak_bytes"]),
             )
+
+
+def shortcut_rows(result: Result) -> Iterator[Row]:
+    for name, row in result["settings"].items():
+        pairs = ("psnr", ".1f"), ("ssim", ".4f"), ("lpips", ".4f")
+        yield (
+            result["preset"],
+            f"`{name}`" if name.startswith("--") else name,
+            ranged(row["times_faster"]),
+            *(
+                f"{row[key]:{form}}, {row[f'{key}_worst']:{form}}" if key in row else NONE
+                for key, form in pairs
+            ),
+            f"{row['lpips_truth']:.4f}",
+            f"{row['vmaf_truth']:.2f}",
+        )
 
 
 def memory_rows(result: Result) -> Iterator[Row]:
@@ -220,9 +238,22 @@ QUESTIONS = (
         columns=(
             *("model, output", "network", "evaluations", "seconds (range)", "model only (range)"),
             *("times faster", "PSNR, dB", "seconds a frame", "seconds a minute"),
-            *("seconds per stage", "peak GB"),
+            *("of the ceiling", "seconds per stage", "peak GB"),
         ),
         rows=run_rows,
+    ),
+    Question(
+        title="What does a shortcut gain and cost?",
+        benchmark="shortcuts",
+        about="Each part of `--mode fast` alone, and together, at 4x size and 2x frames of three "
+        "real clips (those of `quality`). Times faster are the denoiser's, by clips; PSNR, SSIM "
+        "and LPIPS are against the frames of the exact run: the mean, and the worst frame of all. "
+        "The last two are against the truth. A shortcut is never lossless.",
+        columns=(
+            *("model", "setting", "times faster (range)", "PSNR, dB", "SSIM", "LPIPS"),
+            *("LPIPS to the truth", "VMAF"),
+        ),
+        rows=shortcut_rows,
     ),
     Question(
         title="How does it grow?",
@@ -230,7 +261,10 @@ QUESTIONS = (
         about="Twice the size, all steps of the preset, loading aside; one of four is changed. "
         "Ranks are processes at a time, each with a clip of its own and its share of the cores, or "
         "a card of its own; the memory is that of one.",
-        columns=("changed", "input", "windows", "ranks", "seconds", "seconds a frame", "peak GB"),
+        columns=(
+            *("changed", "input", "windows", "ranks", "seconds", "seconds a frame"),
+            *("of the ceiling", "peak GB"),
+        ),
         rows=growth_rows,
     ),
     Question(

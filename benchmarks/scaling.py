@@ -19,11 +19,14 @@ from typing import Any
 
 import torch
 
+from benchmarks import ceiling as ceilings
+from benchmarks.ceiling import share
 from benchmarks.timing import Work, make_parser, report
 from benchmarks.turns import Memory, Worker, given_task, serve
 from benchmarks.waves import write_clip
 from venhancer import Options, pipeline
-from venhancer.device import choose_device
+from venhancer.device import choose_device, choose_dtype
+from venhancer.estimate import scene_flop
 from venhancer.options import Device
 from venhancer_rt.backends import Request, choose_backend
 
@@ -85,6 +88,7 @@ def prepare(task: Mapping[str, Any]) -> tuple[Work, Mapping[str, Any]]:
         "window": plan.sampling.window,
         "windows": plan.windows,
         "evaluations": plan.evaluations,
+        "flop": sum(scene_flop(plan, scene) for scene in plan.scenes),
         "output": f"{plan.geometry.width}x{plan.geometry.height}",
         "output_frames": len(plan.timeline.shown),
         "seconds": round(made.wall, 3),
@@ -106,7 +110,9 @@ def enhance(source: Path, point: Point, device: Device, weights: str | None) -> 
     return pipeline.enhance(backend.plan, source.with_name("out.mp4"), backend.open(), options)
 
 
-def measure(point: Point, device: str, weights: Path | None) -> dict[str, Any]:
+def measure(
+    point: Point, device: str, weights: Path | None, ceiling: dict[str, Any]
+) -> dict[str, Any]:
     """One row: of the slowest rank."""
     given = None if weights is None else str(weights.resolve())
     task = {"point": dataclasses.asdict(point), "device": device, "weights": given}
@@ -123,6 +129,9 @@ def measure(point: Point, device: str, weights: Path | None) -> dict[str, Any]:
     }
     made = point.ranks * row["output_frames"]
     row["seconds_per_output_frame"] = round(row["seconds"] / made, 4)
+    dtype = str(choose_dtype("auto", device)).removeprefix("torch.")
+    done, taken = point.ranks * row["flop"], row["stages"]["denoise"]
+    row["ceiling_share"] = share(done, taken, ceiling, dtype)
     return row
 
 
@@ -150,21 +159,24 @@ def main() -> None:
     parser.add_argument("--weights", type=Path)
     args = parser.parse_args()
     device = choose_device(args.device)
+    ceiling = ceilings.measure(device, ceilings.DTYPES[device])
+    print(ceilings.told(ceiling))
     done: dict[Point, dict[str, Any]] = {}
     axes: dict[str, list[dict[str, Any]]] = {}
     for axis, wanted in points(device).items():
         for point in wanted:
             if point not in done:
-                done[point] = measure(point, device, args.weights)
+                done[point] = measure(point, device, args.weights, ceiling)
                 print(f"{axis}: {line(done[point])}", flush=True)
         axes[axis] = [done[point] for point in wanted]
-    report(MODULE, device, {"axes": axes}, args.out)
+    report(MODULE, device, {"ceiling": ceiling, "axes": axes}, args.out)
 
 
 def line(row: dict[str, Any]) -> str:
     return (
         f"{row['ranks']} x {row['frames']} frames of {row['input']}, {row['windows']} windows of "
         f"{row['window']}: {row['seconds_per_output_frame']:.3f} s a frame, "
+        f"{row['ceiling_share']:.0%} of the ceiling, "
         f"{row['peak_bytes'] / 1e6:.0f} MB"
     )
 

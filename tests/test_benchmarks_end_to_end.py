@@ -21,7 +21,7 @@ from venhancer.config import NANO
 from venhancer.video import probe
 
 NANO_CLIP = CLIPS[NANO.name]
-SMALL = Clip(frames=3, width=64, height=48, interpolate=2, window=5)
+SMALL = Clip(frames=3, width=64, height=48, interpolate=2, window=5, overlap=0.5)
 NETWORK = """
 from torch import nn, ones
 

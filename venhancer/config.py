@@ -126,6 +126,7 @@ class RunDefaults:
     guidance: float = 7.5
     eta: float = 1.0
     window: int = 25
+    overlap: float = 0.5  # share of a window that the next one sees too, about
     scale: float = 4.0
     refine: int = 200
     detail: float = 1.0  # told downscaling over the real one; below 1 sharpens less
@@ -205,7 +206,8 @@ NANO = Preset(
         solver="normal",
         eta=0.0,
         guidance=1.0,
-        window=49,
+        window=33,
+        overlap=0.25,
         refine=0,
         detail=0.75,
         fast=Shortcuts(steps=2, reuse=2),

@@ -171,7 +171,7 @@ def make_plan(clip: Clip, preset: Preset, options: Options, shape: Shape | None 
     rows, columns = geometry.padded_height // stride, geometry.padded_width // stride
     window = _or(options.window, preset.defaults.window) if shape is None else shape.window
     cuts = clip.cuts if options.scene_cuts else ()
-    scenes = cut_scenes(clip.frames, cuts, timeline.gap, window)
+    scenes = cut_scenes(clip.frames, cuts, timeline.gap, window, preset.defaults.overlap)
     if options.prompt and not preset.model.unet.text_width:
         raise OptionError(
             f"preset {preset.name!r} has no text encoder: leave the prompt out, "

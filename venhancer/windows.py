@@ -46,19 +46,21 @@ def window_length(window: int, gap: int) -> int:
     return (window - 1) // gap * gap + 1
 
 
-def temporal_windows(frames: int, window: int, gap: int) -> list[Span]:
+def temporal_windows(frames: int, window: int, gap: int, overlap: float) -> list[Span]:
     """Windows over `frames` (a multiple of `gap`, plus one), on key frames, evenly spread.
 
-    About half of each overlaps the next, a third at least. Two strides cover a window wherever
-    that can be: then a step of the sampler follows the one before it by one stride, not by two.
+    About the share `overlap` of each, at most half, is seen by the next one too; two thirds of that
+    at least. Two strides cover a window wherever that can be: then a step of the sampler follows
+    the one before it by one stride, not by two.
     """
     length = window_length(window, gap)
     if frames <= length:
         return [Span(0, frames)]
     shortest = -(-length // (2 * gap))  # strides, in gaps
-    longest = max(1, (length - length // 3) // gap)
+    wanted = max(shortest, (length - int(overlap * length)) // gap)
+    longest = max(1, (length - int(2 * overlap * length / 3)) // gap)
     way = (frames - length) // gap
-    strides = max(-(-way // longest), way // shortest)
+    strides = max(-(-way // longest), way // wanted)
     starts = [way * k // strides * gap for k in range(strides + 1)]
     return [Span(start, start + length) for start in starts]
 
@@ -82,12 +84,14 @@ class Scene:
         return (len(self.keys) - 1) * self.gap + 1
 
 
-def cut_scenes(keys: int, cuts: Sequence[int], gap: int, window: int) -> tuple[Scene, ...]:
+def cut_scenes(
+    keys: int, cuts: Sequence[int], gap: int, window: int, overlap: float
+) -> tuple[Scene, ...]:
     """Cut `keys` key frames where a new scene begins, and each scene into windows."""
     made = []
     for start, stop in pairwise([0, *cuts, keys]):
         frames = (stop - start - 1) * gap + 1
-        windows = tuple(temporal_windows(frames, window, gap))
+        windows = tuple(temporal_windows(frames, window, gap, overlap))
         made.append(Scene(Span(start, stop), gap, windows))
     return tuple(made)
 

@@ -11,6 +11,7 @@ from venhancer.config import TINY, ModelConfig, UNetConfig
 from venhancer.contract import model_inputs
 from venhancer.errors import ConfigError
 from venhancer.model.denoiser import Denoiser, fill_between_keys
+from venhancer.model.layers import clip_view
 
 SMALL = small_preset().model
 
@@ -115,3 +116,17 @@ def test_every_size_comes_from_the_configuration() -> None:
 
     assert randomised(config)(**given).shape == given["latents"].shape
     assert SMALL_UNET.row_remainder == 0
+
+
+@pytest.mark.parametrize("branches", [1, 2])
+def test_a_clip_stays_channels_last(branches: int) -> None:
+    """Nothing is copied on the way to its view, and a group norm of that keeps the layout."""
+    x = torch.randn(branches * 5, 16, 6, 8).contiguous(memory_format=torch.channels_last)
+
+    clip = clip_view(x, 5)
+    normalised = torch.nn.functional.group_norm(clip, 8)
+
+    assert clip.data_ptr() == x.data_ptr()
+    assert torch.equal(clip[0, :, 3].reshape(16, 6, 8), x[3])
+    assert normalised.is_contiguous(memory_format=torch.channels_last)
+    assert not normalised.is_contiguous()

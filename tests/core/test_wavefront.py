@@ -52,7 +52,7 @@ def test_how_much_is_held_depends_on_windows_and_steps_alone(
     window: int, gap: int, steps: int
 ) -> None:
     """A clip ten times as long holds no more frames: a window, and a stride for each step."""
-    covers = [temporal_windows(n * gap + 1, window, gap) for n in (600, 6000)]
+    covers = [temporal_windows(n * gap + 1, window, gap, 0.5) for n in (600, 6000)]
     held = [held_frames(windows, steps) for windows in covers]
 
     length, stride = len(covers[0][0]), covers[0][1].start
@@ -60,16 +60,19 @@ def test_how_much_is_held_depends_on_windows_and_steps_alone(
     assert max(held) <= length + strides * stride * steps
 
 
-@pytest.mark.parametrize(("window", "gap"), [(49, 1), (49, 2), (25, 1), (25, 2)])
-def test_two_strides_cover_a_window(window: int, gap: int) -> None:
-    """So that each step follows at one stride; and a third of a window overlaps."""
+@pytest.mark.parametrize(("window", "gap"), [(49, 1), (49, 2), (25, 1), (25, 2), (33, 2)])
+@pytest.mark.parametrize("overlap", [0.25, 0.5])
+def test_two_strides_cover_a_window(window: int, gap: int, overlap: float) -> None:
+    """So that each step follows at one stride; and two thirds of what is wanted overlap."""
     for frames in (150, 600, 613):
-        windows = temporal_windows(frames * gap + 1, window, gap)
+        windows = temporal_windows(frames * gap + 1, window, gap, overlap)
         strides = {right.start - left.start for left, right in pairwise(windows)}
         length = len(windows[0])
 
         assert 2 * min(strides) >= length
-        assert length - max(strides) >= length // 3
+        assert length - max(strides) >= int(2 * overlap * length / 3)
+        computed = len(windows) * length / windows[-1].stop
+        assert computed < 1.12 / (1 - overlap)  # times that a frame is seen
 
 
 def test_a_short_clip_is_held_as_a_whole() -> None:
@@ -99,7 +102,7 @@ def test_a_window_may_reach_over_two_others() -> None:
 
 def test_scenes_begin_at_cuts() -> None:
     """Each with windows of its own, over grid frames counted from its first key frame."""
-    made = cut_scenes(20, (3, 4), gap=2, window=9)
+    made = cut_scenes(20, (3, 4), gap=2, window=9, overlap=0.5)
 
     assert [(s.keys.start, s.keys.stop) for s in made] == [(0, 3), (3, 4), (4, 20)]
     assert [s.frames for s in made] == [5, 1, 31]

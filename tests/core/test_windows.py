@@ -12,10 +12,11 @@ from venhancer.windows import Join, cover, temporal_windows, tiles, weights, win
 
 @pytest.mark.parametrize("gap", [1, 2, 3, 4, 5, 6, 7, 8])
 @pytest.mark.parametrize("keys", [1, 2, 3, 13, 40])
-def test_every_frame_is_in_some_window(keys: int, gap: int) -> None:
+@pytest.mark.parametrize("overlap", [0.25, 0.5])
+def test_every_frame_is_in_some_window(keys: int, gap: int, overlap: float) -> None:
     """Nothing is left out; all windows are equal, and begin and end on key frames."""
     frames = (keys - 1) * gap + 1
-    spans = temporal_windows(frames, 25, gap)
+    spans = temporal_windows(frames, 25, gap, overlap)
 
     assert set().union(*(range(s.start, s.stop) for s in spans)) == set(range(frames))
     assert len({len(s) for s in spans}) == 1

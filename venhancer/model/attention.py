@@ -7,6 +7,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from venhancer.config import UNetConfig
+from venhancer.model.layers import clip_view
 
 KeysValues = tuple[Tensor, Tensor]  # each (b, l, heads * head_channels)
 
@@ -116,7 +117,7 @@ class TemporalTransformer(nn.Module):
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
         h, w = x.shape[-2:]
-        clip = self.norm(rearrange(x, "(b f) c h w -> b c f (h w)", f=frames))
+        clip = self.norm(clip_view(x, frames))
         tokens = self.project_in(rearrange(clip, "b c f l -> (b l) f c"))
         tokens = self.block.attend_second(self.block.attend_self(tokens))
         tokens = self.project_out(self.block.feed_forward(tokens))

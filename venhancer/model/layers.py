@@ -26,6 +26,15 @@ def per_frame(x: Tensor, frames: int) -> Tensor:
     return x[:, None].expand(b, frames, c).reshape(b * frames, c)
 
 
+def clip_view(x: Tensor, frames: int) -> Tensor:
+    """(b f) c h w -> b c f (h w), a view.
+
+    Rows and columns are joined first: else the stride of a batch of one would be such that PyTorch
+    no longer knows the tensor as channels last, and normalises it three to fifteen times slower.
+    """
+    return rearrange(x, "(b f) c h w -> b f c (h w)", f=frames).transpose(1, 2)
+
+
 def zero_init(layer: nn.Module) -> nn.Module:
     """Start at zero, so that training begins from the network without `layer`."""
     for parameter in layer.parameters():
@@ -72,8 +81,7 @@ class TemporalConv(nn.Module):
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
         h, w = x.shape[-2:]
-        clip = rearrange(x, "(b f) c h w -> b c f (h w)", f=frames)
-        out = clip
+        out = clip = clip_view(x, frames)
         for norm, conv in zip(self.norms, self.convs, strict=True):
             out = conv(F.silu(norm(out)))
         return rearrange(clip + out, "b c f (h w) -> (b f) c h w", h=h, w=w)
