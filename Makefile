@@ -67,7 +67,7 @@ bench-gpu: $(VENV)/.dev ## the same on a GPU, and the released model at 720p
 	$(BENCH).denoise_step --device cuda --preset released --size 1280x720 --window 16 \
 		--window 24 --window 32 --baseline pytorch \
 		--out $(RESULTS)/denoise_step_cuda_$(CARD).json
-	$(BENCH).denoise_step --device cuda --preset nano --size 1280x720 --window 25 --window 49 \
+	$(BENCH).denoise_step --device cuda --preset nano --size 1280x720 --window 25 --window 33 \
 		--baseline pytorch --out $(RESULTS)/denoise_step_nano_cuda_$(CARD).json
 	$(BENCH).vae --device cuda --size 1280x720 --frames 1 --frames 3 \
 		--out $(RESULTS)/vae_cuda_$(CARD).json
@@ -81,8 +81,11 @@ bench-gpu: $(VENV)/.dev ## the same on a GPU, and the released model at 720p
 	$(BENCH).memory_prediction --device cuda --out $(RESULTS)/memory_prediction_cuda_$(CARD).json
 	$(BENCH).report
 
-bench-quality: data ## measure the quality against the truth and two baselines
+bench-quality: data ## measure quality against the truth and two baselines, and what shortcuts cost
 	$(BIN)/python -m benchmarks.quality
+	$(BENCH).shortcuts --device cpu --out $(RESULTS)/shortcuts.json
+	$(BENCH).overlaps --device cpu --out $(RESULTS)/overlaps.json
+	$(BENCH).report
 
 train: $(VENV)/.runtime ## train the nano model on data/train
 	$(BIN)/python -m venhancer.training --data data/train -o runs/nano

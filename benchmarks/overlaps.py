@@ -1,6 +1,6 @@
 """How long windows have to be, and how far they have to overlap: NANO at 4x size and 2x frames.
 
-97 true frames, every second one made 4x smaller. The change across joins is over that beside them,
+193 true frames, every second one made 4x smaller. The change across joins is over that beside them,
 and over the same of the true frames, which may jump there themselves: 1 is no seam. Frames are
 compared with the truth; of LPIPS every eighth.
 """
@@ -31,13 +31,13 @@ from venhancer.seams import SeamMeter
 from venhancer.video import probe
 
 MODULE = "benchmarks.overlaps"
-FRAMES = 97
-CLIPS = {"bikes": (2.0, (320, 136)), "bbb": (43.0, (320, 192)), "city": (1.0, (320, 192))}
-SETTINGS = ((49, 0.5), (49, 0.25), (33, 0.5), (33, 0.25), (33, 0.125), (17, 0.25))
+FRAMES = 193
+CLIPS = {"bikes": (2.0, (256, 112)), "bbb": (43.0, (256, 144)), "city": (1.0, (256, 144))}
+SETTINGS = ((49, 0.5), (33, 0.5), (33, 0.25), (33, 0.125), (17, 0.25))
 
 
 def load(path: Path, start: float, size: tuple[int, int]) -> Frames:
-    """True frames from `start` seconds on, brought to a size: 97 H W 3."""
+    """True frames from `start` seconds on, brought to a size: 193 H W 3."""
     found: list[Frames] = []
     with av.open(str(path)) as container:
         for frame in container.decode(container.streams.video[0]):
