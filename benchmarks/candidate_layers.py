@@ -8,13 +8,12 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 
 from benchmarks import plain_layers
 from benchmarks.layer_shapes import Setting
 from benchmarks.pairs import Case, Way, Ways
-from venhancer.model.layers import ResBlock, TemporalConv
+from venhancer.model.layers import GroupNorm, ResBlock, TemporalConv, clip_view
 
 LEVELS = (0, 2)
 
@@ -63,15 +62,18 @@ def temporal_ways(setting: Setting, level: int) -> Ways:
 
 
 def norm_ways(setting: Setting, level: int, is_clip: bool) -> Ways:
-    """Over one frame, as before spatial layers, or over all frames of a clip."""
-    norm = setting.build(lambda: nn.GroupNorm(setting.unet.norm_groups, setting.unet.widths[level]))
+    """Over one frame, as before spatial layers, or over all frames of a clip; channels last."""
+    groups, width = setting.unet.norm_groups, setting.unet.widths[level]
+    norm = setting.build(lambda: nn.GroupNorm(groups, width))
+    ours = setting.build(lambda: GroupNorm(groups, width))
     x = setting.pixels(level)
     if is_clip:
-        x = rearrange(x, "(b f) c h w -> b c f (h w)", f=setting.frames)
+        x = clip_view(x, setting.frames)
     torch.compiler.reset()  # else it gives up after eight shapes
     compiled = torch.compile(norm_silu, dynamic=False, fullgraph=True)
     return {
         "two operators": Way(partial(norm_silu, norm, x)),
+        "small frames by way of NCHW": Way(partial(norm_silu, ours, x)),
         "SiLU in place": Way(partial(norm_silu, norm, x, is_in_place=True)),
         "torch.compile": Way(partial(compiled, norm, x)),
         "Triton": Way(partial(norm_silu_triton, norm, x)),

@@ -172,7 +172,7 @@ def test_a_minute_has_windows_that_overlap() -> None:
     ours, peer = (row["model_seconds_per_minute"] for row in rows)
     frames = 24 * 60 / SMALL.made
 
-    assert (views(31, NANO_CLIP), views(1441, NANO_CLIP)) == (1, 54 * 49 / 1441)
+    assert (views(31, NANO_CLIP), views(1441, NANO_CLIP)) == (1, 59 * 33 / 1441)
     assert peer == 5 * frames
     assert ours == pytest.approx(views(1441, SMALL) * 5 * frames, rel=1e-3)
     assert rows[0]["seconds_per_minute"] == pytest.approx(1 + 4 * frames + ours, rel=1e-3)

@@ -11,7 +11,7 @@ from venhancer.config import TINY, ModelConfig, UNetConfig
 from venhancer.contract import model_inputs
 from venhancer.errors import ConfigError
 from venhancer.model.denoiser import Denoiser, fill_between_keys
-from venhancer.model.layers import clip_view
+from venhancer.model.layers import GroupNorm, clip_view
 
 SMALL = small_preset().model
 
@@ -130,3 +130,15 @@ def test_a_clip_stays_channels_last(branches: int) -> None:
     assert torch.equal(clip[0, :, 3].reshape(16, 6, 8), x[3])
     assert normalised.is_contiguous(memory_format=torch.channels_last)
     assert not normalised.is_contiguous()
+
+
+@pytest.mark.parametrize("size", [(6, 8), (32, 32)])
+def test_small_frames_are_normalised_alike(size: tuple[int, int]) -> None:
+    """By whichever way: the same numbers, in the same layout."""
+    x = torch.randn(5, 16, *size).contiguous(memory_format=torch.channels_last)
+    norm = GroupNorm(8, 16)
+
+    out = norm(x)
+
+    torch.testing.assert_close(out, torch.nn.functional.group_norm(x, 8))
+    assert out.is_contiguous(memory_format=torch.channels_last)

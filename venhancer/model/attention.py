@@ -7,7 +7,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from venhancer.config import UNetConfig
-from venhancer.model.layers import clip_view
+from venhancer.model.layers import GroupNorm, clip_view
 
 KeysValues = tuple[Tensor, Tensor]  # each (b, l, heads * head_channels)
 
@@ -83,7 +83,7 @@ class SpatialTransformer(nn.Module):
 
     def __init__(self, channels: int, config: UNetConfig) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(config.norm_groups, channels, eps=1e-6)
+        self.norm = GroupNorm(config.norm_groups, channels, eps=1e-6)
         self.project_in = nn.Linear(channels, channels)
         self.block = TransformerBlock(channels, config.text_width, config.head_channels)
         self.project_out = nn.Linear(channels, channels)
@@ -110,7 +110,7 @@ class TemporalTransformer(nn.Module):
     def __init__(self, channels: int, config: UNetConfig, heads: int | None = None) -> None:
         super().__init__()
         inner = channels if heads is None else heads * config.head_channels
-        self.norm = nn.GroupNorm(config.norm_groups, channels, eps=1e-6)
+        self.norm = GroupNorm(config.norm_groups, channels, eps=1e-6)
         self.project_in = nn.Linear(channels, inner)
         self.block = TransformerBlock(inner, inner, config.head_channels)
         self.project_out = nn.Linear(inner, channels)

@@ -61,6 +61,18 @@ class Embedding(nn.Sequential):
         return embedded
 
 
+class GroupNorm(nn.GroupNorm):
+    """Where PyTorch is slow at channels last, that is on a CPU for small frames, by way of NCHW."""
+
+    small = 1024  # pixels, from which on PyTorch takes another kernel
+
+    def forward(self, x: Tensor) -> Tensor:
+        is_small = x.ndim == 4 and x.shape[-2] * x.shape[-1] < self.small
+        if x.device.type != "cpu" or not is_small or x.is_contiguous():
+            return super().forward(x)
+        return super().forward(x.contiguous()).contiguous(memory_format=torch.channels_last)
+
+
 class TemporalConv(nn.Module):
     """Convolutions over three frames, added to their input; the last starts at zero.
 
@@ -70,7 +82,7 @@ class TemporalConv(nn.Module):
 
     def __init__(self, channels: int, config: UNetConfig) -> None:
         super().__init__()
-        norms = [nn.GroupNorm(config.norm_groups, channels) for _ in range(config.temporal_convs)]
+        norms = [GroupNorm(config.norm_groups, channels) for _ in range(config.temporal_convs)]
         convs: list[nn.Module] = [
             nn.Conv2d(channels, channels, (3, 1), padding=(1, 0))
             for _ in range(config.temporal_convs)
@@ -95,10 +107,10 @@ class ResBlock(nn.Module):
 
     def __init__(self, channels: int, out_channels: int, config: UNetConfig) -> None:
         super().__init__()
-        self.norm_in = nn.GroupNorm(config.norm_groups, channels)
+        self.norm_in = GroupNorm(config.norm_groups, channels)
         self.conv_in = nn.Conv2d(channels, out_channels, 3, padding=1)
         self.embed = nn.Linear(config.embedding_width, out_channels)
-        self.norm_out = nn.GroupNorm(config.norm_groups, out_channels)
+        self.norm_out = GroupNorm(config.norm_groups, out_channels)
         self.conv_out = zero_init(nn.Conv2d(out_channels, out_channels, 3, padding=1))
         self.skip = (
             nn.Identity() if channels == out_channels else nn.Conv2d(channels, out_channels, 1)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from venhancer.config import UNetConfig
 from venhancer.model.attention import KeysValues, SpatialTransformer, TemporalTransformer
-from venhancer.model.layers import Downsample, ResBlock, Upsample
+from venhancer.model.layers import Downsample, GroupNorm, ResBlock, Upsample
 
 Texts = Iterator[KeysValues]  # keys and values of each spatial transformer, in order of execution
 Keep = Callable[[Tensor], None]  # takes coarse features, (b f) c h w
@@ -206,7 +206,7 @@ class UNet(nn.Module):
         self.encoder = Encoder(config)
         self.middle = Middle(config)
         self.decoder = Decoder(config)
-        self.norm = nn.GroupNorm(config.norm_groups, config.base_channels)
+        self.norm = GroupNorm(config.norm_groups, config.base_channels)
         self.head = nn.Conv2d(config.base_channels, config.latent_channels, 3, padding=1)
 
     def forward(
