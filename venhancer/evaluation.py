@@ -166,7 +166,7 @@ class Evaluation:
         assert isinstance(self.model, ReusingModel)
         if is_reusing:
             b, _, frames, *_ = noisy.shape
-            kept = self.coarse.get(b * frames, noisy.device)
+            kept = self.coarse.get(b * frames)
             return self.model.step_reusing(noisy, timestep, prepared, kept)
         return self.model.step(noisy, timestep, prepared, self.coarse.put)
 

@@ -56,8 +56,8 @@ def need(plan: Plan, device: str, dtype: torch.dtype) -> Need:
     is_cpu = device == "cpu"
     return Need(
         weights=_weights(plan.preset.model, dtype),
-        latents=0 if plan.holds_latents_on_host and not is_cpu else _held(plan, dtype),
-        working=_buffers(plan) + _together(plan, device, dtype),
+        latents=0 if plan.holds_latents_on_host and not is_cpu else plan.latent_bytes,
+        working=_buffers(plan, dtype) + _together(plan, device, dtype),
         other=PROCESS_BYTES if is_cpu else CONTEXT_BYTES,
     )
 
@@ -68,10 +68,6 @@ def _together(plan: Plan, device: str, dtype: torch.dtype) -> int:
     return max(network, codec) if device == "cpu" else network + codec
 
 
-def _held(plan: Plan, dtype: torch.dtype) -> int:
-    return plan.latent_bytes + dtype.itemsize * plan.coarse_values
-
-
 def _weights(model: ModelConfig, dtype: torch.dtype) -> int:
     own = int(_stored_of(model, f"weights {_name(dtype)}")) or weight_bytes(model, dtype)
     if model.codec != "autoencoder":
@@ -79,13 +75,14 @@ def _weights(model: ModelConfig, dtype: torch.dtype) -> int:
     return own + int(stored(f"vae weights {_name(dtype)}") + stored(f"text weights {_name(dtype)}"))
 
 
-def _buffers(plan: Plan) -> int:
+def _buffers(plan: Plan, dtype: torch.dtype) -> int:
     """Of `Evaluation`: x, hint and x_0 of a tile. Of `Blending`: x_0 and noise of a window, and
-    what a solver step makes of it.
+    what a solver step makes of it. Coarse features, where steps reuse them.
     """
     sampling, (channels, rows, columns) = plan.sampling, plan.latents
     tile = len(sampling.rows[0]) * len(sampling.columns[0])
-    return 4 * channels * sampling.window * (3 * tile + 4 * rows * columns)
+    own = 4 * channels * sampling.window * (3 * tile + 4 * rows * columns)
+    return own + dtype.itemsize * plan.coarse_values
 
 
 def _denoiser(plan: Plan, device: str, dtype: torch.dtype) -> int:

@@ -31,18 +31,18 @@ class CoarseFeatures:
         self.kept = torch.zeros(shape, dtype=dtype, device=device)
         self.owners = torch.full(shape[:1], NOBODY)  # windows, by their number
         self.place = torch.zeros(1, dtype=torch.int64, device=device)
+        self.slot = 0  # the same, for the host
+        self.is_kept = False  # whether an earlier step has kept this tile's
 
     def aim(self, window: int, tile: int) -> None:
-        """The tile that `put` and `get` mean."""
-        self.place.fill_(self._place_of(window, tile))
+        """The tile that everything else means."""
+        self.slot = window % self.windows * self.tiles + tile
+        self.place.fill_(self.slot)
+        self.is_kept = int(self.owners[self.slot]) == window
 
-    def holds(self, window: int, tile: int) -> bool:
-        """Whether an earlier step has kept this tile's."""
-        return int(self.owners[self._place_of(window, tile)]) == window
-
-    def own(self, window: int, tile: int) -> None:
-        """From now on this tile's features stand in its place."""
-        self.owners[self._place_of(window, tile)] = window
+    def own(self, window: int) -> None:
+        """From now on this window's features stand there."""
+        self.owners[self.slot] = window
 
     def forget(self) -> None:
         """Another scene begins, whose windows have the same numbers."""
@@ -51,12 +51,11 @@ class CoarseFeatures:
     def put(self, coarse: Tensor) -> None:
         """(b f) c h w, of all its branches or of the first."""
         kept = self.kept[:, : len(coarse)]
-        kept.index_copy_(0, self.place, coarse.to(kept.device).permute(0, 2, 3, 1)[None])
+        kept.index_copy_(0, self.place, coarse.permute(0, 2, 3, 1)[None])
 
-    def get(self, count: int, device: torch.device) -> Tensor:
+    def get(self, count: int) -> Tensor:
         """The first `count` of what was put: (b f) c h w, channels last."""
-        kept = self.kept[:, :count].index_select(0, self.place)[0]
-        return kept.permute(0, 3, 1, 2).to(device)
+        return self.kept[:, :count].index_select(0, self.place)[0].permute(0, 3, 1, 2)
 
     def tensors(self) -> dict[str, Tensor]:
         """What a state has to hold."""
@@ -67,6 +66,3 @@ class CoarseFeatures:
         if tensors["coarse"].shape == self.kept.shape:
             for name, own in self.tensors().items():
                 own.copy_(tensors[name])
-
-    def _place_of(self, window: int, tile: int) -> int:
-        return window % self.windows * self.tiles + tile

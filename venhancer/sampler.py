@@ -125,7 +125,7 @@ class Sampler:
     def _coarse(self) -> CoarseFeatures:
         assert isinstance(self.model, ReusingModel)
         config, windows = self.model.config.unet, self.latents.room.windows
-        dtype, device = self.model.dtype, self.latents.device
+        dtype, device = self.model.dtype, self.placement.device  # where graphs can reach them
         return CoarseFeatures(config, self.sampling, windows, dtype, device)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -209,19 +209,15 @@ class Sampler:
         for number, tile in enumerate(self.tiles):
             work.blending.aim_tile(tile)
             work.prepare((scene.start, turn.window, number), is_guided)
-            work.evaluate(is_guided, self._is_reusing(turn, number))
-            if self.coarse is not None:
-                self.coarse.own(turn.window, number)
+            if self.coarse is None:
+                work.evaluate(is_guided)
+            else:
+                self.coarse.aim(turn.window, number)
+                work.evaluate(is_guided, self.reusing[turn.step] and self.coarse.is_kept)
+                self.coarse.own(turn.window)
             progress()
         if work.blending.is_tiled:
             work.finish()
-
-    def _is_reusing(self, turn: Turn, tile: int) -> bool:
-        """Whether the step does, and there is something to reuse."""
-        if self.coarse is None:
-            return False
-        self.coarse.aim(turn.window, tile)
-        return self.reusing[turn.step] and self.coarse.holds(turn.window, tile)
 
     def _noise(self, turn: Turn, first: int) -> list[Tensor]:
         size, seed = self.latents.size, self.sampling.seed

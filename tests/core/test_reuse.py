@@ -19,7 +19,7 @@ from venhancer.latents import Latents, room_for
 from venhancer.model.denoiser import Denoiser, Prepared
 from venhancer.model.unet import Keep
 from venhancer.plan import Sampling
-from venhancer.sampler import Placement, Sampler
+from venhancer.sampler import Placement, Sampler, Work
 from venhancer.wavefront import held_windows, turns
 from venhancer.weights import load_model
 from venhancer.windows import Scene, Span, cover
@@ -140,6 +140,24 @@ def test_it_is_near_and_not_the_same(model: Denoiser) -> None:
 
     assert torch.equal(reused, run(model, sampling(9, steps=6, eta=0.0, reuse=2), 25))
     assert 0 < (reused - exact).norm() < (fewer - exact).norm()
+
+
+@pytest.mark.parametrize("tiles", [(Span(0, 8),), TILES], ids=["one tile", "two tiles"])
+def test_what_a_graph_would_replay_gives_the_same_bits(
+    model: Denoiser, tiles: tuple[Span, ...]
+) -> None:
+    """One work for steps that keep, one for those that reuse, and features that stay in place."""
+    captured = []
+
+    def capture(work: Work) -> Work:
+        captured.append(work)
+        return lambda: work()
+
+    plan = sampling(9, rows=tiles, reuse=2)
+    out = run(model, plan, 25, Placement(capture=capture))
+
+    assert torch.equal(out, run(model, plan, 25))
+    assert len(captured) == 5  # to begin, to prepare, two evaluations, to finish
 
 
 @pytest.mark.parametrize("cut_after", [1, 5, 8])

@@ -28,9 +28,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 @pytest.mark.parametrize("rows", [WHOLE, TILES])
 @pytest.mark.parametrize("held_on", ["cuda", "cpu"])
-def test_graphs_give_the_same_bits(model: Model, rows: tuple[Span, ...], held_on: str) -> None:
+@pytest.mark.parametrize("reuse", [1, 2])
+def test_graphs_give_the_same_bits(
+    model: Model, rows: tuple[Span, ...], held_on: str, reuse: int
+) -> None:
     """Over several windows, with fresh noise, whole frames and tiles, latents here and there."""
-    plan, eager = sampling(9, rows=rows, eta=1.0), Placement(device="cuda")
+    plan, eager = sampling(9, rows=rows, eta=1.0, reuse=reuse), Placement(device="cuda")
     graphs = Placement(device="cuda", capture=GraphCapture())
 
     expected = run(model, plan, 41, eager, held_on)
