@@ -25,6 +25,7 @@ from venhancer.activations import (
 from venhancer.config import NANO, RELEASED, TINY, ModelConfig, Preset
 from venhancer.estimate import sample_inputs
 from venhancer.model.denoiser import Denoiser
+from venhancer.model.layers import GroupNorm
 
 FLOAT = 4  # bytes
 
@@ -81,8 +82,12 @@ def test_attention_makes_no_scores() -> None:
 
 
 @pytest.mark.parametrize("preset", [NANO, TINY], ids=lambda preset: preset.name)
-def test_tensors_with_data_count_the_same(preset: Preset) -> None:
-    """The meta device lays some tensors out unlike a CPU, and the peak is the same."""
+def test_tensors_with_data_count_the_same(preset: Preset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The meta device lays some tensors out unlike a CPU, and the peak is the same.
+
+    Small frames are normalised as large ones are: the other way exists on a CPU only.
+    """
+    monkeypatch.setattr(GroupNorm, "small", 0)
     model = preset.model
     frames, rows, columns = 3, 24 + model.unet.row_remainder, 24
     network: Denoiser = Denoiser(model).eval()
