@@ -43,12 +43,12 @@ def is_of(card: str, result: Result) -> bool:
 
 
 def table(question: Question, results: Sequence[Result]) -> str:
-    """Rows of every result, and a row for each card that none is from."""
+    """Rows of every result, and a row for each card that none is from, or for any machine."""
     rows: list[Row] = [(device(r), *row) for r in results for row in question.rows(r)]
-    if question.has_cards:
-        missing = [card for card in CARDS if not any(is_of(card, r) for r in results)]
-        rest = [NONE] * (len(question.columns) - 1)
-        rows += [(card, NOT_MEASURED, *rest) for card in missing]
+    wanted = CARDS if question.has_cards else () if results else ("any",)
+    missing = [card for card in wanted if not any(is_of(card, r) for r in results)]
+    rest = [NONE] * (len(question.columns) - 1)
+    rows += [(card, NOT_MEASURED, *rest) for card in missing]
     return markdown(("device", *question.columns), rows)
 
 
