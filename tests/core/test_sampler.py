@@ -19,6 +19,7 @@ from tests.sampler_parts import (
     sampler,
     sampling,
     scene,
+    whole_and_resumed,
 )
 from tests.training_parts import small_v_preset
 from venhancer.blending import cut_tiles
@@ -118,18 +119,7 @@ def test_frames_leave_in_whole_chunks(model: Model, frames: int) -> None:
 @pytest.mark.parametrize("cut_after", [1, 4, 7, 8])
 def test_it_goes_on_from_any_turn(model: Model, cut_after: int) -> None:
     """With latents of an earlier run and the key frames from `first_key` on: the same bits."""
-    shown, plan, keys = scene(17, 9), sampling(9), key_frames(17)
-    with torch.inference_mode():
-        whole = list(sampler(model, plan, shown).run(shown, iter(keys), 0, nothing))
-        first, second = (sampler(model, plan, shown) for _ in range(2))
-        begun = first.run(shown, iter(keys), 0, nothing)
-        for _ in range(cut_after):
-            next(begun)
-        second.restore({name: x.clone() for name, x in first.tensors().items()})
-        left = iter(keys[second.first_key(shown, cut_after) :])
-        rest = list(second.run(shown, left, cut_after, nothing))
-
-    assert torch.equal(torch.cat(whole[cut_after:]), torch.cat(rest))
+    assert torch.equal(*whole_and_resumed(model, sampling(9), 17, cut_after))
 
 
 class Recorded:
