@@ -30,7 +30,7 @@ def clip_view(x: Tensor, frames: int) -> Tensor:
     """(b f) c h w -> b c f (h w), a view.
 
     Rows and columns are joined first: else the stride of a batch of one would be such that PyTorch
-    no longer knows the tensor as channels last, and normalises it by way of copies, many times slower.
+    no longer knows the tensor as channels last, and copies it to normalise it, many times slower.
     """
     return rearrange(x, "(b f) c h w -> b f c (h w)", f=frames).transpose(1, 2)
 
