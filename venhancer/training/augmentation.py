@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,23 +20,26 @@ Generator = np.random.Generator
 class Batch:
     """True clips and what is left of them: a stride for all, the rest clip by clip."""
 
-    target: Tensor  # b f 3 H W, in [-1, 1]
-    hint: Tensor  # b f 3 H W, degraded; only key frames count
+    target: Tensor  # b f 3 H W, in [-1, 1]; latents b c f h w where `is_latent`
+    hint: Tensor  # as the target, degraded; only key frames count
     is_key: Tensor  # b f
     scale: Tensor  # (b)
     noise_level: Tensor  # (b), int64: the timestep that the hint's latents are diffused to
     captions: list[str]
+    names: list[str]  # where each clip comes from
+    is_latent: bool = False
+    text: Tensor | None = None  # b l d, where it was computed beforehand
+    skipped: tuple[str, ...] = ()  # files given up since the worker's batch before, and why
+    seconds: float = 0.0  # that a worker took to make this batch
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
-        return Batch(
-            self.target.to(device),
-            self.hint.to(device),
-            self.is_key.to(device),
-            self.scale.to(device),
-            self.noise_level.to(device),
-            self.captions,
-        )
+        moved = {
+            field.name: value.to(device, non_blocking=True)
+            for field in dataclasses.fields(self)
+            if isinstance(value := getattr(self, field.name), Tensor)
+        }
+        return dataclasses.replace(self, **moved)
 
 
 def sample_stride(config: TrainingConfig, rng: Generator) -> int:
@@ -61,6 +65,8 @@ def sample_downscaling(config: TrainingConfig, rng: Generator) -> Upsampling:
 
 def sample_noise_level(config: TrainingConfig, rng: Generator) -> int:
     """Timestep in [0, max_noise_level), which is the paper's 1..300 less one."""
+    if config.clean_share and rng.random() < config.clean_share:
+        return 0
     return int(config.max_noise_level * rng.random() ** config.noise_level_power)
 
 

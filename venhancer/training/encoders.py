@@ -1,0 +1,65 @@
+"""What turns clips into latents and captions into context while a model trains; all frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from venhancer.config import Preset
+from venhancer.model import lapped
+from venhancer.model.vae import AutoencoderCodec
+
+Encode = Callable[[Tensor, torch.Generator], Tensor]  # b f 3 H W in [-1, 1] -> b c f h w
+EncodeText = Callable[[list[str]], Tensor]  # captions -> b l d
+Decode = Callable[[Tensor], Tensor]  # b c h w -> b 3 H W in [-1, 1], differentiable
+
+
+@dataclass(frozen=True, slots=True)
+class Encoders:
+    """The codec of a preset and, for a model with text, its text encoder.
+
+    The generator that `pixels` is given is what an autoencoder samples with.
+    """
+
+    pixels: Encode
+    text: EncodeText | None = None
+    decode: Decode | None = None  # where decoding costs next to nothing
+
+
+def load_encoders(preset: Preset, device: str) -> Encoders:
+    """Those of the preset; the released ones are downloaded where they are not at hand."""
+    if preset.model.codec == "lapped":
+        return lapped_encoders(preset.model.latent_scale)
+    from venhancer.model.text import load_text_encoder
+    from venhancer.model.vae import load_codec
+
+    text = load_text_encoder(device=device)
+    return Encoders(
+        autoencoder_encode(load_codec(device=device)),
+        lambda captions: torch.cat([text.encode(caption) for caption in captions]),
+    )
+
+
+def lapped_encoders(scale: float) -> Encoders:
+    """NANO's codec; it has no text."""
+
+    def encode(clips: Tensor, _: torch.Generator) -> Tensor:
+        latents = lapped.encode(clips.flatten(0, 1), scale)
+        return rearrange(latents, "(b f) c h w -> b c f h w", b=len(clips))
+
+    return Encoders(encode, decode=lambda latents: lapped.decode(latents, scale))
+
+
+def autoencoder_encode(codec: AutoencoderCodec) -> Encode:
+    """The released model's codec, which samples."""
+
+    def encode(clips: Tensor, generator: torch.Generator) -> Tensor:
+        latents = codec.encode(clips.flatten(0, 1), generator)
+        latents = latents.clone()  # out of inference mode, so that gradients may pass
+        return rearrange(latents, "(b f) c h w -> b c f h w", b=len(clips))
+
+    return encode
