@@ -29,6 +29,10 @@ class WeightsError(VEnhancerError):
     """A checkpoint that is missing, cut short, changed or of another model."""
 
 
+class TrainingError(VEnhancerError):
+    """A run that cannot go on: its loss is no longer a number."""
+
+
 class DeviceError(VEnhancerError):
     """A device or a package that this machine does not have."""
 

@@ -34,7 +34,12 @@ UNREADABLE = (
 
 def save_checkpoint(path: Path, model: Denoiser, preset: Preset) -> None:
     """Write float16 weights with their configuration, beside `path` first, then renamed."""
-    tensors = {k: v.to(torch.float16).contiguous() for k, v in model.state_dict().items()}
+    save_tensors(path, model.state_dict(), preset)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], preset: Preset) -> None:
+    """As `save_checkpoint`, of a model's state."""
+    tensors = {k: v.to(torch.float16).contiguous() for k, v in tensors.items()}
     temporary = path.with_suffix(".part")
     save_file(tensors, temporary, metadata={"preset": preset.to_json()})
     temporary.chmod(0o644)  # safetensors keeps files to their owner; a package's are for all

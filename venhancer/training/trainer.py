@@ -1,62 +1,34 @@
-"""The training loop: AdamW, averaged weights, atomic checkpoints, bit-equal resume."""
+"""A model in training: one update, the averaged weights, what is saved and what is exported."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from einops import rearrange
+import torch.distributed as dist
+from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from venhancer.config import Preset
-from venhancer.errors import WeightsError
-from venhancer.model import lapped
+from venhancer.diffusion.solver import seed_of
+from venhancer.errors import TrainingError
 from venhancer.model.denoiser import Denoiser
 from venhancer.model.layers import zero_init
-from venhancer.model.vae import AutoencoderCodec
+from venhancer.training import checkpoints
 from venhancer.training.augmentation import Batch
+from venhancer.training.checkpoints import Facts
 from venhancer.training.config import TrainingConfig
-from venhancer.training.objective import Encode, loss
-from venhancer.weights import UNREADABLE, save_checkpoint
+from venhancer.training.objective import Objective
+from venhancer.training.parallel import distribute, keeping_gradients, local
+from venhancer.weights import save_tensors
 
-Report = Callable[[int, float, float], None]  # step, loss, seconds a step
-
-
-@dataclass(frozen=True, slots=True)
-class Encoders:
-    """What turns clips into latents and, for a model with text, captions into its context."""
-
-    pixels: Encode
-    text: Callable[[list[str]], Tensor] | None = None
-
-
-def lapped_encoder(scale: float) -> Encode:
-    """NANO's codec for batches: b f 3 H W -> b c f h w."""
-
-    def encode(clips: Tensor) -> Tensor:
-        latents = lapped.encode(clips.flatten(0, 1), scale)
-        return rearrange(latents, "(b f) c h w -> b c f h w", b=len(clips))
-
-    return encode
-
-
-def autoencoder_encoder(codec: AutoencoderCodec, seed: int) -> Encode:
-    """The released model's codec for batches, which samples: b f 3 H W -> b c f h w."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def encode(clips: Tensor) -> Tensor:
-        latents = codec.encode(clips.flatten(0, 1), generator)
-        latents = latents.clone()  # out of inference mode, so that gradients may pass
-        return rearrange(latents, "(b f) c h w -> b c f h w", b=len(clips))
-
-    return encode
+WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 def initialise(model: Denoiser, config: TrainingConfig) -> None:
@@ -76,128 +48,204 @@ def initialise(model: Denoiser, config: TrainingConfig) -> None:
             conv.reset_parameters()
 
 
-class Trainer:
-    """A model in training, with all that a checkpoint has to hold."""
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What one update was like, over all devices."""
 
-    def __init__(self, model: Denoiser, preset: Preset, config: TrainingConfig) -> None:
-        self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.preset = preset
-        self.config = config
-        self.step = 0
+    step: int
+    loss: float
+    gradient_norm: float
+    learning_rate: float
+    seconds: float
+    data_seconds: float  # of them, waiting for batches
+    loader_seconds: float  # that a worker takes for the clips of one device
+    clips: int
+    skipped: tuple[str, ...]  # files given up by this process's workers, and why
+
+
+class Trainer:
+    """Weights, their average and AdamW's moments, on every device of a run.
+
+    Whatever is random in an update is seeded by its number, so there is no state of generators.
+    """
+
+    def __init__(
+        self,
+        model: Denoiser,
+        preset: Preset,
+        config: TrainingConfig,
+        accelerator: Accelerator,
+        *,
+        frozen: str | None = None,
+    ) -> None:
+        """frozen: SHA-256 of the file that the weights which do not learn came from"""
+        self.config, self.preset, self.accelerator, self.frozen = config, preset, accelerator, frozen
+        self.step = self.origin = 0
+        self.accumulation = config.accumulation(accelerator.num_processes)
         model.unet.requires_grad_(config.trains_prior)
         model.time_embedding.requires_grad_(config.trains_prior)
-        self.weights = [p for p in model.parameters() if p.requires_grad]
-        self.average = [p.detach().clone() for p in self.weights]
+        self.network = distribute(_channels_last(model), config, accelerator)
+        self.model = model
+        self.weights = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        self.average = {n: p.detach().clone() for n, p in self.weights.items()}
         self.optimizer = torch.optim.AdamW(
-            self.weights, lr=config.learning_rate, weight_decay=config.weight_decay
+            list(self.weights.values()),
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            fused=True,
         )
-        self.generator = torch.Generator().manual_seed(config.seed)
 
     def learning_rate(self) -> float:
-        """A linear warm-up, then half a cosine down to a fiftieth."""
+        """A linear warm-up, then constant, or half a cosine down to the config's share."""
         config = self.config
         if self.step < config.warmup_steps:
             return config.learning_rate * (self.step + 1) / config.warmup_steps
         span = max(1, config.steps - config.warmup_steps)
         done = min(1.0, (self.step - config.warmup_steps) / span)
-        return config.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+        fall = 0.5 * (1 + math.cos(math.pi * done))
+        end = config.final_learning_rate
+        return config.learning_rate * (end + (1 - end) * fall)
 
-    def update(self, batch: Batch, encode: Encode, text: Tensor | None, autocast: bool) -> float:
-        """One step of AdamW -> the loss."""
+    def update(self, batches: Iterator[Batch], objective: Objective) -> Update:
+        """One step of AdamW on the next micro-batches.
+
+        TrainingError, with the weights as they were, where the loss or a gradient is no number.
+        """
+        start, waited, made = time.perf_counter(), 0.0, 0.0
+        rate = self.learning_rate()
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate()
-        with torch.autocast(self.model.sigmas.device.type, torch.bfloat16, enabled=autocast):
-            value = loss(self.model, batch, encode, self.config, self.generator, text)
-        self.optimizer.zero_grad(set_to_none=True)
-        value.backward()
-        nn.utils.clip_grad_norm_(self.weights, self.config.clip_gradient)
+            group["lr"] = rate
+        seen: list[tuple[float, Batch]] = []
+        total = torch.zeros((), device=self.accelerator.device)
+        for micro in range(self.accumulation):
+            before = time.perf_counter()
+            batch = next(batches)
+            waited += time.perf_counter() - before
+            made += batch.seconds
+            value = self._accumulate(batch, objective, micro)
+            total += value
+            seen.append((float(value), batch))
+        norm = nn.utils.clip_grad_norm_(self.weights.values(), self.config.clip_gradient)
+        loss = float(self.accelerator.reduce(total / self.accumulation, "mean"))
+        gradient_norm = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+        self._check(loss, gradient_norm, seen)
         self.optimizer.step()
-        self._follow()
+        self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        return float(value.detach())
+        self._follow()
+        return Update(
+            step=self.step,
+            loss=loss,
+            gradient_norm=gradient_norm,
+            learning_rate=rate,
+            seconds=time.perf_counter() - start,
+            data_seconds=waited,
+            loader_seconds=made,
+            clips=self.config.batch,
+            skipped=tuple(reason for _, batch in seen for reason in batch.skipped),
+        )
+
+    def _accumulate(self, batch: Batch, objective: Objective, micro: int) -> Tensor:
+        """Gradients of one micro-batch -> its loss."""
+        rank = self.accelerator.process_index
+        number = rank * self.accumulation + micro
+        generator = torch.Generator().manual_seed(seed_of(self.config.seed, "update", self.step))
+        generator.manual_seed(seed_of(generator.initial_seed(), "micro-batch", number))
+        with keeping_gradients(self.network, micro == self.accumulation - 1):
+            value = objective(self.network, batch.to(self.accelerator.device), generator)
+            (value / self.accumulation).backward()
+        return value.detach()
+
+    def _check(self, loss: float, norm: float, seen: list[tuple[float, Batch]]) -> None:
+        """Every process comes to the same result, so none is left waiting for another."""
+        if math.isfinite(loss) and math.isfinite(norm):
+            return
+        self.optimizer.zero_grad(set_to_none=True)
+        broken = [batch for value, batch in seen if not math.isfinite(value)]
+        names = [name for batch in broken or [b for _, b in seen] for name in batch.names]
+        everywhere = self._gathered(names if broken or math.isfinite(loss) else [])
+        what = "loss" if not math.isfinite(loss) else "gradient"
+        raise TrainingError(
+            f"update {self.step + 1}: the {what} is no number, for a batch of "
+            f"{', '.join(dict.fromkeys(everywhere))}: the last checkpoint is kept; leave these "
+            "clips out, or lower learning_rate, and go on with --resume"
+        )
+
+    def _gathered(self, names: list[str]) -> list[str]:
+        if self.accelerator.num_processes == 1:
+            return names
+        parts: list[list[str]] = [[] for _ in range(self.accelerator.num_processes)]
+        dist.all_gather_object(parts, names)
+        return [name for part in parts for name in part]
 
     @torch.no_grad()
     def _follow(self) -> None:
         decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(self.average, [p.detach() for p in self.weights], 1 - decay)
+        average = [local(tensor) for tensor in self.average.values()]
+        weights = [local(weight.detach()) for weight in self.weights.values()]
+        torch._foreach_lerp_(average, weights, 1 - decay)
 
-    def state(self) -> dict[str, Any]:
-        return {
-            "preset": self.preset.to_json(),
-            "config": dataclasses.asdict(self.config),
-            "step": self.step,
-            "model": self.model.state_dict(),
-            "average": self.average,
-            "optimizer": self.optimizer.state_dict(),
-            "generator": self.generator.get_state(),
-        }
-
-    def save(self, path: Path) -> None:
-        """Write the state beside `path`, then rename: a crash leaves the last one whole."""
-        temporary = path.with_suffix(".part")
-        torch.save(self.state(), temporary)
-        temporary.replace(path)
-
-    def load(self, path: Path) -> None:
-        """Continue where `save` left off; WeightsError if it was another model."""
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            preset = state["preset"]
-        except UNREADABLE as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
-            raise WeightsError(f"{path} is not the state of a training run: {reason}") from error
-        if Preset.from_json(preset).model != self.preset.model:
-            raise WeightsError(f"{path} was trained with another model configuration")
-        self.model.load_state_dict(state["model"])
-        self.average = [a.to(self.model.sigmas.device) for a in state["average"]]
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.generator.set_state(state["generator"])
-        self.step = state["step"]
-
-    def export(self, path: Path) -> None:
-        """Write the averaged weights as a checkpoint that `--weights` takes, in float16."""
-        trained = [p.detach().clone() for p in self.weights]
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The model has the averaged weights, until the end of the block."""
+        trained = {name: weight.detach().clone() for name, weight in self.weights.items()}
         self._set(self.average)
         try:
-            save_checkpoint(path, self.model, self.preset)
+            yield
         finally:
             self._set(trained)
 
     @torch.no_grad()
-    def _set(self, values: list[Tensor]) -> None:
-        for weight, value in zip(self.weights, values, strict=True):
-            weight.copy_(value)
+    def _set(self, values: dict[str, Tensor]) -> None:
+        for name, weight in self.weights.items():
+            local(weight).copy_(local(values[name]))
+
+    def facts(self, workers: int) -> Facts:
+        return Facts(
+            step=self.step,
+            preset=self.preset,
+            config=self.config,
+            streams=(self.accelerator.num_processes, workers, self.config.micro_batch),
+            origin=self.origin,
+            frozen=self.frozen,
+        )
+
+    def save(self, run: Path, workers: int) -> None:
+        """A checkpoint of this update in `run`."""
+        checkpoints.save(
+            run,
+            self.network,
+            self.optimizer,
+            self.average,
+            self.facts(workers),
+            is_main=self.accelerator.is_main_process,
+            wait=self.accelerator.wait_for_everyone,
+        )
+
+    def load(self, folder: Path, workers: int) -> None:
+        """Go on from a checkpoint.
+
+        With as many processes and workers as before, the clips go on too; else others are drawn
+        from here on. WeightsError or OptionError where it belongs to another run.
+        """
+        found, wanted = checkpoints.read_facts(folder), self.facts(workers)
+        checkpoints.check_facts(found, wanted, folder)
+        checkpoints.load(folder, self.network, self.optimizer, self.average)
+        self.step = found.step
+        self.origin = found.origin if found.streams == wanted.streams else found.step
+
+    @property
+    def position(self) -> int:
+        """Micro-batches that this process has taken since `origin`."""
+        return (self.step - self.origin) * self.accumulation
+
+    def export(self, path: Path, preset: Preset) -> None:
+        """Write the averaged weights as a checkpoint that `--weights` takes, in float16."""
+        with self.averaged():
+            tensors = get_model_state_dict(self.network, options=WHOLE)
+        if self.accelerator.is_main_process:
+            save_tensors(path, tensors, preset)
 
 
-def train(
-    trainer: Trainer,
-    batches: Iterator[Batch],
-    folder: Path,
-    *,
-    encoders: Encoders,
-    autocast: bool = True,
-    save_every: int = 250,
-    report: Report = lambda step, value, seconds: None,
-) -> None:
-    """Train to `config.steps`; leaves state.pt, loss.jsonl and model.safetensors in `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    _forget(folder / "loss.jsonl", trainer.step)
-    with (folder / "loss.jsonl").open("a") as log:
-        while trainer.step < trainer.config.steps:
-            start = time.perf_counter()
-            batch = next(batches)
-            text = encoders.text(batch.captions) if encoders.text else None
-            value = trainer.update(batch, encoders.pixels, text, autocast)
-            seconds = time.perf_counter() - start
-            log.write(json.dumps({"step": trainer.step, "loss": value, "seconds": seconds}) + "\n")
-            log.flush()
-            report(trainer.step, value, seconds)
-            if trainer.step % save_every == 0 or trainer.step == trainer.config.steps:
-                trainer.save(folder / "state.pt")
-                trainer.export(folder / "model.safetensors")
-
-
-def _forget(log: Path, step: int) -> None:
-    """Drop what a run that ended between two states logged beyond the state: one line is a step."""
-    if log.is_file():
-        log.write_text("".join(log.read_text().splitlines(keepends=True)[:step]))
+def _channels_last(model: Denoiser) -> Denoiser:
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

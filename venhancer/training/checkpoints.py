@@ -1,0 +1,160 @@
+"""States of a run: each process writes its share, a whole one appears by renaming, runs go on.
+
+RUN/checkpoints/step-00000250/ is a checkpoint of torch.distributed.checkpoint (weights that learn,
+their average, the optimiser's moments) with `run.json` beside it. The format does not depend on the
+number of devices, so a run can go on with another.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch.distributed.checkpoint as dcp
+from torch import Tensor, nn, optim
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_state_dict,
+    set_state_dict,
+)
+
+from venhancer.config import Preset
+from venhancer.errors import OptionError, WeightsError
+from venhancer.training.config import TrainingConfig
+from venhancer.weights import UNREADABLE
+
+FACTS = "run.json"
+KEPT = 2
+TRAINED = StateDictOptions(ignore_frozen_params=True, strict=False)
+FREE = {  # settings that a run may go on with: none of them changes what was learned so far
+    "steps",
+    "save_every",
+    "validate_every",
+    "micro_batch",
+    "precision",
+    "sharding",
+    "checkpoint_activations",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What a checkpoint says about its run."""
+
+    step: int
+    preset: Preset
+    config: TrainingConfig
+    streams: tuple[int, ...]  # processes, workers and micro-batch: who drew which clips
+    origin: int  # the update from which these streams count
+    frozen: str | None  # SHA-256 of the file that the weights which do not learn came from
+
+    def to_json(self) -> str:
+        values = {name: getattr(self, name) for name in ("step", "streams", "origin", "frozen")}
+        values["preset"] = self.preset.to_json()
+        values["config"] = dataclasses.asdict(self.config)
+        return json.dumps(values, indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Facts:
+        values = json.loads(text)
+        return cls(
+            step=values["step"],
+            preset=Preset.from_json(values["preset"]),
+            config=TrainingConfig.from_dict(values["config"]),
+            streams=tuple(values["streams"]),
+            origin=values["origin"],
+            frozen=values["frozen"],
+        )
+
+
+def folder_of(run: Path, step: int) -> Path:
+    return run / "checkpoints" / f"step-{step:08d}"
+
+
+def find_checkpoints(run: Path) -> list[Path]:
+    """Whole ones, the oldest first."""
+    found = (run / "checkpoints").glob("step-*")
+    return sorted(path for path in found if path.suffix != ".part" and path.is_dir())
+
+
+def read_facts(folder: Path) -> Facts:
+    """WeightsError if it is no checkpoint of ours."""
+    try:
+        return Facts.from_json((folder / FACTS).read_text())
+    except (*UNREADABLE, TypeError) as error:
+        raise WeightsError(f"{folder} is not a checkpoint of a training run: {error}") from error
+
+
+def check_facts(found: Facts, wanted: Facts, folder: Path) -> None:
+    """WeightsError or OptionError where the run would go on as another one."""
+    if found.preset.model != wanted.preset.model:
+        raise WeightsError(f"{folder} was trained with another model configuration")
+    if found.frozen != wanted.frozen:
+        raise WeightsError(
+            f"{folder} was trained round other frozen weights: name the same file by --prior"
+        )
+    for field in dataclasses.fields(TrainingConfig):
+        was, given = getattr(found.config, field.name), getattr(wanted.config, field.name)
+        if field.name not in FREE and was != given:
+            raise OptionError(
+                f"{folder} was trained with {field.name}={was}, this run has {given}: "
+                f"set {field.name} as it was, or begin a run of its own with --weights"
+            )
+
+
+def save(
+    run: Path,
+    network: nn.Module,
+    optimizer: optim.Optimizer,
+    average: Mapping[str, Tensor],
+    facts: Facts,
+    *,
+    is_main: bool,
+    wait: Any,
+) -> None:
+    """Write one checkpoint and forget all but the newest; `wait` is a barrier of all processes."""
+    target = folder_of(run, facts.step)
+    temporary = target.with_suffix(".part")
+    if is_main:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        (temporary / FACTS).write_text(facts.to_json())
+    wait()
+    dcp.save(_state(network, optimizer, average), checkpoint_id=temporary)
+    wait()
+    if is_main:
+        temporary.replace(target)
+        for old in find_checkpoints(run)[:-KEPT]:
+            shutil.rmtree(old)
+    wait()
+
+
+def load(
+    folder: Path, network: nn.Module, optimizer: optim.Optimizer, average: Mapping[str, Tensor]
+) -> None:
+    """Fill all three in place; WeightsError if a file is missing or damaged."""
+    state = _state(network, optimizer, average)
+    try:
+        dcp.load(state, checkpoint_id=folder)
+    except (*UNREADABLE, dcp.CheckpointException) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+        raise WeightsError(f"{folder} is damaged, use the one before it: {reason}") from error
+    set_state_dict(
+        network,
+        optimizer,
+        model_state_dict=state["model"],
+        optim_state_dict=state["optimizer"],
+        options=TRAINED,
+    )
+
+
+def _state(
+    network: nn.Module, optimizer: optim.Optimizer, average: Mapping[str, Tensor]
+) -> dict[str, Any]:
+    model, moments = get_state_dict(network, optimizer, options=TRAINED)
+    return {"model": model, "optimizer": moments, "average": dict(average)}

@@ -1,0 +1,82 @@
+"""One run on several devices: processes, sharded weights, activations that are computed twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
+
+from venhancer.model.attention import SpatialTransformer, TemporalTransformer
+from venhancer.model.denoiser import Denoiser
+from venhancer.model.layers import ResBlock
+from venhancer.model.unet import Stage
+from venhancer.training.config import Sharding, TrainingConfig
+
+RECOMPUTED = (ResBlock, SpatialTransformer, TemporalTransformer)
+
+
+def checkpoint_activations(model: nn.Module) -> None:
+    """Keep only the inputs of each block, and compute what is inside once more for gradients."""
+    for module in model.modules():
+        if isinstance(module, RECOMPUTED):
+            module.forward = partial(  # type: ignore[method-assign]
+                checkpoint, module.forward, use_reentrant=False
+            )
+
+
+def distribute(model: Denoiser, config: TrainingConfig, accelerator: Accelerator) -> nn.Module:
+    """The model as every process calls it, on its device and in the config's precision."""
+    if config.checkpoint_activations:
+        checkpoint_activations(model)
+    if config.precision == "bf16":
+        halve_frozen(model)
+        autocast = torch.autocast(accelerator.device.type, torch.bfloat16)
+        model.forward = autocast(model.forward)  # type: ignore[method-assign]
+    if config.sharding == "none" or accelerator.num_processes == 1:
+        return accelerator.prepare_model(model.to(accelerator.device))
+    return shard(model.to(accelerator.device), config.sharding)
+
+
+def halve_frozen(model: Denoiser) -> None:
+    """What does not learn needs no more than bfloat16; embeddings of numbers keep float32."""
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad and "_embedding." not in name:
+            parameter.data = parameter.data.to(torch.bfloat16)
+
+
+def shard(model: Denoiser, sharding: Sharding) -> nn.Module:
+    """FSDP2 by stages: gradients and moments over the devices; for "parameters", weights too.
+
+    "optimizer" keeps the weights whole between forward and backward, as ZeRO-1 and 2 do.
+    """
+    split = partial(fully_shard, reshard_after_forward=sharding == "parameters")
+    for module in model.modules():
+        if isinstance(module, Stage):
+            split(module)
+    return split(model)
+
+
+@contextmanager
+def keeping_gradients(network: nn.Module, is_last: bool) -> Iterator[None]:
+    """Gradients of all but the last micro-batch of an update stay on their device."""
+    if isinstance(network, FSDPModule):
+        network.set_requires_gradient_sync(is_last)
+        yield
+    elif isinstance(network, DistributedDataParallel) and not is_last:
+        with network.no_sync():
+            yield
+    else:
+        yield
+
+
+def local(tensor: Tensor) -> Tensor:
+    """The part of a tensor that this process holds."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
