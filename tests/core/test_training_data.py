@@ -1,45 +1,55 @@
-"""What training shows the network: space-time augmentation, clips out of videos and photos."""
+"""What training shows the network: space-time augmentation, and batches that can be resumed."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-from fractions import Fraction
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
-from tests.clips import moving_frames
-from tests.training_parts import SMALL, random_clip, write_media
+from tests.clips import write_clip
+from tests.data_parts import SMALL, random_clip, write_media
 from venhancer.errors import OptionError
 from venhancer.training import augmentation, dataset
 from venhancer.training.augmentation import Batch, make_batch
 from venhancer.training.config import TrainingConfig
 from venhancer.training.dataset import Clips
+from venhancer.training.sources import Sample, open_sources
 
 PAPER = TrainingConfig()
 DRAWS = 8000
 
 
+MANY = dataclasses.replace(SMALL, clips_a_decode=6, batch=4, micro_batch=4)  # crops of each decode
+
+
 @pytest.fixture
 def media(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(dataset, "BUFFER", 32)
+    monkeypatch.setattr(dataset, "BLOCK_DECODES", 4)  # six micro-batches of MANY in a block
     return write_media(tmp_path / "media")
 
 
-def write_frames(path: Path, frames: list[Any]) -> Path:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=Fraction(24))
-        stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt = "yuv420p"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode(None))
-    return path
+def stream_of(folder: Path, config: TrainingConfig = SMALL, **place: int) -> Clips:
+    return Clips(open_sources([folder]), config, **place)
+
+
+def loaded(clips: Clips, workers: int, count: int) -> list[Batch]:
+    """What training takes, of so many worker processes."""
+    loader = DataLoader(clips, batch_size=None, num_workers=workers)
+    return list(itertools.islice(loader, count))
+
+
+def assert_same(one: Sequence[Batch], two: Sequence[Batch]) -> None:
+    for a, b in zip(one, two, strict=True):
+        assert (a.names, a.captions) == (b.names, b.captions)
+        for name in ("target", "hint", "is_key", "scale", "noise_level"):
+            assert torch.equal(getattr(a, name), getattr(b, name)), name
 
 
 def test_strides_are_even_from_one_to_eight() -> None:
@@ -116,73 +126,104 @@ def test_a_clip_ends_on_a_key_frame(stride: int, frames: int) -> None:
 
 
 def test_a_batch_has_what_the_network_takes(media: Path) -> None:
-    """Shapes, ranges and captions of a batch out of files."""
-    batch = next(iter(Clips([media], dataclasses.replace(SMALL, batch=6))))
+    """Shapes, ranges, captions and names of a batch out of files, and what it took."""
+    batch = next(iter(stream_of(media, MANY)))
 
     frames = batch.target.shape[1]
-    assert batch.target.shape == batch.hint.shape == (6, frames, 3, 32, 32)
-    assert batch.is_key.shape == (6, frames)
-    assert batch.scale.shape == batch.noise_level.shape == (6,)
+    assert batch.target.shape == batch.hint.shape == (4, frames, 3, 32, 32)
+    assert batch.is_key.shape == (4, frames)
+    assert batch.scale.shape == batch.noise_level.shape == (4,)
     assert batch.noise_level.dtype == torch.int64
     assert batch.target.abs().max() <= 1
     assert set(batch.captions) <= {"", "waves that move to the right"}
+    assert {Path(name).name for name in batch.names} <= {"a.mp4", "b.mkv", "photo.png"}
+    assert batch.seconds > 0
+    assert not batch.is_latent
+    assert batch.text is None
 
 
 def test_a_seed_decides_every_batch(media: Path) -> None:
-    """The same seed, the same batches; another seed or start, others."""
+    """The same seed, the same batches; another seed, origin, rank or number of ranks, others."""
 
-    def first(seed: int, start_step: int = 0) -> list[Batch]:
-        config = dataclasses.replace(SMALL, seed=seed)
-        return list(itertools.islice(Clips([media], config, start_step=start_step), 3))
+    def first(seed: int = 1, **place: int) -> list[Batch]:
+        config = dataclasses.replace(MANY, seed=seed)
+        return list(itertools.islice(stream_of(media, config, **place), 2))
 
-    one, two = first(1), first(1)
+    one = first()
 
-    for a, b in zip(one, two, strict=True):
-        assert torch.equal(a.target, b.target)
-        assert torch.equal(a.hint, b.hint)
-        assert torch.equal(a.noise_level, b.noise_level)
-    for other in (first(2), first(1, start_step=1)):
+    assert_same(one, first())
+    others = [first(2), first(origin=1), first(rank=1, world=2), first(world=2)]
+    for other in others:
         assert not torch.equal(one[0].scale, other[0].scale)
 
 
-def test_photos_become_moving_clips(media: Path) -> None:
-    """A virtual camera glides over a photo: every frame is another, without a cut."""
-    rng = np.random.default_rng(0)
+@pytest.mark.parametrize("workers", [0, 1, 2, 3])
+def test_a_resumed_loader_goes_on_bit_for_bit(media: Path, workers: int) -> None:
+    """Wherever it stopped, inside a block or between two, for any number of workers."""
+    count, stops = (16, (1, 5, 6, 9, 12)) if workers == 0 else (9, (5,))
+    whole = loaded(stream_of(media, MANY), workers, count)
 
-    clips = list(dataset.photo_clips(media / "photo.png", SMALL, rng))
-
-    assert len(clips) == dataset.CLIPS_A_DECODE
-    for clip in clips:
-        assert clip.shape == (SMALL.frames, 3, 32, 32)
-        assert clip.dtype == torch.uint8
-        assert all(not torch.equal(a, b) for a, b in itertools.pairwise(clip))
-        assert not dataset.has_cut(clip)
+    assert len({tuple(batch.scale.tolist()) for batch in whole}) == count
+    for k in stops:
+        resumed = loaded(stream_of(media, MANY, position=k), workers, min(4, count - k))
+        assert_same(whole[k : k + 4], resumed)
 
 
-def test_cuts_are_left_out(tmp_path: Path) -> None:
-    """No clip goes from one scene to the next, and both scenes give clips."""
-    scene = moving_frames(10, 48, 48)
-    frames = [frame // 4 for frame in scene] + [255 - frame // 4 for frame in scene]
-    video = write_frames(tmp_path / "cut.mp4", frames)
-    rng = np.random.default_rng(0)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_whole_clips_resume_too(media: Path, workers: int) -> None:
+    """One clip a decode: a block is a micro-batch, and any of them can be the first."""
+    config = dataclasses.replace(SMALL, micro_batch=2)
+    whole = loaded(stream_of(media, config), workers, 8)
 
-    clips = [c for _ in range(3) for c in dataset.video_clips(video, SMALL, rng)]
-
-    assert 0 < len(clips) < 3 * dataset.CLIPS_A_DECODE
-    levels = [clip.float().mean(dim=(1, 2, 3)) for clip in clips]
-    assert all(level.max() - level.min() < 20 for level in levels)
-    assert {bool(level.mean() > 127) for level in levels} == {False, True}
+    for k in (1, 2, 5):
+        assert_same(whole[k:], loaded(stream_of(media, config, position=k), workers, 8 - k))
 
 
-def test_files_that_cannot_be_read_are_passed_over(media: Path) -> None:
-    """A broken video, a broken photo and a text by the name of a video stop nobody."""
+def test_whole_blocks_are_passed_over_without_decoding(
+    media: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stream resumed after a hundred blocks reads what the first two take."""
+    read: list[str] = []
+    takes = Sample.takes
+
+    def counted(sample: Sample, *rest: Any) -> Any:
+        read.append(sample.name)
+        return takes(sample, *rest)
+
+    monkeypatch.setattr(Sample, "takes", counted)
+
+    next(iter(stream_of(media, MANY, position=600)))
+
+    assert 0 < len(read) < 3 * dataset.BLOCK_DECODES
+
+
+def test_the_crops_of_a_decode_are_spread(tmp_path: Path) -> None:
+    """Batches mix what several readings gave, or one video would fill batch upon batch."""
+    for n in range(8):
+        write_clip(tmp_path / f"{n}.mp4", 8, 48, 48)
+
+    batches = itertools.islice(stream_of(tmp_path, MANY), 24)
+
+    assert np.mean([len(set(batch.names)) for batch in batches]) > 2
+
+
+def test_what_cannot_be_used_is_skipped_and_told_once(media: Path) -> None:
+    """A broken video, a text by the name of one, a short and a small one: each with its reason."""
     (media / "broken.mp4").write_bytes((media / "a.mp4").read_bytes()[:500])
-    (media / "broken.jpg").write_bytes(b"\xff\xd8 no more")
-    (media / "empty.avi").write_bytes(b"")
+    (media / "text.mp4").write_text("no video at all\n" * 200)
+    write_clip(media / "short.mp4", 3, 64, 48)
+    write_clip(media / "small.mp4", 24, 24, 24)
 
-    batches = list(itertools.islice(Clips([media], SMALL), 4))
+    batches = list(itertools.islice(stream_of(media), 40))
 
-    assert len(batches) == 4
+    told = [line for batch in batches for line in batch.skipped]
+    reasons = {Path(name).name: why for name, _, why in (line.partition(": ") for line in told)}
+    assert len(told) == len(reasons) == 4
+    assert reasons["broken.mp4"].startswith("cannot be read")
+    assert reasons["text.mp4"].startswith("cannot be read")
+    assert reasons["short.mp4"] == "too short: 3 frames where a clip takes 5"
+    assert reasons["small.mp4"] == "too small: 24x24 where a crop takes 32x32"
+    assert {Path(n).name for b in batches for n in b.names} == {"a.mp4", "b.mkv", "photo.png"}
 
 
 def test_media_too_small_for_the_crop_are_refused(
@@ -191,5 +232,14 @@ def test_media_too_small_for_the_crop_are_refused(
     """One line instead of a search without end."""
     monkeypatch.setattr(dataset, "PATIENCE", 5)
 
-    with pytest.raises(OptionError, match="no clip of 640x480 and 5 frames"):
-        next(iter(Clips([media], dataclasses.replace(SMALL, crop=(640, 480)))))
+    with pytest.raises(OptionError, match=r"no clip of 640x480 and 5 frames .*\(too small: "):
+        next(iter(stream_of(media, dataclasses.replace(SMALL, crop=(640, 480)))))
+
+
+def test_a_model_with_text_wants_captions(media: Path) -> None:
+    """One caption will do, since the others count as dropped; none at all is refused."""
+    Clips(open_sources([media]), SMALL, needs_text=True)
+
+    (media / "a.txt").write_text(" \n")
+    with pytest.raises(OptionError, match=r"no sample has one: write a \.txt beside"):
+        Clips(open_sources([media]), SMALL, needs_text=True)

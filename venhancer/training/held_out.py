@@ -11,7 +11,7 @@ from torch import Tensor
 
 from venhancer.errors import OptionError, VideoError
 from venhancer.training.config import TrainingConfig
-from venhancer.training.dataset import VIDEOS, caption_of
+from venhancer.training.sources import Sample, find_media
 from venhancer.video_decode import open_input, video_stream
 
 
@@ -31,8 +31,8 @@ def read_held_out(
     frames: of a clip, where its video has so many; default: those that training takes
     OptionError where no video gives a clip.
     """
-    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in VIDEOS)
-    clips = (_read(path, config, frames or config.longest) for path in files)
+    videos = (sample for sample in find_media(folder) if sample.kind == "video")
+    clips = (_read(video, config, frames or config.longest) for video in videos)
     found = list(itertools.islice((clip for clip in clips if clip is not None), count))
     if not found:
         width, height = config.crop
@@ -43,7 +43,8 @@ def read_held_out(
     return found
 
 
-def _read(path: Path, config: TrainingConfig, frames: int) -> HeldOut | None:
+def _read(video: Sample, config: TrainingConfig, frames: int) -> HeldOut | None:
+    path = video.media.path
     try:
         run = _first_frames(path, config.fps, frames)
     except VideoError:
@@ -53,7 +54,7 @@ def _read(path: Path, config: TrainingConfig, frames: int) -> HeldOut | None:
         return None
     top, left = (run.shape[-2] - height) // 2, (run.shape[-1] - width) // 2
     crop = run[..., top : top + height, left : left + width].contiguous()
-    return HeldOut(path.stem, crop, caption_of(path))
+    return HeldOut(path.stem, crop, video.read_caption())
 
 
 def _first_frames(path: Path, fps: float, count: int) -> Tensor:
