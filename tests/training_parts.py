@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor
 
@@ -15,18 +17,24 @@ from venhancer.config import ModelConfig, Preset, UNetConfig
 from venhancer.model.denoiser import Denoiser
 from venhancer.training.augmentation import Batch, make_batch
 from venhancer.training.config import TrainingConfig
+from venhancer.training.encoders import Encoders, lapped_encoders
+from venhancer.training.objective import DiffusionLoss
 from venhancer.training.trainer import Trainer, initialise
 
 SMALL = TrainingConfig(
-    batch=2,
     frames=5,
     crop=(32, 32),
+    clips_a_decode=4,
+    strides=(1, 2),
+    stride_weights=(1, 1),
+    batch=2,
+    micro_batch=2,
     learning_rate=1e-3,
     warmup_steps=1,
     steps=4,
-    strides=(1, 2),
-    stride_weights=(1, 1),
     trains_prior=True,
+    precision="float32",
+    checkpoint_activations=False,
 )
 TEXT_WIDTH = 16
 
@@ -46,13 +54,9 @@ def small_v_preset() -> Preset:
     return Preset(name="small", model=ModelConfig(unet=unet))
 
 
-def pooled_encoder(clips: Tensor) -> Tensor:
-    """A codec for tests, four channels at an eighth of the size: b f 3 H W -> b 4 f h w."""
-    small = F.avg_pool2d(clips.flatten(0, 1), 8).unflatten(0, clips.shape[:2])
-    return torch.cat([small, small.mean(dim=2, keepdim=True)], dim=2).transpose(1, 2)
-
-
-def new_trainer(preset: Preset, config: TrainingConfig = SMALL) -> Trainer:
+def new_trainer(
+    preset: Preset, config: TrainingConfig = SMALL, accelerator: Accelerator | None = None
+) -> Trainer:
     """A trainer of random weights, none of which is zero where that would hide something."""
     torch.manual_seed(0)
     model = Denoiser(preset.model)
@@ -60,7 +64,26 @@ def new_trainer(preset: Preset, config: TrainingConfig = SMALL) -> Trainer:
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=0.05)
     initialise(model, config)
-    return Trainer(model, preset, config)
+    return Trainer(model, preset, config, accelerator or Accelerator(cpu=True))
+
+
+def pooled_encode(clips: Tensor, _: torch.Generator) -> Tensor:
+    """A codec for tests, four channels at an eighth of the size: b f 3 H W -> b 4 f h w."""
+    small = F.avg_pool2d(clips.flatten(0, 1), 8).unflatten(0, clips.shape[:2])
+    return torch.cat([small, small.mean(dim=2, keepdim=True)], dim=2).transpose(1, 2)
+
+
+def encoders_of(preset: Preset) -> Encoders:
+    """The preset's own codec, or one that stands for the released model's."""
+    if preset.model.codec == "lapped":
+        return lapped_encoders(preset.model.latent_scale)
+    return Encoders(pooled_encode)
+
+
+def diffusion_loss(trainer: Trainer) -> DiffusionLoss:
+    """The objective of a trainer's run."""
+    preset, config = trainer.preset, trainer.config
+    return DiffusionLoss(preset.model, config, encoders_of(preset), trainer.model.sigmas)
 
 
 def random_clip(frames: int = SMALL.frames, seed: int = 0) -> Tensor:
@@ -69,9 +92,12 @@ def random_clip(frames: int = SMALL.frames, seed: int = 0) -> Tensor:
 
 
 def some_batches(count: int, config: TrainingConfig = SMALL) -> list[Batch]:
+    """The same ones each time; clip i is called `clip i`."""
     rng = np.random.default_rng(0)
-    clips = [(random_clip(seed=i), f"clip {i}") for i in range(config.batch)]
-    return [make_batch(clips, config, "bilinear", rng) for _ in range(count)]
+    names = [f"clip {i}" for i in range(config.batch)]
+    clips = [(random_clip(seed=i), name) for i, name in enumerate(names)]
+    made = [make_batch(clips, config, "bilinear", rng) for _ in range(count)]
+    return [dataclasses.replace(batch, names=names) for batch in made]
 
 
 def write_media(folder: Path) -> Path:

@@ -1,117 +1,65 @@
-"""`python -m venhancer.training --preset nano --data FOLDER -o RUN`."""
+"""Train the Space-Time Controller round a frozen prior, or a small model from the start."""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from venhancer.errors import OptionError, VEnhancerError
+from venhancer.errors import VEnhancerError
 
-if TYPE_CHECKING:  # so that --help needs no torch
-    from venhancer.config import Preset
-    from venhancer.model.denoiser import Denoiser
-    from venhancer.training.config import TrainingConfig
-    from venhancer.training.trainer import Encoders
+EPILOG = """\
+other commands: `venhancer-train prepare` cuts and filters videos into shards of clips,
+`venhancer-train convert` writes trained weights in the released layout.
+On several devices: `torchrun --nproc_per_node 8 -m venhancer.training ...`, the same command on
+every machine; or `accelerate launch`."""
+COMMANDS: Mapping[str, str] = {
+    "prepare": "venhancer.training.prepare_cli",
+    "convert": "venhancer.training.convert_cli",
+}
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="venhancer.training", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="venhancer-train",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     add = parser.add_argument
     add("--preset", default="nano", choices=["nano", "released"], help="model to train")
-    add("--data", type=Path, nargs="+", required=True, help="videos and photos")
+    add("--data", type=Path, nargs="+", help="folders of videos and photos, JSONL files, shards")
     add("--prior", type=Path, help="pretrained UNet in the released layout; it stays frozen")
-    add("-o", "--out", type=Path, required=True, help="folder of the run")
+    add("--weights", type=Path, help="begin with these trained weights")
+    add("--teacher", type=Path, help="learn to do in few evaluations what these weights do in many")
+    add("-o", "--out", type=Path, help="folder of the run")
+    add("--validate", type=Path, help="folder of videos that are not trained on")
     add("--steps", type=int, help="updates in all")
-    add("--resume", action="store_true", help="continue OUT/state.pt")
+    add("--set", action="append", default=[], metavar="NAME=VALUE", help="any other setting")
+    add("--resume", action="store_true", help="go on from the last checkpoint in OUT")
+    add("--plan", action="store_true", help="say what memory and time the run takes, and end")
+    add("--devices", type=int, help="with --plan: how many (default: those of this launch)")
+    add("--card", help="with --plan: name of the card, such as A100-80G")
     add("--device", default="auto", choices=["auto", "cpu", "cuda"])
     add("--threads", type=int, help="CPU threads (default: all)")
-    add("--float32", action="store_true", help="do not compute in bfloat16")
+    add("--workers", type=int, default=2, help="processes that read clips, for each device")
+    add("--perceptual", type=Path, help="VGG16 weights of LPIPS, where perceptual_weight is set")
     return parser
 
 
 def run(args: argparse.Namespace) -> None:
-    import torch
-    from torch.utils.data import DataLoader
+    from venhancer.training import command
 
-    from venhancer.config import PRESETS
-    from venhancer.device import choose_device
-    from venhancer.training.config import NANO_TRAINING, TrainingConfig
-    from venhancer.training.dataset import Clips
-    from venhancer.training.trainer import Trainer, train
-
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    state = args.out / "state.pt"
-    _check_state(state, args.resume)
-    preset = PRESETS[args.preset]
-    config = NANO_TRAINING if args.preset == "nano" else TrainingConfig()
-    config = dataclasses.replace(
-        config, trains_prior=args.prior is None, steps=args.steps or config.steps
-    )
-    clips = Clips(args.data, config, preset.model.upsampling)
-    torch.manual_seed(config.seed)
-    device = choose_device(args.device)
-    model = _new_model(preset, config, args.prior).to(device)
-    trainer = Trainer(model, preset, config)
-    if args.resume:
-        trainer.load(state)
-    clips.start_step = trainer.step
-    train(
-        trainer,
-        iter(DataLoader(clips, batch_size=None, num_workers=1, prefetch_factor=4)),
-        args.out,
-        encoders=_encoders(preset, config.seed + trainer.step, device),
-        autocast=not args.float32,
-        report=_show,
-    )
+    command.run(args, show=lambda line: print(line, flush=True))
 
 
-def _check_state(state: Path, resume: bool) -> None:
-    if state.exists() and not resume:
-        raise OptionError(f"{state} exists: continue it with --resume, or choose another -o")
-    if resume and not state.is_file():
-        raise OptionError(f"--resume: there is no {state} to continue")
-
-
-def _new_model(preset: Preset, config: TrainingConfig, prior: Path | None) -> Denoiser:
-    """Random where UNet and controller learn together, else both from the prior."""
-    from venhancer.model.denoiser import Denoiser
-    from venhancer.training.trainer import initialise
-    from venhancer.weights import load_prior
-
-    if prior is not None:
-        return load_prior(prior, preset)
-    if preset.name == "released":
-        raise OptionError("preset 'released' learns round a frozen prior: name it by --prior FILE")
-    model = Denoiser(preset.model)
-    initialise(model, config)
-    return model
-
-
-def _encoders(preset: Preset, seed: int, device: str) -> Encoders:
-    import torch
-
-    from venhancer.training.trainer import Encoders, autoencoder_encoder, lapped_encoder
-
-    if preset.model.codec == "lapped":
-        return Encoders(lapped_encoder(preset.model.latent_scale))
-    from venhancer.model.text import load_text_encoder
-    from venhancer.model.vae import load_codec
-
-    text = load_text_encoder(device=device)
-    return Encoders(
-        autoencoder_encoder(load_codec(device=device), seed),
-        lambda captions: torch.cat([text.encode(caption) for caption in captions]),
-    )
-
-
-def _show(step: int, value: float, seconds: float) -> None:
-    if step % 20 == 0:
-        print(f"step {step}  loss {value:.4f}  {seconds:.2f} s", flush=True)
+def _command(argv: Sequence[str]) -> tuple[argparse.Namespace, Callable[[argparse.Namespace], None]]:
+    if argv and argv[0] in COMMANDS:
+        module = import_module(COMMANDS[argv[0]])
+        return module.build_parser().parse_args(argv[1:]), module.run
+    return build_parser().parse_args(argv), run
 
 
 def _last_line(error: VEnhancerError) -> str:
@@ -122,11 +70,11 @@ def _last_line(error: VEnhancerError) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
+    args, work = _command(sys.argv[1:] if argv is None else argv)
     try:
-        run(args)
+        work(args)
     except VEnhancerError as error:
-        print(f"venhancer.training: {_last_line(error)}", file=sys.stderr)
+        print(f"venhancer-train: {_last_line(error)}", file=sys.stderr)
         return 2
     return 0
 

@@ -116,4 +116,5 @@ def make_batch(
         scale=torch.tensor(scales, dtype=torch.float32),
         noise_level=torch.tensor([sample_noise_level(config, rng) for _ in clips]),
         captions=[drop_text(caption, config, rng) for _, caption in clips],
+        names=[],
     )

@@ -1,23 +1,39 @@
 """From the first update of a run to the last, and all that it leaves behind.
 
-RUN/: checkpoints/ to go on from, model.safetensors (the averaged weights), best.safetensors (those
-of the best validation), loss.jsonl, validation.jsonl, skipped.jsonl, samples/, tensorboard/.
+RUN/: checkpoints/ to go on from; model.safetensors, the averaged weights, and best.safetensors,
+those of the best validation; the logs; sample videos.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from venhancer.config import Preset
+from venhancer.networks import Networks
+from venhancer.training import validation
 from venhancer.training.augmentation import Batch
-from venhancer.training.logs import Logs
+from venhancer.training.held_out import HeldOut
+from venhancer.training.logs import Logs, Update
 from venhancer.training.objective import Objective
-from venhancer.training.trainer import Trainer, Update
+from venhancer.training.samples import write_samples
+from venhancer.training.trainer import Trainer
 from venhancer.training.validation import Validation
 
-Report = Callable[[Update], None]
+Show = Callable[[str], None]
+SHOWN_EVERY = 20  # updates
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What a run is measured by, and shown with."""
+
+    validation: Validation
+    networks: Networks | None  # round the model in training; None where its weights are sharded
+    clips: Sequence[HeldOut]  # to make sample videos of
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,35 +43,48 @@ class Run:
     folder: Path
     objective: Objective
     exported: Preset  # that the weights of this run carry
-    workers: int
-    validation: Validation | None = None
+    check: Check | None = None
 
 
-def train(trainer: Trainer, batches: Iterator[Batch], run: Run, report: Report) -> None:
+def train(trainer: Trainer, batches: Iterator[Batch], run: Run, show: Show) -> None:
     """Train to `config.steps`.
 
     TrainingError where the loss is no longer a number: the checkpoints so far are kept.
     """
     config = trainer.config
-    with Logs(run.folder, trainer.accelerator.is_main_process) as logs:
+    with closing(Logs(run.folder, trainer.accelerator.is_main_process)) as logs:
         logs.forget(trainer.step)
         while trainer.step < config.steps:
-            update = trainer.update(batches, run.objective)
-            logs.write(update, run.workers)
-            report(update)
+            update, skipped = trainer.update(batches, run.objective)
+            logs.update(update)
+            logs.skip(update.step, skipped)
+            if update.step % SHOWN_EVERY == 0:
+                show(_line(update, logs.skipped))
             is_last = trainer.step == config.steps
             if is_last or trainer.step % config.save_every == 0:
-                trainer.save(run.folder, run.workers)
                 trainer.export(run.folder / "model.safetensors", run.exported)
-            if is_last or trainer.step % config.validate_every == 0:
-                validate(trainer, run, logs)
+                trainer.save(run.folder)
+            if run.check and (is_last or trainer.step % config.validate_every == 0):
+                validate(trainer, run, run.check, logs, show)
 
 
-def validate(trainer: Trainer, run: Run, logs: Logs) -> None:
+def _line(update: Update, skipped: int) -> str:
+    speed = f"{update.clips_per_second:.2f} clips/s (loader {update.loader_clips_per_second:.2f})"
+    left_out = f", {skipped} files given up" if skipped else ""
+    return f"update {update.step}  loss {update.loss:.4f}  {speed}{left_out}"
+
+
+def validate(trainer: Trainer, run: Run, check: Check, logs: Logs, show: Show) -> None:
     """Measure the averaged weights; the best so far are kept as best.safetensors."""
-    if run.validation is None:
-        return
+    rank, world = trainer.accelerator.process_index, trainer.accelerator.num_processes
     with trainer.averaged():
-        is_best = run.validation.run(trainer, run.folder, logs)
-    if is_best:
+        scores = check.validation.measure(trainer.network, rank, world)
+        best = min(map(validation.mean_loss, logs.validations()), default=math.inf)
+        logs.validation(trainer.step, scores)
+        if trainer.accelerator.is_main_process and check.networks is not None:
+            folder = run.folder / "samples"
+            made = write_samples(check.networks, run.exported, check.clips, folder, trainer.step)
+            logs.samples(trainer.step, made)
+    show(validation.describe(scores, logs.first))
+    if validation.mean_loss(scores) < best:
         trainer.export(run.folder / "best.safetensors", run.exported)

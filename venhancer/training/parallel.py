@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from venhancer.model.attention import SpatialTransformer, TemporalTransformer
 from venhancer.model.denoiser import Denoiser
-from venhancer.model.layers import ResBlock
+from venhancer.model.layers import ResBlock, Upsample
 from venhancer.model.unet import Stage
 from venhancer.training.config import Sharding, TrainingConfig
 
@@ -41,8 +41,9 @@ def distribute(model: Denoiser, config: TrainingConfig, accelerator: Accelerator
         autocast = torch.autocast(accelerator.device.type, torch.bfloat16)
         model.forward = autocast(model.forward)  # type: ignore[method-assign]
     if config.sharding == "none" or accelerator.num_processes == 1:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return accelerator.prepare_model(model.to(accelerator.device))
-    return shard(model.to(accelerator.device), config.sharding)
+    return shard(model.to(accelerator.device), config.sharding)  # takes no channels-last filters
 
 
 def halve_frozen(model: Denoiser) -> None:
@@ -58,9 +59,14 @@ def shard(model: Denoiser, sharding: Sharding) -> nn.Module:
     "optimizer" keeps the weights whole between forward and backward, as ZeRO-1 and 2 do.
     """
     split = partial(fully_shard, reshard_after_forward=sharding == "parameters")
-    for module in model.modules():
-        if isinstance(module, Stage):
-            split(module)
+    modules = list(model.modules())
+    texts = [m.block.second for m in modules if isinstance(m, SpatialTransformer)]
+    for module in [
+        *(linear for text in texts for linear in (text.key, text.value)),  # called outside stages
+        *(m for m in modules if isinstance(m, Upsample)),  # likewise
+        *(m for m in modules if isinstance(m, Stage)),
+    ]:
+        split(module)
     return split(model)
 
 

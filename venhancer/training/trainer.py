@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,6 +13,7 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.tensor import DTensor
 
 from venhancer.config import Preset
 from venhancer.diffusion.solver import seed_of
@@ -24,6 +24,7 @@ from venhancer.training import checkpoints
 from venhancer.training.augmentation import Batch
 from venhancer.training.checkpoints import Facts
 from venhancer.training.config import TrainingConfig
+from venhancer.training.logs import Update
 from venhancer.training.objective import Objective
 from venhancer.training.parallel import distribute, keeping_gradients, local
 from venhancer.weights import save_tensors
@@ -48,21 +49,6 @@ def initialise(model: Denoiser, config: TrainingConfig) -> None:
             conv.reset_parameters()
 
 
-@dataclass(frozen=True, slots=True)
-class Update:
-    """What one update was like, over all devices."""
-
-    step: int
-    loss: float
-    gradient_norm: float
-    learning_rate: float
-    seconds: float
-    data_seconds: float  # of them, waiting for batches
-    loader_seconds: float  # that a worker takes for the clips of one device
-    clips: int
-    skipped: tuple[str, ...]  # files given up by this process's workers, and why
-
-
 class Trainer:
     """Weights, their average and AdamW's moments, on every device of a run.
 
@@ -76,15 +62,20 @@ class Trainer:
         config: TrainingConfig,
         accelerator: Accelerator,
         *,
+        workers: int = 0,
         frozen: str | None = None,
     ) -> None:
-        """frozen: SHA-256 of the file that the weights which do not learn came from"""
-        self.config, self.preset, self.accelerator, self.frozen = config, preset, accelerator, frozen
+        """workers: processes that read clips, for each device
+
+        frozen: SHA-256 of the file that the weights which do not learn came from
+        """
+        self.config, self.preset, self.accelerator = config, preset, accelerator
+        self.workers, self.frozen = workers, frozen
         self.step = self.origin = 0
         self.accumulation = config.accumulation(accelerator.num_processes)
         model.unet.requires_grad_(config.trains_prior)
         model.time_embedding.requires_grad_(config.trains_prior)
-        self.network = distribute(_channels_last(model), config, accelerator)
+        self.network = distribute(model, config, accelerator)
         self.model = model
         self.weights = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self.average = {n: p.detach().clone() for n, p in self.weights.items()}
@@ -106,44 +97,49 @@ class Trainer:
         end = config.final_learning_rate
         return config.learning_rate * (end + (1 - end) * fall)
 
-    def update(self, batches: Iterator[Batch], objective: Objective) -> Update:
-        """One step of AdamW on the next micro-batches.
+    def update(
+        self, batches: Iterator[Batch], objective: Objective
+    ) -> tuple[Update, tuple[str, ...]]:
+        """One step of AdamW on the next micro-batches -> it, and files given up (and why).
 
         TrainingError, with the weights as they were, where the loss or a gradient is no number.
         """
-        start, waited, made = time.perf_counter(), 0.0, 0.0
-        rate = self.learning_rate()
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        seen: list[tuple[float, Batch]] = []
-        total = torch.zeros((), device=self.accelerator.device)
+        start, waited = time.perf_counter(), 0.0
+        rate = self._set_learning_rate()
+        seen: list[tuple[Tensor, Batch]] = []
         for micro in range(self.accumulation):
             before = time.perf_counter()
             batch = next(batches)
             waited += time.perf_counter() - before
-            made += batch.seconds
-            value = self._accumulate(batch, objective, micro)
-            total += value
-            seen.append((float(value), batch))
+            seen.append((self._accumulate(batch, objective, micro), batch))
         norm = nn.utils.clip_grad_norm_(self.weights.values(), self.config.clip_gradient)
-        loss = float(self.accelerator.reduce(total / self.accumulation, "mean"))
-        gradient_norm = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+        gradient_norm = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+        total = torch.stack([value for value, _ in seen]).mean()
+        loss = float(self.accelerator.reduce(total, "mean"))
         self._check(loss, gradient_norm, seen)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self._follow()
-        return Update(
+        seconds = time.perf_counter() - start
+        made = sum(batch.seconds for _, batch in seen) / max(1, self.workers)
+        update = Update(
             step=self.step,
             loss=loss,
-            gradient_norm=gradient_norm,
             learning_rate=rate,
-            seconds=time.perf_counter() - start,
+            gradient_norm=gradient_norm,
+            seconds=seconds,
             data_seconds=waited,
-            loader_seconds=made,
-            clips=self.config.batch,
-            skipped=tuple(reason for _, batch in seen for reason in batch.skipped),
+            clips_per_second=self.config.batch / seconds,
+            loader_clips_per_second=self.config.batch / max(made, 1e-9),
         )
+        return update, tuple(reason for _, batch in seen for reason in batch.skipped)
+
+    def _set_learning_rate(self) -> float:
+        rate = self.learning_rate()
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        return rate
 
     def _accumulate(self, batch: Batch, objective: Objective, micro: int) -> Tensor:
         """Gradients of one micro-batch -> its loss."""
@@ -156,12 +152,12 @@ class Trainer:
             (value / self.accumulation).backward()
         return value.detach()
 
-    def _check(self, loss: float, norm: float, seen: list[tuple[float, Batch]]) -> None:
+    def _check(self, loss: float, norm: float, seen: list[tuple[Tensor, Batch]]) -> None:
         """Every process comes to the same result, so none is left waiting for another."""
         if math.isfinite(loss) and math.isfinite(norm):
             return
         self.optimizer.zero_grad(set_to_none=True)
-        broken = [batch for value, batch in seen if not math.isfinite(value)]
+        broken = [batch for value, batch in seen if not bool(value.isfinite())]
         names = [name for batch in broken or [b for _, b in seen] for name in batch.names]
         everywhere = self._gathered(names if broken or math.isfinite(loss) else [])
         what = "loss" if not math.isfinite(loss) else "gradient"
@@ -200,35 +196,35 @@ class Trainer:
         for name, weight in self.weights.items():
             local(weight).copy_(local(values[name]))
 
-    def facts(self, workers: int) -> Facts:
+    def facts(self) -> Facts:
         return Facts(
             step=self.step,
             preset=self.preset,
             config=self.config,
-            streams=(self.accelerator.num_processes, workers, self.config.micro_batch),
+            streams=(self.accelerator.num_processes, self.workers, self.config.micro_batch),
             origin=self.origin,
             frozen=self.frozen,
         )
 
-    def save(self, run: Path, workers: int) -> None:
+    def save(self, run: Path) -> None:
         """A checkpoint of this update in `run`."""
         checkpoints.save(
             run,
             self.network,
             self.optimizer,
             self.average,
-            self.facts(workers),
+            self.facts(),
             is_main=self.accelerator.is_main_process,
             wait=self.accelerator.wait_for_everyone,
         )
 
-    def load(self, folder: Path, workers: int) -> None:
+    def load(self, folder: Path) -> None:
         """Go on from a checkpoint.
 
         With as many processes and workers as before, the clips go on too; else others are drawn
         from here on. WeightsError or OptionError where it belongs to another run.
         """
-        found, wanted = checkpoints.read_facts(folder), self.facts(workers)
+        found, wanted = checkpoints.read_facts(folder), self.facts()
         checkpoints.check_facts(found, wanted, folder)
         checkpoints.load(folder, self.network, self.optimizer, self.average)
         self.step = found.step
@@ -246,6 +242,3 @@ class Trainer:
         if self.accelerator.is_main_process:
             save_tensors(path, tensors, preset)
 
-
-def _channels_last(model: Denoiser) -> Denoiser:
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
