@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn, optim
+from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_state_dict,
@@ -125,7 +126,7 @@ def save(
         temporary.mkdir(parents=True)
         (temporary / FACTS).write_text(facts.to_json())
     wait()
-    dcp.save(_state(network, optimizer, average), checkpoint_id=temporary)
+    state_dict_saver.save(_state(network, optimizer, average), checkpoint_id=temporary)
     wait()
     if is_main:
         temporary.replace(target)
@@ -140,8 +141,8 @@ def load(
     """Fill all three in place; WeightsError if a file is missing or damaged."""
     state = _state(network, optimizer, average)
     try:
-        dcp.load(state, checkpoint_id=folder)
-    except (*UNREADABLE, dcp.CheckpointException) as error:
+        state_dict_loader.load(state, checkpoint_id=folder)
+    except (*UNREADABLE, CheckpointException) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
         raise WeightsError(f"{folder} is damaged, use the one before it: {reason}") from error
     set_state_dict(

@@ -1,23 +1,23 @@
-"""What `venhancer-train` does with its options: model, data and objective, then the run."""
+"""What `venhancer-train` does with its options: model, clips and objective, then the run."""
 
 from __future__ import annotations
 
 import argparse
 import ast
 import dataclasses
-import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from venhancer.config import PRESETS, Preset
 from venhancer.device import choose_device, keep_freed_memory
-from venhancer.errors import OptionError, WeightsError
+from venhancer.errors import OptionError
+from venhancer.manifest import sha256_of
 from venhancer.model.denoiser import Denoiser
 from venhancer.training import checkpoints
 from venhancer.training.augmentation import Batch
@@ -25,45 +25,188 @@ from venhancer.training.config import NANO_TRAINING, TrainingConfig
 from venhancer.training.dataset import Clips
 from venhancer.training.distillation import Distillation, student_preset
 from venhancer.training.encoders import Encoders, load_encoders
-from venhancer.training.loop import Run, train
+from venhancer.training.held_out import read_held_out
+from venhancer.training.loop import Check, Run, train
 from venhancer.training.objective import DiffusionLoss, Objective, Perceive
 from venhancer.training.perceptual import VGG16, Lpips
-from venhancer.training.resources import card_named, describe, plan_training
-from venhancer.training.sources import open_sources
-from venhancer.training.trainer import Trainer, Update, initialise
+from venhancer.training.samples import sampling_networks
+from venhancer.training.sources import Source, open_sources
+from venhancer.training.trainer import Trainer, initialise
 from venhancer.training.validation import Validation
 from venhancer.weights import load_model, load_prior
 
 Show = Callable[[str], None]
-SHOWN_EVERY = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """The model at update 0, and where the part of it that does not learn came from."""
-
-    model: Denoiser
-    frozen: str | None  # SHA-256 of the file
+SAMPLES = 2  # held-out clips that sample videos are made of
+PREFETCHED = 4  # micro-batches that each worker is ahead
 
 
 def run(args: argparse.Namespace, show: Show) -> None:
-    """Train, or only plan; VEnhancerError for whatever the user can mend."""
+    """Train, or go on; VEnhancerError for whatever the user can mend."""
     if args.threads:
         torch.set_num_threads(args.threads)
     device = choose_device(args.device)
-    accelerator = Accelerator(cpu=device == "cpu")
-    preset = PRESETS[args.preset]
-    config = choose_config(args)
-    if args.plan:
-        show(describe(plan_training(preset, config, args.devices or accelerator.num_processes, card_named(args.card, device))))
-        return
-    folder, resumed = choose_run(args)
+    if device == "cpu":
+        keep_freed_memory()
+    preset, config = PRESETS[args.preset], choose_config(args)
+    checkpoint = choose_checkpoint(args)
     source = open_sources(args.data)
+    accelerator = Accelerator(cpu=device == "cpu")
+    trainer = open_trainer(args, preset, config, accelerator)
+    if checkpoint is not None:
+        trainer.load(checkpoint)
+    encoders = load_encoders(preset, str(accelerator.device))
+    check = None if args.validate is None else open_check(args.validate, trainer, encoders)
+    objective, exported = choose_objective(args, trainer, encoders)
+    train(
+        trainer,
+        batches(source, trainer),
+        Run(args.out, objective, exported, check),
+        show if accelerator.is_main_process else lambda _: None,
+    )
+
+
+def choose_config(args: argparse.Namespace) -> TrainingConfig:
+    """The preset's settings, with those that the options change."""
+    config = NANO_TRAINING if args.preset == "nano" else TrainingConfig()
+    changes = dict(_setting(text) for text in args.set)
+    if args.prior is not None:
+        changes["trains_prior"] = False
+    if args.steps is not None:
+        changes["steps"] = args.steps
+    if args.teacher is not None:
+        changes = {"perceptual_weight": 0.0, **changes}
+    return TrainingConfig.from_dict({**dataclasses.asdict(config), **changes})
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise OptionError(f"--set {text}: write NAME=VALUE, such as --set batch=64")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+def choose_checkpoint(args: argparse.Namespace) -> Path | None:
+    """The newest of the run to go on with; OptionError where options and folder disagree."""
+    for name in ("data", "out"):
+        if getattr(args, name) is None:
+            raise OptionError(f"--{name} is missing: see venhancer-train --help")
+    found = checkpoints.find_checkpoints(args.out)
+    if found and not args.resume:
+        raise OptionError(f"{found[-1]} exists: go on with --resume, or choose another -o")
+    if args.resume and not found:
+        raise OptionError(f"--resume: there is no checkpoint in {args.out} to go on from")
+    return found[-1] if found else None
+
+
+def open_trainer(
+    args: argparse.Namespace, preset: Preset, config: TrainingConfig, accelerator: Accelerator
+) -> Trainer:
+    """The model at its beginning: from a prior, from trained weights, or random."""
     torch.manual_seed(config.seed)
-    start = begin(args, preset, config)
-    trainer = Trainer(start.model, preset, config, accelerator, frozen=start.frozen)
-    if resumed:
-        trainer.load(resumed, args.workers)
-    encoders = load_encoders(preset, device)
-    objective, exported = choose_objective(args, preset, config, encoders, trainer)
-    ...
+    source = args.prior or args.weights or args.teacher
+    model = _begin(args, source, preset, config)
+    return Trainer(
+        model,
+        preset,
+        config,
+        accelerator,
+        workers=args.workers,
+        frozen=None if config.trains_prior else sha256_of(source),
+    )
+
+
+def _begin(
+    args: argparse.Namespace, source: Path | None, preset: Preset, config: TrainingConfig
+) -> Denoiser:
+    if args.prior is not None:
+        return load_prior(args.prior, preset)
+    if source is not None:
+        model, carried = load_model(source, preset)
+        _check_same_model(source, carried, preset)
+        return model.requires_grad_(True).train()
+    if not config.trains_prior:
+        raise OptionError(
+            f"preset {preset.name!r} learns round a frozen prior: name it by --prior FILE, "
+            "or trained weights by --weights FILE"
+        )
+    model = Denoiser(preset.model)
+    initialise(model, config)
+    return model
+
+
+def _check_same_model(path: Path, carried: Preset, preset: Preset) -> None:
+    if carried.model != preset.model:
+        raise OptionError(
+            f"{path} holds the model of preset {carried.name!r}, not that of {preset.name!r}: "
+            "choose by --preset"
+        )
+
+
+def choose_objective(
+    args: argparse.Namespace, trainer: Trainer, encoders: Encoders
+) -> tuple[Objective, Preset]:
+    """What is learned, and the preset that the weights will carry."""
+    preset, config, sigmas = trainer.preset, trainer.config, trainer.model.sigmas
+    perceive = _perceive(args.perceptual, config, encoders, trainer.accelerator)
+    loss = DiffusionLoss(preset.model, config, encoders, sigmas, perceive)
+    if args.teacher is None:
+        return loss, preset
+    teacher, carried = load_model(args.teacher, preset, device=str(trainer.accelerator.device))
+    _check_same_model(args.teacher, carried, preset)
+    return Distillation(loss, teacher, carried), student_preset(carried, config)
+
+
+def _perceive(
+    weights: Path | None, config: TrainingConfig, encoders: Encoders, accelerator: Accelerator
+) -> Perceive | None:
+    """LPIPS in the run's precision, where it has a weight."""
+    if not config.perceptual_weight:
+        return None
+    if weights is None or encoders.decode is None:
+        raise OptionError(
+            f"perceptual_weight={config.perceptual_weight} needs --perceptual FILE, the VGG16 "
+            "weights that `make data` fetches, and a codec that decodes at no cost (NANO's)"
+        )
+    lpips = Lpips(weights, VGG16).to(accelerator.device)
+    is_half = config.precision == "bf16"
+
+    def perceive(made: Tensor, true: Tensor) -> Tensor:
+        with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=is_half):
+            return lpips(made, true)
+
+    return perceive
+
+
+def open_check(folder: Path, trainer: Trainer, encoders: Encoders) -> Check:
+    """Held-out clips, and networks to make samples of them with."""
+    preset, config = trainer.preset, trainer.config
+    clips = read_held_out(folder, config)
+    networks = None
+    if config.sharding == "none":  # the pipeline takes whole weights
+        codec, text = encoders.codec, encoders.text_encoder
+        networks = sampling_networks(trainer.model, config, codec, text)
+    return Check(
+        Validation(clips, preset, config, encoders),
+        networks,
+        read_held_out(folder, config, SAMPLES),
+    )
+
+
+def batches(source: Source, trainer: Trainer) -> Iterator[Batch]:
+    """This process's micro-batches, from where the run stands."""
+    clips = Clips(
+        source,
+        trainer.config,
+        trainer.preset.model.upsampling,
+        rank=trainer.accelerator.process_index,
+        world=trainer.accelerator.num_processes,
+        origin=trainer.origin,
+        position=trainer.position,
+        needs_text=bool(trainer.preset.model.unet.text_width),
+    )
+    ahead = PREFETCHED if trainer.workers else None
+    workers = trainer.workers
+    return iter(DataLoader(clips, batch_size=None, num_workers=workers, prefetch_factor=ahead))

@@ -80,7 +80,7 @@ class TrainingConfig:
         return max(self.frames, max(self.strides) + 1)
 
     def accumulation(self, devices: int) -> int:
-        """Micro-batches that each device adds up to an update; ConfigError where it is no number."""
+        """Micro-batches of each device in an update; ConfigError where it is no number."""
         if self.batch % (self.micro_batch * devices):
             raise ConfigError(
                 f"batch={self.batch} cannot be divided among {devices} devices with "
@@ -90,7 +90,7 @@ class TrainingConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainingConfig:
-        """What `dataclasses.asdict` gave, also by way of JSON; ConfigError names a strange field."""
+        """What `dataclasses.asdict` gave, by way of JSON too; ConfigError names a strange field."""
         known = {field.name for field in dataclasses.fields(cls)}
         if strange := sorted(set(values) - known):
             raise ConfigError(f"unknown training settings: {', '.join(strange)}")

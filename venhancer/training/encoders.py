@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from einops import rearrange
@@ -12,6 +13,7 @@ from torch import Tensor
 from venhancer.config import Preset
 from venhancer.model import lapped
 from venhancer.model.vae import AutoencoderCodec
+from venhancer.reference import Codec, LappedCodec, TextEncoder
 
 Encode = Callable[[Tensor, torch.Generator], Tensor]  # b f 3 H W in [-1, 1] -> b c f h w
 EncodeText = Callable[[list[str]], Tensor]  # captions -> b l d
@@ -28,6 +30,8 @@ class Encoders:
     pixels: Encode
     text: EncodeText | None = None
     decode: Decode | None = None  # where decoding costs next to nothing
+    codec: Codec | None = None  # both as a run of the pipeline takes them, to make samples with
+    text_encoder: TextEncoder | None = None
 
 
 def load_encoders(preset: Preset, device: str) -> Encoders:
@@ -37,10 +41,12 @@ def load_encoders(preset: Preset, device: str) -> Encoders:
     from venhancer.model.text import load_text_encoder
     from venhancer.model.vae import load_codec
 
-    text = load_text_encoder(device=device)
+    text, codec = load_text_encoder(device=device), load_codec(device=device)
     return Encoders(
-        autoencoder_encode(load_codec(device=device)),
+        autoencoder_encode(codec),
         lambda captions: torch.cat([text.encode(caption) for caption in captions]),
+        codec=codec,
+        text_encoder=text,
     )
 
 
@@ -51,7 +57,8 @@ def lapped_encoders(scale: float) -> Encoders:
         latents = lapped.encode(clips.flatten(0, 1), scale)
         return rearrange(latents, "(b f) c h w -> b c f h w", b=len(clips))
 
-    return Encoders(encode, decode=lambda latents: lapped.decode(latents, scale))
+    decode = partial(lapped.decode, scale=scale)
+    return Encoders(encode, decode=decode, codec=LappedCodec(scale))
 
 
 def autoencoder_encode(codec: AutoencoderCodec) -> Encode:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,7 @@ class Logs:
         self.is_main = is_main
         self.skipped = 0
         self.first: Scores | None = None  # what the run's first validation found
+        self.best = math.inf  # the least mean loss of a validation so far
         self._board: SummaryWriter | None = None
         self._has_tried = False
         self._step = 0  # from which this process goes on
@@ -66,6 +68,7 @@ class Logs:
             kept = [line for line in _lines(self.folder / name) if line["step"] <= step]
             if name == VALIDATION and kept:
                 self.first = validation.from_record(kept[0])
+                self.best = min(line["mean"] for line in kept)
             _replace(self.folder / name, kept)
 
     def update(self, update: Update) -> None:
@@ -79,6 +82,7 @@ class Logs:
         if not self.is_main:
             return
         self.first = self.first or scores
+        self.best = min(self.best, validation.mean_loss(scores))
         self._append(VALIDATION, validation.to_record(step, scores))
         _, share = validation.worst(scores, self.first)
         mean = validation.mean_loss(scores)

@@ -6,7 +6,6 @@ those of the best validation; the logs; sample videos.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -79,12 +78,12 @@ def validate(trainer: Trainer, run: Run, check: Check, logs: Logs, show: Show) -
     rank, world = trainer.accelerator.process_index, trainer.accelerator.num_processes
     with trainer.averaged():
         scores = check.validation.measure(trainer.network, rank, world)
-        best = min(map(validation.mean_loss, logs.validations()), default=math.inf)
+        is_best = trainer.agreed(validation.mean_loss(scores) < logs.best)
         logs.validation(trainer.step, scores)
         if trainer.accelerator.is_main_process and check.networks is not None:
             folder = run.folder / "samples"
             made = write_samples(check.networks, run.exported, check.clips, folder, trainer.step)
             logs.samples(trainer.step, made)
     show(validation.describe(scores, logs.first))
-    if validation.mean_loss(scores) < best:
+    if is_best:
         trainer.export(run.folder / "best.safetensors", run.exported)

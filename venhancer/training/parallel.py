@@ -67,7 +67,8 @@ def shard(model: Denoiser, sharding: Sharding) -> nn.Module:
         *(m for m in modules if isinstance(m, Stage)),
     ]:
         split(module)
-    return split(model)
+    split(model)
+    return model
 
 
 @contextmanager

@@ -7,10 +7,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.tensor import DTensor
@@ -174,6 +176,10 @@ class Trainer:
         dist.all_gather_object(parts, names)
         return [name for part in parts for name in part]
 
+    def agreed(self, decision: bool) -> bool:
+        """What the main process decides, on every process."""
+        return bool(broadcast_object_list([decision])[0])
+
     @torch.no_grad()
     def _follow(self) -> None:
         decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
@@ -240,5 +246,4 @@ class Trainer:
         with self.averaged():
             tensors = get_model_state_dict(self.network, options=WHOLE)
         if self.accelerator.is_main_process:
-            save_tensors(path, tensors, preset)
-
+            save_tensors(path, cast(dict[str, Tensor], tensors), preset)

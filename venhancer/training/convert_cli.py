@@ -1,0 +1,46 @@
+"""Write trained weights under the names of the released checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from venhancer.errors import OutputError, WeightsError
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="venhancer-train convert", description=__doc__)
+    parser.add_argument("weights", type=Path, help="model.safetensors of a run")
+    parser.add_argument(
+        "-o", "--out", type=Path, required=True, help="a .pt or .safetensors file, float16"
+    )
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    """OutputError for a file that is there or of another kind; WeightsError as loading."""
+    import torch
+    from safetensors.torch import save_file
+
+    from venhancer.config import RELEASED
+    from venhancer.weights import load_state
+    from venhancer.weights_names import to_released
+
+    if args.out.suffix not in (".pt", ".safetensors"):
+        raise OutputError(f"{args.out}: write to a .pt or .safetensors file")
+    if args.out.exists():
+        raise OutputError(f"{args.out} exists: choose another name")
+    tensors, preset = load_state(args.weights, RELEASED)
+    if preset.model.codec != "autoencoder":
+        raise WeightsError(
+            f"{args.weights} is of preset {preset.name!r}: the released layout has no place for it"
+        )
+    released = {
+        k: v.half().contiguous() for k, v in to_released(tensors, preset.model.unet).items()
+    }
+    temporary = args.out.with_suffix(".part")
+    if args.out.suffix == ".pt":
+        torch.save({"state_dict": released}, temporary)
+    else:
+        save_file(released, temporary)
+    temporary.replace(args.out)
