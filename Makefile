@@ -87,8 +87,8 @@ bench-quality: data ## measure quality against the truth and two baselines, and 
 	$(BENCH).overlaps --device cpu --out $(RESULTS)/overlaps.json
 	$(BENCH).report
 
-train: $(VENV)/.runtime ## train the nano model on data/train
-	$(BIN)/python -m venhancer.training --data data/train -o runs/nano
+train: data $(VENV)/.train ## train the nano model on data/train; go on with RESUME=--resume
+	$(BIN)/venhancer-train --data data/train --validate data/validation -o runs/nano $(RESUME)
 
 clean: ## remove what make made, but data/ and runs/
 	rm -rf $(VENV) build dist demo .mypy_cache .pytest_cache .ruff_cache
@@ -111,7 +111,12 @@ $(VENV)/.bench: $(VENV)/.created $(WANTED)
 	$(INSTALL) -e '.[bench]'
 	@touch $(VENV)/.runtime $@
 
+$(VENV)/.train: $(VENV)/.created $(WANTED)
+	@echo "Installing what training needs (once; a minute or two) ..."
+	$(INSTALL) -e '.[train]'
+	@touch $(VENV)/.runtime $@
+
 $(VENV)/.dev: $(VENV)/.created $(WANTED)
 	@echo "Installing what the tests need (once; a minute or two) ..."
 	$(INSTALL) -e '.[dev]'
-	@touch $(VENV)/.runtime $(VENV)/.bench $@
+	@touch $(VENV)/.runtime $(VENV)/.bench $(VENV)/.train $@

@@ -55,9 +55,10 @@ def run(args: argparse.Namespace) -> None:
     command.run(args, show=lambda line: print(line, flush=True))
 
 
-def _command(
-    argv: Sequence[str],
-) -> tuple[argparse.Namespace, Callable[[argparse.Namespace], None]]:
+Work = Callable[[argparse.Namespace], None]
+
+
+def _command(argv: Sequence[str]) -> tuple[argparse.Namespace, Work]:
     if argv and argv[0] in COMMANDS:
         module = import_module(COMMANDS[argv[0]])
         return module.build_parser().parse_args(argv[1:]), module.run

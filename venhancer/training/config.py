@@ -94,7 +94,10 @@ class TrainingConfig:
         known = {field.name for field in dataclasses.fields(cls)}
         if strange := sorted(set(values) - known):
             raise ConfigError(f"unknown training settings: {', '.join(strange)}")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        made: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
+        return cls(**made)
 
 
 NANO_TRAINING = TrainingConfig(

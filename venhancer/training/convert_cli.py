@@ -33,11 +33,10 @@ def run(args: argparse.Namespace) -> None:
     tensors, preset = load_state(args.weights, RELEASED)
     if preset.model.codec != "autoencoder":
         raise WeightsError(
-            f"{args.weights} is of preset {preset.name!r}: the released layout has no place for it"
+            f"{args.weights} is of preset {preset.name!r}, which has no released layout"
         )
-    released = {
-        k: v.half().contiguous() for k, v in to_released(tensors, preset.model.unet).items()
-    }
+    renamed = to_released(tensors, preset.model.unet)
+    released = {name: tensor.half().contiguous() for name, tensor in renamed.items()}
     temporary = args.out.with_suffix(".part")
     if args.out.suffix == ".pt":
         torch.save({"state_dict": released}, temporary)
