@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from torch import Tensor
 from tests.clips import moving_frames, write_clip
 from venhancer.config import ModelConfig, Preset, UNetConfig
 from venhancer.model.denoiser import Denoiser
-from venhancer.training.augmentation import Batch, make_batch
+from venhancer.training.augmentation import Batch, Take, make_batch
 from venhancer.training.config import TrainingConfig
 from venhancer.training.encoders import Encoders, lapped_encoders
 from venhancer.training.objective import DiffusionLoss
@@ -94,10 +93,8 @@ def random_clip(frames: int = SMALL.frames, seed: int = 0) -> Tensor:
 def some_batches(count: int, config: TrainingConfig = SMALL) -> list[Batch]:
     """The same ones each time; clip i is called `clip i`."""
     rng = np.random.default_rng(0)
-    names = [f"clip {i}" for i in range(config.batch)]
-    clips = [(random_clip(seed=i), name) for i, name in enumerate(names)]
-    made = [make_batch(clips, config, "bilinear", rng) for _ in range(count)]
-    return [dataclasses.replace(batch, names=names) for batch in made]
+    takes = [Take(f"clip {i}", random_clip(seed=i), f"clip {i}") for i in range(config.batch)]
+    return [make_batch(takes, config, "bilinear", rng) for _ in range(count)]
 
 
 def write_media(folder: Path) -> Path:

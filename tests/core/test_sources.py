@@ -15,14 +15,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests import training_parts
 from tests.clips import moving_frames, write_clip, write_frames
-from tests.data_parts import SMALL, write_media
+from tests.training_parts import write_media
 from venhancer.errors import OptionError
 from venhancer.training import media as media_files
 from venhancer.training.dataset import Clips
 from venhancer.training.media import WHOLE, Extent, UnusableError, photo_clips, video_clips
 from venhancer.training.sources import Source, open_sources
 
+SMALL = dataclasses.replace(training_parts.SMALL, clips_a_decode=1, micro_batch=1)
 MANY = dataclasses.replace(SMALL, clips_a_decode=24)
 
 

@@ -13,11 +13,12 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from tests import training_parts
 from tests.clips import write_clip
-from tests.data_parts import SMALL, random_clip, write_media
+from tests.training_parts import random_clip, write_media
 from venhancer.errors import OptionError
 from venhancer.training import augmentation, dataset
-from venhancer.training.augmentation import Batch, make_batch
+from venhancer.training.augmentation import Batch, Take, make_batch
 from venhancer.training.config import TrainingConfig
 from venhancer.training.dataset import Clips
 from venhancer.training.sources import Sample, open_sources
@@ -26,6 +27,7 @@ PAPER = TrainingConfig()
 DRAWS = 8000
 
 
+SMALL = dataclasses.replace(training_parts.SMALL, clips_a_decode=1, micro_batch=1)
 MANY = dataclasses.replace(SMALL, clips_a_decode=6, batch=4, micro_batch=4)  # crops of each decode
 
 
@@ -114,9 +116,9 @@ def test_degrading_is_bilinear_down_and_up() -> None:
 def test_a_clip_ends_on_a_key_frame(stride: int, frames: int) -> None:
     """Key frames lie `stride` apart, the first and the last frame among them, and there are two."""
     config = dataclasses.replace(SMALL, frames=frames, strides=(stride,), stride_weights=(1,))
-    clips = [(random_clip(frames=33), "")]
+    takes = [Take("clip", random_clip(frames=33))]
 
-    batch = make_batch(clips, config, "bilinear", np.random.default_rng(0))
+    batch = make_batch(takes, config, "bilinear", np.random.default_rng(0))
 
     length = batch.target.shape[1]
     keys = batch.is_key[0].nonzero().flatten().tolist()

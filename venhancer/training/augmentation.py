@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,18 @@ from venhancer.config import Upsampling
 from venhancer.training.config import TrainingConfig
 
 Generator = np.random.Generator
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """A true clip as it comes out of the data; with a hint, both are latents."""
+
+    name: str
+    target: Tensor  # f 3 H W, uint8; latents f c h w
+    caption: str = ""
+    text: Tensor | None = None  # 2 l d: of the caption and of none, where computed beforehand
+    hint: Tensor | None = None  # f c h w
+    scale: float = 1.0  # by which the hint was degraded
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,30 +105,49 @@ def key_layout(frames: int, stride: int) -> Tensor:
 
 
 def make_batch(
-    clips: list[tuple[Tensor, str]],
-    config: TrainingConfig,
-    upsampling: Upsampling,
-    rng: Generator,
+    takes: Sequence[Take], config: TrainingConfig, upsampling: Upsampling, rng: Generator
 ) -> Batch:
-    """Degrade true clips (f 3 H W, uint8) with their captions.
+    """Degrade true clips of config.longest frames; of latents, take the hints as they are.
 
     The last key frame ends the clip, so a stride that does not divide it uses fewer frames; one
     that is longer than the clip uses two key frames.
     """
     stride = sample_stride(config, rng)
     frames = max(1, (config.frames - 1) // stride) * stride + 1
-    true = [clip[:frames].float() / 127.5 - 1 for clip, _ in clips]
-    scales = [sample_scale(config, rng) for _ in clips]
-    hints = [
-        degrade(clip, scale, upsampling, sample_downscaling(config, rng))
-        for clip, scale in zip(true, scales, strict=True)
-    ]
+    pairs = [_pair(take, frames, config, upsampling, rng) for take in takes]
+    targets, hints, scales = zip(*pairs, strict=True)
+    noise_level = [sample_noise_level(config, rng) for _ in takes]
+    captions = [drop_text(take.caption, config, rng) for take in takes]
     return Batch(
-        target=torch.stack(true),
+        target=torch.stack(targets),
         hint=torch.stack(hints),
-        is_key=key_layout(frames, stride).expand(len(clips), frames),
+        is_key=key_layout(frames, stride).expand(len(takes), frames),
         scale=torch.tensor(scales, dtype=torch.float32),
-        noise_level=torch.tensor([sample_noise_level(config, rng) for _ in clips]),
-        captions=[drop_text(caption, config, rng) for _, caption in clips],
-        names=[],
+        noise_level=torch.tensor(noise_level),
+        captions=captions,
+        names=[take.name for take in takes],
+        is_latent=takes[0].hint is not None,
+        text=_text_of(takes, captions),
     )
+
+
+def _pair(
+    take: Take, frames: int, config: TrainingConfig, upsampling: Upsampling, rng: Generator
+) -> tuple[Tensor, Tensor, float]:
+    """Target and hint, f 3 H W or c f h w, and by how much the hint is degraded."""
+    true = take.target[:frames].float()
+    if take.hint is not None:
+        return true.transpose(0, 1), take.hint[:frames].float().transpose(0, 1), take.scale
+    true = true / 127.5 - 1
+    scale = sample_scale(config, rng)
+    return true, degrade(true, scale, upsampling, sample_downscaling(config, rng)), scale
+
+
+def _text_of(takes: Sequence[Take], captions: Sequence[str]) -> Tensor | None:
+    """b l d, where all of it was computed beforehand; an empty caption has its own."""
+    texts = [
+        take.text[0 if caption else 1].float()
+        for take, caption in zip(takes, captions, strict=True)
+        if take.text is not None
+    ]
+    return torch.stack(texts) if len(texts) == len(takes) else None

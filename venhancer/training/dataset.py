@@ -17,11 +17,10 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from venhancer.config import Upsampling
 from venhancer.errors import OptionError
-from venhancer.training.augmentation import Batch, Generator
+from venhancer.training.augmentation import Batch, Generator, Take, make_batch
 from venhancer.training.config import TrainingConfig
 from venhancer.training.media import UnusableError
 from venhancer.training.sources import Source
-from venhancer.training.takes import Take, batch_of
 
 BLOCK_DECODES = 16  # in a block, where a decode gives several clips
 PATIENCE = 200  # samples drawn in a row without a single clip
@@ -102,7 +101,7 @@ class _Stream:
             for n in range(done, count):
                 rng = self.generator(BATCHES, block * count + n)
                 dealt = takes[n * size : (n + 1) * size]
-                yield batch_of(dealt, self.config, self.upsampling, rng)
+                yield make_batch(dealt, self.config, self.upsampling, rng)
                 drawn += islice(drawing, size)
             drawn += drawing  # what passing over batches has left
             block, done = block + 1, 0

@@ -83,8 +83,8 @@ def read_run(media: Extent, span: Span, config: TrainingConfig, rng: Generator) 
             step = frame_step(stream, config.fps)
             start, stop = _place(container, stream, span, (config.longest - 1) * step + 1, rng)
             wanted = config.longest * (RUN_CLIPS if config.clips_a_decode > 1 else 1)
-            frames = islice(_frames_between(container, stream, start, stop), 0, wanted * step, step)
-            run = list(_sized(frames, config, rng))
+            frames = islice(frames_between(container, stream, start, stop), 0, wanted * step, step)
+            run = list(_sized(frames, config, rng if config.clips_a_decode > 1 else None))
     except BROKEN_VIDEO as error:
         reason = getattr(error, "strerror", None) or error
         raise UnusableError(f"cannot be read: {reason}") from error
@@ -105,10 +105,10 @@ def _place(
     return zero + start, zero + span[1]
 
 
-def _frames_between(
+def frames_between(
     container: InputContainer, stream: VideoStream, start: float, stop: float
 ) -> Iterator[av.VideoFrame]:
-    """Frames whose time lies in [start, stop), to half a frame; those without a time count too."""
+    """Frames at [start, stop) seconds of the stream's clock; those without a time count too."""
     stream.thread_type = "AUTO"
     half = 0.5 / _rate(stream)
     if start > half and stream.time_base:
@@ -120,31 +120,38 @@ def _frames_between(
             yield frame
 
 
+def read_centre(source: str | io.BytesIO, config: TrainingConfig) -> Tensor:
+    """Every frame of a clip, downscaled to and cut out at config.crop: f 3 H W, uint8."""
+    with av.open(source, "r") as container:
+        stream = video_stream(container, Path("clip"))
+        return _centre(torch.stack(list(_sized(container.decode(stream), config, None))), config)
+
+
 def _sized(
-    frames: Iterator[av.VideoFrame], config: TrainingConfig, rng: Generator
+    frames: Iterator[av.VideoFrame], config: TrainingConfig, rng: Generator | None
 ) -> Iterator[Tensor]:
-    """Upright RGB (3 H W, uint8), of the size that crops are taken of."""
+    """Upright RGB (3 H W, uint8), of the size that crops are taken of.
+
+    rng: now and then smaller, for sharpness; None: as small as the crop allows.
+    """
     first = next(frames, None)
     if first is None:
         return
-    width, height = first.width, first.height
-    if is_transposed(display_matrix(first)):
-        width, height = height, width
-    factor = _downscaling(width, height, config, rng)
+    width, height = upright_size(first)
+    most = min(width / config.crop[0], height / config.crop[1])
+    if most < 1:
+        raise UnusableError(f"too small: {width}x{height} where a crop takes {_shown(config.crop)}")
+    factor = most if rng is None else float(rng.choice([1.0, rng.uniform(1.0, min(most, 2.0))]))
     size = max(round(width / factor), config.crop[0]), max(round(height / factor), config.crop[1])
     reader = RGBReader(*size, found_colour(first).resolved(first.height))
     for frame in chain([first], frames):
         yield torch.from_numpy(reader.read(frame)).permute(2, 0, 1)
 
 
-def _downscaling(width: int, height: int, config: TrainingConfig, rng: Generator) -> float:
-    """All that the crop allows where it is the only one, else now and then some, for sharpness."""
-    most = min(width / config.crop[0], height / config.crop[1])
-    if most < 1:
-        raise UnusableError(f"too small: {width}x{height} where a crop takes {_shown(config.crop)}")
-    if config.clips_a_decode == 1:
-        return most
-    return float(rng.choice([1.0, rng.uniform(1.0, min(most, 2.0))]))
+def upright_size(frame: av.VideoFrame) -> tuple[int, int]:
+    """Width and height after rotation, pixels."""
+    swap = is_transposed(display_matrix(frame))
+    return (frame.height, frame.width) if swap else (frame.width, frame.height)
 
 
 def _shown(size: tuple[int, int]) -> str:
@@ -156,22 +163,36 @@ def video_clips(
 ) -> Iterator[Tensor]:
     """Up to config.clips_a_decode clips (f 3 H W, uint8) of one run; those with a cut left out."""
     run = read_run(media, span, config, rng)
-    width, height = config.crop
-    room = (len(run) - config.longest, run.shape[-2] - height, run.shape[-1] - width)
     for _ in range(config.clips_a_decode):
-        start, top, left = rng.integers([n + 1 for n in room]).tolist()
-        if config.clips_a_decode == 1:
-            top, left = room[1] // 2, room[2] // 2
-        clip = run[start : start + config.longest, :, top : top + height, left : left + width]
+        clip = _centre(run, config) if config.clips_a_decode == 1 else _crop(run, config, rng)
         if not has_cut(clip):
             yield _flip(clip, rng)
 
 
+def _centre(run: Tensor, config: TrainingConfig) -> Tensor:
+    width, height = config.crop
+    top, left = (run.shape[-2] - height) // 2, (run.shape[-1] - width) // 2
+    return run[..., top : top + height, left : left + width]
+
+
+def _crop(run: Tensor, config: TrainingConfig, rng: Generator) -> Tensor:
+    """config.longest frames from anywhere."""
+    width, height = config.crop
+    start = int(rng.integers(len(run) - config.longest + 1))
+    top = int(rng.integers(run.shape[-2] - height + 1))
+    left = int(rng.integers(run.shape[-1] - width + 1))
+    return run[start : start + config.longest, :, top : top + height, left : left + width]
+
+
 def has_cut(clip: Tensor) -> bool:
     """Whether neighbours, at a sixteenth of the size, differ by more than motion explains."""
-    side = min(16, clip.shape[-1])
-    small = torch.stack([F.avg_pool2d(frame.float(), side) for frame in clip])
+    small = torch.stack([shrink(frame) for frame in clip])
     return bool((small[1:] - small[:-1]).abs().mean(dim=(1, 2, 3)).max() > CUT)
+
+
+def shrink(frame: Tensor) -> Tensor:
+    """3 H W, uint8 -> a sixteenth of the size, 0 to 255."""
+    return F.avg_pool2d(frame.float(), min(16, *frame.shape[1:]))
 
 
 def _flip(clip: Tensor, rng: Generator) -> Tensor:

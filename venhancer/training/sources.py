@@ -21,11 +21,10 @@ import numpy as np
 
 from venhancer.errors import OptionError
 from venhancer.training import shards
-from venhancer.training.augmentation import Generator
+from venhancer.training.augmentation import Generator, Take
 from venhancer.training.config import TrainingConfig
 from venhancer.training.latents import read_latents, read_text
 from venhancer.training.media import WHOLE, Extent, Span, photo_clips, video_clips
-from venhancer.training.takes import Take
 
 VIDEOS = {".mp4", ".mkv", ".mov", ".webm", ".avi", ".mpg", ".m4v"}
 PHOTOS = {".jpg", ".jpeg", ".png", ".webp"}
@@ -132,25 +131,27 @@ def find_media(folder: Path) -> list[Sample]:
     So long ones come more often, and short ones still count.
     """
     files = sorted(f for f in folder.rglob("*") if f.is_file())
-    known = set(files)
     samples = [
-        *_weighted([f for f in files if f.suffix.lower() in VIDEOS], "video", known),
-        *_weighted([f for f in files if f.suffix.lower() in PHOTOS], "photo", known),
+        *_by_size([f for f in files if f.suffix.lower() in VIDEOS], "video"),
+        *_by_size([f for f in files if f.suffix.lower() in PHOTOS], "photo"),
     ]
     if not samples:
         raise OptionError(f"no video and no photo below {folder}: run `make data`, or name others")
     return samples
 
 
-def _weighted(
-    files: list[Path], kind: Literal["video", "photo"], known: set[Path]
-) -> Iterator[Sample]:
+def _by_size(files: list[Path], kind: Literal["video", "photo"]) -> Iterator[Sample]:
     roots = [math.sqrt(file.stat().st_size) for file in files]
     mean = (sum(roots) / len(roots) if roots else 0.0) or 1.0
     for file, root in zip(files, roots, strict=True):
-        sidecar = file.with_suffix(".txt")
-        caption = Extent(sidecar) if sidecar in known else ""
-        yield Sample(str(file), Extent(file), kind, caption, weight=root / mean)
+        yield sample_of(file, kind, root / mean)
+
+
+def sample_of(file: Path, kind: Literal["video", "photo"], weight: float = 1.0) -> Sample:
+    """A file with the caption that lies beside it."""
+    sidecar = file.with_suffix(".txt")
+    caption = Extent(sidecar) if sidecar.is_file() else ""
+    return Sample(str(file), Extent(file), kind, caption, weight=weight)
 
 
 def read_list(path: Path) -> list[Sample]:
