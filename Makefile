@@ -85,6 +85,7 @@ bench-quality: data ## measure quality against the truth and two baselines, and 
 	$(BIN)/python -m benchmarks.quality
 	$(BENCH).shortcuts --device cpu --out $(RESULTS)/shortcuts.json
 	$(BENCH).overlaps --device cpu --out $(RESULTS)/overlaps.json
+	$(BENCH).ablations --device cpu --out $(RESULTS)/ablations.json --pictures benchmarks/pictures
 	$(BENCH).report
 
 train: data $(VENV)/.train ## train the nano model on data/train; go on with RESUME=--resume

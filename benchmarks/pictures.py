@@ -14,6 +14,7 @@ from benchmarks.metrics import Frames, luma
 CROPS_PER_SIDE = 4
 PANEL_PIXELS = 480
 CAPTION_PIXELS = 22
+JPEG_QUALITY = 85
 
 
 def detailed_region(frame: Frames) -> tuple[int, int, int, int]:
@@ -32,10 +33,34 @@ def panel(frame: Frames, region: tuple[int, int, int, int], caption: str) -> Ima
     crop = Image.fromarray(frame).crop(region)
     factor = max(1, round(PANEL_PIXELS / crop.width))
     crop = crop.resize((crop.width * factor, crop.height * factor), Image.Resampling.NEAREST)
-    framed = Image.new("RGB", (crop.width, crop.height + CAPTION_PIXELS), "white")
-    framed.paste(crop, (0, CAPTION_PIXELS))
+    return captioned(crop, caption)
+
+
+def captioned(image: Image.Image, caption: str) -> Image.Image:
+    """With a line of text above it."""
+    framed = Image.new("RGB", (image.width, image.height + CAPTION_PIXELS), "white")
+    framed.paste(image, (0, CAPTION_PIXELS))
     ImageDraw.Draw(framed).text((4, 5), caption, fill="black")
     return framed
+
+
+def save_sheet(path: Path, frames: Mapping[str, Frames]) -> None:
+    """The middle half of each frame, enlarged to one size, in rows of two; named above."""
+    panels = [captioned(middle(frame), name) for name, frame in frames.items()]
+    width, height = panels[0].size
+    sheet = Image.new("RGB", (2 * width, -(-len(panels) // 2) * height), "white")
+    for index, image in enumerate(panels):
+        sheet.paste(image, (index % 2 * width, index // 2 * height))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path, quality=JPEG_QUALITY)
+
+
+def middle(frame: Frames) -> Image.Image:
+    """Its middle half, `PANEL_PIXELS` wide; pixels stay visible."""
+    height, width = frame.shape[:2]
+    box = (width / 4, height / 4, width * 3 / 4, height * 3 / 4)
+    size = (PANEL_PIXELS, round(PANEL_PIXELS * height / width))
+    return Image.fromarray(frame).resize(size, Image.Resampling.NEAREST, box)
 
 
 def save_comparison(folder: Path, clip: str, videos: Mapping[str, Frames], truth: Frames) -> None:

@@ -98,7 +98,8 @@ def enhanced(frames: Frames, options: Mapping[str, Any]) -> tuple[Frames, Report
         source.mkdir()
         for index, frame in enumerate(frames):
             Image.fromarray(frame).save(source / f"{index:05d}.png", compress_level=1)
-        report = enhance(source, target, Options(scale=SCALE, interpolate=INTERPOLATE, **options))
+        asked = {"scale": SCALE, "interpolate": INTERPOLATE, **options}
+        report = enhance(source, target, Options(**asked))
         made = [
             np.asarray(Image.open(path).convert("RGB")) for path in sorted(target.glob("*.png"))
         ]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmarks import cards, projection
 from benchmarks.machine import ROOT
+from benchmarks.report_quality import QUALITY
 from benchmarks.report_tables import CARDS, NONE, QUESTIONS, Question, Result, Row, markdown
 
 README = ROOT / "benchmarks" / "README.md"
@@ -68,12 +69,14 @@ def provenance(name: str, result: Result) -> str:
 
 def sections(results: dict[str, Result]) -> Iterator[str]:
     rest = dict(results)
-    for question in QUESTIONS:
+    for question in (*QUESTIONS, *QUALITY):
         name = f"benchmarks.{question.benchmark}"
         own = {file: r for file, r in results.items() if r["benchmark"] == name}
         for file in own:
             del rest[file]
         yield f"## {question.title}\n\n{question.about}\n\n{table(question, [*own.values()])}"
+        for result in own.values():
+            yield from question.reading(result)
         if own:
             yield "\n".join(provenance(file, r) for file, r in own.items())
     yield projection.section()

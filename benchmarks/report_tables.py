@@ -12,6 +12,11 @@ NONE = "-"
 CARDS = ("A100", "L4", "H200")
 
 
+def nothing(result: Result) -> Iterator[str]:
+    """A table that speaks for itself."""
+    return iter(())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
     """A table: what it tells, and where its rows come from."""
@@ -21,6 +26,7 @@ class Question:
     about: str
     columns: Row  # after the device
     rows: Callable[[Result], Iterator[Row]]
+    reading: Callable[[Result], Iterator[str]] = nothing  # paragraphs, computed as well
     has_cards: bool = True  # a row for each card that is to be measured
 
 
