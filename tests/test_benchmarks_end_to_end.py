@@ -15,8 +15,12 @@ import torch
 from benchmarks import end_to_end, end_to_end_runs, frame_parity, peers, report
 from benchmarks.end_to_end import complaint, summaries, views
 from benchmarks.end_to_end_runs import CLIPS, OURS, PEER, PLAIN, Clip, Task
+from benchmarks.peer_files import PeerError
+from benchmarks.peer_ncnn import Span
+from benchmarks.peer_rife import Rife
 from benchmarks.report_tables import QUESTIONS
 from benchmarks.waves import write_clip
+from venhancer.conditioning import Frame
 from venhancer.config import NANO
 from venhancer.video import probe
 
@@ -37,12 +41,12 @@ class IFNet(nn.Module):
 """
 
 
-def flat(level: int) -> peers.Frame:
+def flat(level: int) -> Frame:
     return np.full((10, 12, 3), level, np.uint8)
 
 
 @pytest.fixture
-def rife(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> peers.Rife:
+def rife(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rife:
     """RIFE's wrapper round a network that only mixes, and whose weight is 0.5."""
     for name in ("rife", "rife.IFNet_HDv3"):
         monkeypatch.delitem(sys.modules, name, raising=False)
@@ -50,22 +54,22 @@ def rife(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> peers.Rife:
         (tmp_path / name).touch()
     (tmp_path / "IFNet_HDv3.py").write_text(NETWORK)
     torch.save({"module.gain": torch.tensor([0.5])}, tmp_path / "flownet.pkl")
-    return peers.Rife(tmp_path)
+    return Rife(tmp_path)
 
 
 def test_a_peer_that_was_not_fetched_says_what_to_do(tmp_path: Path) -> None:
     """One line: the file that is not there, and the command that fetches it."""
-    with pytest.raises(peers.PeerError, match=r"IFNet_HDv3\.py is missing: run `make data`$"):
-        peers.Rife(tmp_path)
-    with pytest.raises(peers.PeerError, match=r"spanx2_ch48\.param is missing: run `make data`$"):
-        peers.Span(2, tmp_path)
+    with pytest.raises(PeerError, match=r"IFNet_HDv3\.py is missing: run `make data`$"):
+        Rife(tmp_path)
+    with pytest.raises(PeerError, match=r"spanx2_ch48\.param is missing: run `make data`$"):
+        Span(2, tmp_path)
 
 
 def test_nothing_runs_before_the_peers_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command ends at once, and its line is the peer's."""
 
     def load(scale: int) -> None:
-        raise peers.PeerError("RIFE is missing")
+        raise PeerError("RIFE is missing")
 
     monkeypatch.setattr(peers, "load", load)
     monkeypatch.setattr(sys, "argv", ["", "--device", "cpu", "--baseline", "rife-span"])
@@ -74,7 +78,7 @@ def test_nothing_runs_before_the_peers_are_there(monkeypatch: pytest.MonkeyPatch
         end_to_end.main()
 
 
-def test_the_network_is_padded_and_its_weights_are_read(rife: peers.Rife) -> None:
+def test_the_network_is_padded_and_its_weights_are_read(rife: Rife) -> None:
     """Sides become multiples of 128 and are cut back; levels are rounded, not cut off."""
     made = rife.between(flat(100), flat(201), 0.25)
 
@@ -82,9 +86,7 @@ def test_the_network_is_padded_and_its_weights_are_read(rife: peers.Rife) -> Non
     assert (made == round(0.5 * (0.75 * 100 + 0.25 * 201))).all()
 
 
-def test_new_frames_stand_between_the_old_ones(
-    rife: peers.Rife, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_new_frames_stand_between_the_old_ones(rife: Rife, monkeypatch: pytest.MonkeyPatch) -> None:
     """Old frames stay as they are, new ones are at even times between their own two."""
     monkeypatch.setattr(rife, "between", lambda a, b, t: (a[0, 0, 0], b[0, 0, 0], t))
 
@@ -95,7 +97,7 @@ def test_new_frames_stand_between_the_old_ones(
 
 
 def test_the_peers_go_from_file_to_file(
-    rife: peers.Rife, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rife: Rife, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As many frames, as large and as fast as asked; every stage has its seconds."""
     span = SimpleNamespace(enlarge=lambda frame: frame.repeat(2, axis=0).repeat(2, axis=1))
