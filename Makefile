@@ -81,8 +81,8 @@ bench-gpu: $(VENV)/.dev ## the same on a GPU, and the released model at 720p
 	$(BENCH).memory_prediction --device cuda --out $(RESULTS)/memory_prediction_cuda_$(CARD).json
 	$(BENCH).report
 
-bench-quality: data ## measure quality against the truth and two baselines, and what shortcuts cost
-	$(BIN)/python -m benchmarks.quality
+bench-quality: data ## measure quality beside two baselines and three peers, and what shortcuts cost
+	$(BENCH).quality --peers --out $(RESULTS)/quality.json
 	$(BENCH).shortcuts --device cpu --out $(RESULTS)/shortcuts.json
 	$(BENCH).overlaps --device cpu --out $(RESULTS)/overlaps.json
 	$(BENCH).ablations --device cpu --out $(RESULTS)/ablations.json --pictures benchmarks/pictures

@@ -1,8 +1,10 @@
-"""Measure 4x size and 2x frame rate against the truth, beside what needs no network.
+"""Measure 4x size and 2x frame rate against the truth, beside baselines and networks of others.
 
 Of 17 true frames every second one is made 4x smaller (antialiased bicubic) and goes in; 17
 frames come back. Even frames were only enlarged, odd frames are new. Ahead means: better than
-both baselines in VMAF, LPIPS and the PSNR of the new frames, by the median over the clips.
+both baselines in VMAF, LPIPS and the PSNR of the new frames, by the median over the clips. Where
+the peers have run too, the goals against them are judged. Seconds are those of the method's own
+frames: loading is in them for nano, as are its PNGs, and not for the peers.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,18 +29,19 @@ from benchmarks import metrics
 from benchmarks.baselines import bicubic_repeat, lanczos_minterpolate, resize
 from benchmarks.machine import describe_run, shown
 from benchmarks.metrics import Frames
+from benchmarks.peer_files import PeerError
+from benchmarks.peer_methods import ENLARGERS, Method, load_method
 from benchmarks.pictures import save_comparison
+from benchmarks.quality_goals import BASELINES, goal_lines, judge, judge_goals, verdict_line
+from benchmarks.quality_table import Row, table
+from benchmarks.timing import describe_device
+from venhancer.device import choose_device
 
 if TYPE_CHECKING:
     from venhancer.pipeline import Report
 
 SCALE, INTERPOLATE, FRAMES = 4, 2, 17
-BASELINES = ("bicubic", "lanczos-minterpolate")
 OPTIONS = ("weights", "steps", "refine", "detail", "solver", "eta", "seed")
-JUDGED = {"vmaf": 1, "lpips": -1, "psnr_odd": 1}  # the sign says which way is better
-
-Row = dict[str, float]
-Method = Callable[[Frames], Frames]
 
 
 class QualityError(Exception):
@@ -108,17 +111,20 @@ def enhanced(frames: Frames, options: Mapping[str, Any]) -> tuple[Frames, Report
     return np.stack(made), report
 
 
-def choose_methods(names: Sequence[str], options: Mapping[str, Any]) -> dict[str, Method]:
+def choose_methods(
+    names: Sequence[str], options: Mapping[str, Any], peers: Path
+) -> dict[str, Method]:
     """The asked methods by name, each from low-resolution frames to full ones."""
-    methods: dict[str, Method] = {
+    own: dict[str, Method] = {
         "bicubic": bicubic_repeat,
         "lanczos-minterpolate": lanczos_minterpolate,
         "nano": lambda frames: enhanced(frames, options)[0],
     }
-    unknown = sorted(set(names) - set(methods))
+    unknown = sorted(set(names) - {*own, *ENLARGERS})
     if unknown:
-        raise QualityError(f"no method {', '.join(unknown)}: there are {', '.join(methods)}")
-    return {name: methods[name] for name in names}
+        known = ", ".join((*own, *ENLARGERS))
+        raise QualityError(f"no method {', '.join(unknown)}: there are {known}")
+    return {name: own[name] if name in own else load_method(name, peers) for name in names}
 
 
 def run_method(name: str, method: Method, truth: Frames) -> tuple[Frames, float]:
@@ -169,55 +175,7 @@ def measure_clip(
     return rows, videos
 
 
-def judge(results: Mapping[str, Mapping[str, Row]]) -> dict[str, Any] | None:
-    """How far `nano` is ahead of the better baseline, by the median over the clips."""
-    if any(name not in rows for rows in results.values() for name in (*BASELINES, "nano")):
-        return None
-    margins = {
-        key: statistics.median(
-            min(sign * (rows["nano"][key] - rows[other][key]) for other in BASELINES)
-            for rows in results.values()
-        )
-        for key, sign in JUDGED.items()
-    }
-    return {"ahead": all(margin > 0 for margin in margins.values()), "median_margins": margins}
-
-
-# --- report -------------------------------------------------------------------------------------
-
-COLUMNS = {
-    "PSNR even": ("psnr_even", ".2f"),
-    "PSNR odd": ("psnr_odd", ".2f"),
-    "SSIM even": ("ssim_even", ".3f"),
-    "SSIM odd": ("ssim_odd", ".3f"),
-    "VMAF": ("vmaf", ".1f"),
-    "LPIPS": ("lpips", ".3f"),
-    "grid": ("grid", ".2f"),
-    "detail": ("detail", ".3f"),
-    "Ewarp": ("ewarp", ".2f"),
-    "tdiff": ("tdiff", ".2f"),
-    "s/frame": ("seconds_per_frame", ".2f"),
-}
-
-
-def table(rows: Mapping[str, Row]) -> str:
-    """A clip's rows as a markdown table."""
-    lines = ["| method | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
-    for name, row in rows.items():
-        cells = [f"{row[key]:{form}}" if key in row else "" for key, form in COLUMNS.values()]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def verdict_line(verdict: Mapping[str, Any] | None) -> str:
-    """The verdict in one line."""
-    if verdict is None:
-        return "verdict: none (needs nano and both baselines)"
-    margins = ", ".join(f"{key} {value:+.3f}" for key, value in verdict["median_margins"].items())
-    word = "ahead of" if verdict["ahead"] else "NOT ahead of"
-    return (
-        f"verdict: nano is {word} both baselines (median clip, margin over the better: {margins})"
-    )
+# --- command ------------------------------------------------------------------------------------
 
 
 def literal(text: str) -> Any:
@@ -232,6 +190,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
     names = ",".join(clip.name for clip in CLIPS)
     parser.add_argument("--methods", default=",".join((*BASELINES, "nano")), help="with commas")
+    peers = ", ".join(ENLARGERS)
+    parser.add_argument("--peers", action="store_true", help=f"these methods too: {peers}")
     parser.add_argument("--clips", default=names, help=f"with commas (default: {names})")
     parser.add_argument("--data", type=Path, default=Path("data"), help="what `make data` filled")
     parser.add_argument("--out", type=Path, help="results as JSON")
@@ -245,7 +205,8 @@ def build_parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> None:
     """Measure, print a table per clip, the verdict and the JSON line; write what was asked."""
     options = {name: getattr(args, name) for name in OPTIONS if getattr(args, name) is not None}
-    methods = choose_methods(args.methods.split(","), options)
+    names = [*args.methods.split(","), *(ENLARGERS if args.peers else ())]
+    methods = choose_methods(names, options, args.data / "peers")
     chosen = [clip for clip in CLIPS if clip.name in args.clips.split(",")]
     if not chosen:
         raise QualityError(f"no clip {args.clips}: there are {', '.join(c.name for c in CLIPS)}")
@@ -259,13 +220,15 @@ def run(args: argparse.Namespace) -> None:
         print(table(results[clip.name]), flush=True)
         if args.pictures is not None:
             save_comparison(args.pictures, clip.name, videos, truth)
-    verdict = judge(results)
-    print("\n" + verdict_line(verdict))
+    verdict, goals = judge(results), judge_goals(results)
+    print("\n" + "\n".join([verdict_line(verdict), *goal_lines(goals)]))
     report = describe_run("benchmarks.quality") | {
+        "device": describe_device(choose_device("auto")),
         "options": {name: shown(str(value)) for name, value in options.items()},
         "clips": {c.name: {"start_seconds": c.start_seconds, "note": c.note} for c in chosen},
         "results": results,
         "verdict": verdict,
+        "goals": goals,
     }
     if args.out is not None:
         args.out.parent.mkdir(parents=True, exist_ok=True)
@@ -276,7 +239,7 @@ def run(args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     try:
         run(build_parser().parse_args(argv))
-    except (QualityError, metrics.MetricError) as error:
+    except (QualityError, metrics.MetricError, PeerError) as error:
         print(f"benchmarks.quality: {error}", file=sys.stderr)
         return 1
     return 0

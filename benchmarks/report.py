@@ -44,9 +44,9 @@ def is_of(card: str, result: Result) -> bool:
 
 
 def table(question: Question, results: Sequence[Result]) -> str:
-    """Rows of every result, and a row for each card that none is from, or for any machine."""
+    """Rows of every result, and one for each card that none is from; or one that says none is."""
     rows: list[Row] = [(device(r), *row) for r in results for row in question.rows(r)]
-    wanted = CARDS if question.has_cards else () if results else ("any",)
+    wanted = CARDS if question.has_cards else () if rows else ("any",)
     missing = [card for card in wanted if not any(is_of(card, r) for r in results)]
     rest = [NONE] * (len(question.columns) - 1)
     rows += [(card, NOT_MEASURED, *rest) for card in missing]
@@ -73,7 +73,7 @@ def sections(results: dict[str, Result]) -> Iterator[str]:
         name = f"benchmarks.{question.benchmark}"
         own = {file: r for file, r in results.items() if r["benchmark"] == name}
         for file in own:
-            del rest[file]
+            rest.pop(file, None)  # two tables may be of one file
         yield f"## {question.title}\n\n{question.about}\n\n{table(question, [*own.values()])}"
         for result in own.values():
             yield from question.reading(result)
