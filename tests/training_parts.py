@@ -72,6 +72,17 @@ def pooled_encode(clips: Tensor, _: torch.Generator) -> Tensor:
     return torch.cat([small, small.mean(dim=2, keepdim=True)], dim=2).transpose(1, 2)
 
 
+def text_of(captions: list[str]) -> Tensor:
+    """A text encoder for tests, in inference mode as the real one is: (b, 3, d)."""
+    with torch.inference_mode():
+        lengths = torch.tensor([len(caption) for caption in captions], dtype=torch.float32)
+        return lengths[:, None, None].sin().expand(-1, 3, TEXT_WIDTH).clone()
+
+
+def encode_text(captions: list[str]) -> Tensor:
+    return torch.cat([text_of([caption]) for caption in captions])  # out of inference mode
+
+
 def encoders_of(preset: Preset) -> Encoders:
     """The preset's own codec, or one that stands for the released model's."""
     if preset.model.codec == "lapped":

@@ -1,7 +1,7 @@
-"""One process of a training run on several, for tests: `torchrun tests/training_worker.py ...`.
+"""One process of a training run on several, for tests: `torchrun tests/training_worker.py RUN`.
 
-Trains a small model on given batches; `--kill-at N` ends every process after update N, as a lost
-machine would.
+Trains the controller of a small model with text round a frozen prior, on given batches.
+`--kill-at N` ends every process after update N, as a lost machine would.
 """
 
 from __future__ import annotations
@@ -16,42 +16,60 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from tests.clips import small_preset
-from tests.training_parts import SMALL, diffusion_loss, new_trainer, some_batches
+from tests.training_parts import (
+    SMALL,
+    diffusion_loss,
+    encode_text,
+    encoders_of,
+    new_trainer,
+    small_v_preset,
+    some_batches,
+)
 from venhancer.training import checkpoints
+
+BATCH, STEPS, SAVED = 4, 4, 2
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("run", type=Path)
     parser.add_argument("--sharding", default="none")
-    parser.add_argument("--steps", type=int, default=4)
-    parser.add_argument("--save-at", type=int, default=2)
     parser.add_argument("--kill-at", type=int)
-    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--break-rank", type=int, help="whose batch is no number at update 2")
     args = parser.parse_args()
     torch.set_num_threads(1)
     accelerator = Accelerator(cpu=True)
-    rank, world = accelerator.process_index, accelerator.num_processes
+    rank = accelerator.process_index
     config = dataclasses.replace(
-        SMALL, batch=4, micro_batch=1, sharding=args.sharding, checkpoint_activations=True
+        SMALL,
+        batch=BATCH,
+        micro_batch=1,
+        sharding=args.sharding,
+        checkpoint_activations=True,
+        trains_prior=False,
     )
-    trainer = new_trainer(small_preset(), config, accelerator)
-    if args.resume:
-        trainer.load(checkpoints.find_checkpoints(args.run)[-1])
-    every = some_batches(4 * args.steps, dataclasses.replace(config, batch=1))
-    objective = diffusion_loss(trainer)
-    while trainer.step < args.steps:
-        first = 4 * trainer.step + rank * trainer.accumulation
+    trainer = new_trainer(small_v_preset(), config, accelerator)
+    found = checkpoints.find_checkpoints(args.run)
+    if found:
+        trainer.load(found[-1])
+    encoders = dataclasses.replace(encoders_of(trainer.preset), text=encode_text)
+    objective = dataclasses.replace(diffusion_loss(trainer), encoders=encoders)
+    every = some_batches(BATCH * STEPS, dataclasses.replace(config, batch=1))
+    every = [dataclasses.replace(batch, names=[f"clip {i}"]) for i, batch in enumerate(every)]
+    if rank == args.break_rank:
+        broken = (dataclasses.replace(b, scale=b.scale * float("nan")) for b in every[BATCH:])
+        every = [*every[:BATCH], *broken]
+    while trainer.step < STEPS:
+        first = BATCH * trainer.step + rank * trainer.accumulation
         update, _ = trainer.update(iter(every[first : first + trainer.accumulation]), objective)
         if accelerator.is_main_process:
             with (args.run / "losses.jsonl").open("a") as log:
                 log.write(json.dumps([update.step, update.loss, update.gradient_norm]) + "\n")
         if trainer.step == args.kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
-        if trainer.step == args.save_at:
+        if trainer.step == SAVED:
             trainer.save(args.run)
-    trainer.export(args.run / f"model-{world}.safetensors", small_preset())
+    trainer.export(args.run / "model.safetensors", trainer.preset)
 
 
 if __name__ == "__main__":

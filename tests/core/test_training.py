@@ -3,49 +3,42 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 import torch
-from torch import Tensor
-from torch._utils import ExceptionWrapper
+from torch import Tensor, nn
 
 from tests.clips import small_preset
 from tests.training_parts import (
     SMALL,
-    TEXT_WIDTH,
+    diffusion_loss,
+    encode_text,
+    encoders_of,
     new_trainer,
-    pooled_encoder,
+    pooled_encode,
     small_v_preset,
     some_batches,
-    write_media,
 )
-from venhancer import config as presets
 from venhancer.config import TINY, Preset
 from venhancer.diffusion.schedule import noise_schedule
-from venhancer.errors import OptionError, WeightsError
+from venhancer.errors import OptionError, TrainingError, WeightsError
 from venhancer.model.attention import SpatialTransformer
-from venhancer.model.denoiser import Denoiser, to_frames
-from venhancer.training import __main__ as command
-from venhancer.training import config as recipes
-from venhancer.training import dataset
-from venhancer.training.objective import Encode, loss
-from venhancer.training.trainer import Encoders, lapped_encoder, train
+from venhancer.model.denoiser import to_frames
+from venhancer.training import checkpoints
+from venhancer.training.config import TrainingConfig
+from venhancer.training.encoders import Encoders
+from venhancer.training.loop import Run, train
+from venhancer.training.objective import DiffusionLoss
+from venhancer.training.trainer import Trainer
 from venhancer.weights import load_model
-from venhancer.weights_names import CONTROLLER, to_released
 
 
-@pytest.fixture
-def media(tmp_path: Path) -> Path:
-    return write_media(tmp_path / "media")
-
-
-def encoders() -> Encoders:
-    return Encoders(lapped_encoder(2.0))
+def silent(_: str) -> None:
+    pass
 
 
 # what a step changes
@@ -81,7 +74,7 @@ def test_a_new_controller_leaves_the_prior_as_it_is() -> None:
 def test_a_right_prediction_has_no_loss() -> None:
     """Of v and of x_0; a wrong x_0 costs its square over sigma's, which is the v-loss."""
     [batch] = some_batches(1)
-    clean = pooled_encoder(batch.target)
+    clean = pooled_encode(batch.target, torch.Generator())
     sigmas = noise_schedule().float()
     seen: list[Tensor] = []
 
@@ -92,9 +85,9 @@ def test_a_right_prediction_has_no_loss() -> None:
             x0 = clean + error
             return x0 if prediction == "sample" else ((1 - sigma**2).sqrt() * latents - x0) / sigma
 
-        vars(network).update(sigmas=sigmas, config=SimpleNamespace(prediction=prediction))
-        generator = torch.Generator().manual_seed(0)
-        return float(loss(cast(Denoiser, network), batch, pooled_encoder, SMALL, generator))
+        model = cast(Any, SimpleNamespace(prediction=prediction))
+        loss = DiffusionLoss(model, SMALL, Encoders(pooled_encode), sigmas)
+        return float(loss(cast(nn.Module, network), batch, torch.Generator().manual_seed(0)))
 
     assert value("v") < 1e-6
     assert value("sample") == 0
@@ -102,266 +95,258 @@ def test_a_right_prediction_has_no_loss() -> None:
     assert value("v", 0.5) == pytest.approx(float((0.5 / seen[0]).square().mean()), rel=1e-3)
 
 
-def text_of(captions: list[str]) -> Tensor:
-    """A text encoder for tests, in inference mode as the real one is: (b, 3, d)."""
-    with torch.inference_mode():
-        lengths = torch.tensor([len(caption) for caption in captions], dtype=torch.float32)
-        return lengths[:, None, None].sin().expand(-1, 3, TEXT_WIDTH).clone()
-
-
-@pytest.mark.parametrize(
-    ("preset", "encode", "has_text"),
-    [(small_preset(), lapped_encoder(2.0), False), (small_v_preset(), pooled_encoder, True)],
-    ids=["sample", "v"],
-)
-def test_a_step_lowers_the_loss(preset: Preset, encode: Encode, has_text: bool) -> None:
-    """On the same batch and noise; both kinds of prediction, with the prior learning and frozen."""
-    trainer = new_trainer(preset, dataclasses.replace(SMALL, trains_prior=not has_text))
+def test_a_perceptual_loss_sees_the_decoded_frames() -> None:
+    """It is added with its weight, of one frame a clip, as pictures; v is turned into x_0 first."""
     [batch] = some_batches(1)
-    text = text_of(batch.captions) if has_text else None
-    if text is not None:
-        text = torch.cat([text])  # what leaves inference mode may take part in gradients
+    preset = small_preset()
+    trainer = new_trainer(preset)
+    seen: list[Tensor] = []
+
+    def perceive(made: Tensor, true: Tensor) -> Tensor:
+        seen[:] = [made, true]
+        return torch.full((len(made),), 3.0)
+
+    def value(weight: float) -> float:
+        config = dataclasses.replace(SMALL, perceptual_weight=weight)
+        loss = dataclasses.replace(diffusion_loss(trainer), config=config, perceive=perceive)
+        return float(loss(trainer.network, batch, torch.Generator().manual_seed(0)).detach())
+
+    assert value(0.5) == pytest.approx(value(0.0) + 1.5, rel=1e-5)
+    made, true = seen
+    assert made.shape == true.shape == (2, 3, 32, 32)
+    distances = (batch.target - true[:, None]).abs().amax(dim=(2, 3, 4))
+    assert (distances.amin(dim=1) < 1e-5).all()  # the truth is a frame of each clip
+
+
+def learning(preset: Preset, has_text: bool, **settings: Any) -> tuple[Trainer, DiffusionLoss]:
+    """A trainer of a preset and its objective, with a text encoder where it has one."""
+    trainer = new_trainer(preset, dataclasses.replace(SMALL, **settings))
+    encoders = dataclasses.replace(encoders_of(preset), text=encode_text if has_text else None)
+    return trainer, dataclasses.replace(diffusion_loss(trainer), encoders=encoders)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize(
+    ("preset", "has_text"), [(small_preset(), False), (small_v_preset(), True)], ids=["sample", "v"]
+)
+def test_a_step_lowers_the_loss(preset: Preset, has_text: bool, precision: str) -> None:
+    """On the same batch and noise; both kinds of prediction, with the prior learning and frozen."""
+    trainer, loss = learning(preset, has_text, trains_prior=not has_text, precision=precision)
+    [batch] = some_batches(1)
     prior = [p.clone() for p in trainer.model.unet.parameters()]
 
     def value() -> float:
-        generator = torch.Generator().manual_seed(SMALL.seed)
         with torch.no_grad():
-            return float(loss(trainer.model, batch, encode, trainer.config, generator, text))
+            return float(loss(trainer.network, batch, torch.Generator().manual_seed(1)))
 
     before = value()
-    trained = trainer.update(batch, encode, text, autocast=False)
+    for _ in range(8):
+        trainer.update(iter([batch]), loss)
 
-    assert trained == pytest.approx(before, rel=1e-4)
     assert value() < before
     now = trainer.model.unet.parameters()
     assert all(torch.equal(a, b) for a, b in zip(prior, now, strict=True)) == has_text
 
 
+def test_micro_batches_add_up(tmp_path: Path) -> None:
+    """Four clips at once or one after the other: the same gradient, but for rounding."""
+    [whole] = some_batches(1, dataclasses.replace(SMALL, batch=4))
+
+    def part(i: int) -> Any:
+        fields = {
+            n: getattr(whole, n) for n in ("target", "hint", "is_key", "scale", "noise_level")
+        }
+        cut = {name: value[i : i + 1] for name, value in fields.items()}
+        return dataclasses.replace(whole, **cut, captions=[""], names=[f"clip {i}"])
+
+    class Fixed:
+        """The loss at one timestep and without noise, so that no clip's draw depends on others."""
+
+        def __init__(self, trainer: Trainer) -> None:
+            self.encode = encoders_of(trainer.preset).pixels
+
+        def __call__(self, network: nn.Module, batch: Any, generator: torch.Generator) -> Tensor:
+            clean, hint = (self.encode(x, generator) for x in (batch.target, batch.hint))
+            out = network(
+                latents=hint,
+                timestep=torch.full((len(clean),), 500),
+                hint=hint,
+                is_key=batch.is_key,
+                noise_level=batch.noise_level,
+                scale=batch.scale,
+                text=None,
+            )
+            return (out - clean).square().mean()
+
+    norms = []
+    for micro, batches in ((4, [whole]), (1, [part(i) for i in range(4)])):
+        config = dataclasses.replace(SMALL, batch=4, micro_batch=micro)
+        trainer = new_trainer(small_preset(), config)
+        update, _ = trainer.update(iter(batches), Fixed(trainer))
+        norms.append((update.loss, update.gradient_norm))
+    assert norms[0] == pytest.approx(norms[1], rel=1e-4)
+
+
+def test_recomputed_activations_change_nothing() -> None:
+    """Losses and gradients are those of a run that keeps them, bit for bit."""
+    found = []
+    for recomputes in (False, True):
+        trainer, loss = learning(small_v_preset(), True, checkpoint_activations=recomputes)
+        update, _ = trainer.update(iter(some_batches(1)), loss)
+        found.append((update.loss, update.gradient_norm))
+    assert found[0] == found[1]
+
+
 def test_the_average_follows_the_weights() -> None:
     """It starts where the weights are, and lags behind them."""
     trainer = new_trainer(small_preset())
-    start = [p.detach().clone() for p in trainer.weights]
-    assert all(torch.equal(a, b) for a, b in zip(start, trainer.average, strict=True))
+    start = {name: p.detach().clone() for name, p in trainer.weights.items()}
+    assert all(torch.equal(p, trainer.average[name]) for name, p in start.items())
 
-    for batch in some_batches(2):
-        trainer.update(batch, lapped_encoder(2.0), None, autocast=False)
+    for _ in range(2):
+        trainer.update(iter(some_batches(1)), diffusion_loss(trainer))
 
-    def distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
-        return sum(float((x - y).detach().square().sum()) for x, y in zip(a, b, strict=True))
+    def distance(a: dict[str, Tensor], b: Any) -> float:
+        return sum(float((a[n] - b[n]).detach().square().sum()) for n in a)
 
     assert distance(trainer.average, start) > 0
     assert distance(trainer.average, trainer.weights) > 0
 
 
-def test_captions_reach_the_network(tmp_path: Path) -> None:
+def test_captions_reach_the_network() -> None:
     """A model with text trains with what its encoder makes of a batch's captions."""
     seen: list[list[str]] = []
 
-    def encode_text(captions: list[str]) -> Tensor:
+    def listen(captions: list[str]) -> Tensor:
         seen.append(captions)
-        return torch.cat([text_of([caption]) for caption in captions])
+        return encode_text(captions)
 
-    config = dataclasses.replace(SMALL, trains_prior=False, steps=1)
-    batches = some_batches(1, config)
-    trainer = new_trainer(small_v_preset(), config)
+    trainer, loss = learning(small_v_preset(), True)
+    loss = dataclasses.replace(loss, encoders=Encoders(pooled_encode, listen))
+    [batch] = some_batches(1)
 
-    train(trainer, iter(batches), tmp_path, encoders=Encoders(pooled_encoder, encode_text))
+    trainer.update(iter([batch]), loss)
 
-    assert seen == [batches[0].captions]
+    assert seen == [batch.captions]
     assert trainer.step == 1
+
+
+def test_the_learning_rate_is_the_papers() -> None:
+    """1e-5 after a warm-up, to the end; where it is asked for, half a cosine down."""
+    trainer = new_trainer(small_preset())
+
+    def rate(step: int, **settings: Any) -> float:
+        trainer.config, trainer.step = TrainingConfig(steps=1100, **settings), step
+        return trainer.learning_rate()
+
+    assert [rate(step) for step in (100, 600, 1100)] == [1e-5] * 3
+    assert rate(49) == pytest.approx(5e-6)
+    falling = [rate(step, final_learning_rate=0.1) for step in (100, 600, 1100)]
+    assert falling == pytest.approx([1e-5, 5.5e-6, 1e-6])
 
 
 # what a run leaves
 
 
-def losses(folder: Path) -> list[float]:
-    lines = [json.loads(line) for line in (folder / "loss.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
-    assert all(line["seconds"] > 0 for line in lines)
-    return [line["loss"] for line in lines]
+def run_in(folder: Path, trainer: Trainer) -> Run:
+    return Run(folder, diffusion_loss(trainer), trainer.preset)
 
 
-def test_a_continued_run_is_the_uninterrupted_one(tmp_path: Path) -> None:
-    """Same batches, same losses and weights, bit for bit; steps after the state are done anew."""
-    batches = some_batches(4)
-    whole = new_trainer(small_preset())
-    train(whole, iter(batches), tmp_path / "whole", encoders=encoders())
-
-    stopped = new_trainer(small_preset())
-    with pytest.raises(StopIteration):  # the data end in the middle of step 4
-        train(stopped, iter(batches[:3]), tmp_path / "halves", encoders=encoders(), save_every=2)
-    continued = new_trainer(small_preset())
-    continued.load(tmp_path / "halves" / "state.pt")
-    assert continued.step == 2
-    train(continued, iter(batches[2:]), tmp_path / "halves", encoders=encoders())
-
-    assert losses(tmp_path / "halves") == losses(tmp_path / "whole")
-    for a, b in zip(whole.average, continued.average, strict=True):
-        assert torch.equal(a, b)
-
-
-def test_a_crash_while_saving_leaves_the_last_state(
+def test_a_crash_while_saving_leaves_the_last_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The state is replaced whole or not at all."""
+    """A checkpoint is there whole or not at all; two are kept."""
     trainer = new_trainer(small_preset())
-    [batch] = some_batches(1)
-    trainer.save(tmp_path / "state.pt")
-    trainer.update(batch, lapped_encoder(2.0), None, autocast=False)
+    for step in (1, 2, 3):
+        trainer.step = step
+        trainer.save(tmp_path)
+    kept = [path.name for path in checkpoints.find_checkpoints(tmp_path)]
+    assert kept == ["step-00000002", "step-00000003"]
 
-    def full_disk(state: Any, path: Path) -> None:
-        path.write_bytes(b"half of a st")
+    def full_disk(state: Any, checkpoint_id: Path, **_: Any) -> None:
+        (checkpoint_id / "__0_0.distcp").write_bytes(b"half of a ch")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", full_disk)
-    with pytest.raises(OSError, match="No space"):
-        trainer.save(tmp_path / "state.pt")
+    trainer.step = 4
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.state_dict_saver, "save", full_disk)
+        with pytest.raises(OSError, match="No space"):
+            trainer.save(tmp_path)
 
-    trainer.load(tmp_path / "state.pt")
-    assert trainer.step == 0
+    assert [path.name for path in checkpoints.find_checkpoints(tmp_path)] == kept
+    trainer.load(checkpoints.find_checkpoints(tmp_path)[-1])
+    assert trainer.step == 3
 
 
 def test_the_export_is_the_average(tmp_path: Path) -> None:
     """`load_model` takes it; it holds the averaged weights in float16; training goes on."""
     trainer = new_trainer(small_preset())
-    for batch in some_batches(2):
-        trainer.update(batch, lapped_encoder(2.0), None, autocast=True)
-    weights = [p.detach().clone() for p in trainer.weights]
+    for _ in range(2):
+        trainer.update(iter(some_batches(1)), diffusion_loss(trainer))
+    weights = {name: p.detach().clone() for name, p in trainer.weights.items()}
 
-    trainer.export(tmp_path / "model.safetensors")
+    trainer.export(tmp_path / "model.safetensors", trainer.preset)
     model, preset = load_model(tmp_path / "model.safetensors", TINY)
 
     assert preset == small_preset()
-    parameters = list(model.parameters())
-    assert len(parameters) == len(trainer.average)
-    for exported, average in zip(parameters, trainer.average, strict=True):
-        assert torch.equal(exported, average.half().float())
-    assert all(torch.equal(a, b) for a, b in zip(weights, trainer.weights, strict=True))
+    exported = dict(model.named_parameters())
+    assert exported.keys() == trainer.average.keys()
+    for name, average in trainer.average.items():
+        assert torch.equal(exported[name], average.half().float()), name
+    assert all(torch.equal(p, trainer.weights[name]) for name, p in weights.items())
 
 
-def test_a_state_of_another_model_is_refused(tmp_path: Path) -> None:
-    """Another configuration, and a file that is no state: one line each."""
-    new_trainer(small_preset()).save(tmp_path / "state.pt")
-    (tmp_path / "other.pt").write_bytes(b"no state")
+def test_no_number_stops_the_run(tmp_path: Path) -> None:
+    """The clips are named, the weights and the last checkpoint stay as they were."""
+    trainer = new_trainer(small_preset(), dataclasses.replace(SMALL, save_every=1))
+    good, bad, _ = some_batches(3)
+    hint = bad.hint.clone()
+    hint[1] = float("nan")
+    bad = dataclasses.replace(bad, hint=hint, names=["good.mp4", "broken.mp4"])
+    weights: dict[str, Tensor] = {}
 
+    def batches() -> Iterator[Any]:
+        yield good
+        weights.update({name: p.detach().clone() for name, p in trainer.weights.items()})
+        yield bad
+
+    with pytest.raises(TrainingError, match=r"update 2: the loss is no number.*broken\.mp4"):
+        train(trainer, batches(), run_in(tmp_path, trainer), silent)
+
+    assert all(torch.equal(p, trainer.weights[name]) for name, p in weights.items())
+    assert [p.name for p in checkpoints.find_checkpoints(tmp_path)] == ["step-00000001"]
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    """Another model, other settings that are learned by, other frozen weights, no checkpoint."""
+    new_trainer(small_preset()).save(tmp_path)
+    [folder] = checkpoints.find_checkpoints(tmp_path)
+
+    def load(preset: Preset = small_preset(), **settings: Any) -> None:
+        trainer = new_trainer(preset, dataclasses.replace(SMALL, **settings))
+        trainer.load(folder)
+
+    load(steps=9, sharding="optimizer", checkpoint_activations=True, save_every=7)
     with pytest.raises(WeightsError, match="another model configuration"):
-        new_trainer(small_v_preset()).load(tmp_path / "state.pt")
-    with pytest.raises(WeightsError, match="not the state of a training run"):
-        new_trainer(small_v_preset()).load(tmp_path / "other.pt")
+        load(small_v_preset())
+    with pytest.raises(OptionError, match=r"trained with learning_rate=0\.001, this run has 0\.1"):
+        load(learning_rate=0.1)
+    trainer = new_trainer(small_preset())
+    trainer.frozen = "of another file"
+    with pytest.raises(WeightsError, match="other frozen weights"):
+        trainer.load(folder)
+    (folder / checkpoints.FACTS).write_text("{}")
+    with pytest.raises(WeightsError, match="not a checkpoint of a training run"):
+        load()
 
 
-# the command
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
+    """Its data cut short: one line that says which one to use."""
+    trainer = new_trainer(small_preset())
+    trainer.save(tmp_path)
+    [folder] = checkpoints.find_checkpoints(tmp_path)
+    [data] = folder.glob("*.distcp")
+    data.write_bytes(data.read_bytes()[: data.stat().st_size // 2])
 
-
-@pytest.fixture
-def small_nano(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`--preset nano` is a network that trains in no time."""
-    monkeypatch.setitem(presets.PRESETS, "nano", small_preset())
-    monkeypatch.setattr(recipes, "NANO_TRAINING", SMALL)
-    monkeypatch.setattr(dataset, "BUFFER", 8)
-
-
-def call(media: Path, run: Path, *more: str) -> int:
-    return command.main(["--data", str(media), "-o", str(run), "--threads", "1", *more])
-
-
-@pytest.mark.usefixtures("small_nano")
-def test_the_command_trains_and_continues(media: Path, tmp_path: Path) -> None:
-    """Two steps, then two more by --resume: a state, a log of four lines, a checkpoint."""
-    run = tmp_path / "run"
-
-    assert call(media, run, "--steps", "2") == 0
-    assert call(media, run, "--resume", "--float32") == 0
-
-    assert len(losses(run)) == 4
-    assert load_model(run / "model.safetensors", TINY)[1] == small_preset()
-    assert {f.name for f in run.iterdir()} == {"state.pt", "loss.jsonl", "model.safetensors"}
-
-
-@pytest.mark.usefixtures("small_nano")
-def test_a_prior_stays_frozen(media: Path, tmp_path: Path) -> None:
-    """--prior FILE in the released layout: the UNet of the result is the file's."""
-    model = new_trainer(small_preset(), dataclasses.replace(SMALL, trains_prior=False)).model
-    released = to_released(model.state_dict(), model.config.unet)
-    prior = {k: v.clone() for k, v in released.items() if not k.startswith(CONTROLLER)}
-    torch.save(prior, tmp_path / "prior.pt")
-
-    code = call(media, tmp_path / "run", "--steps", "1", "--prior", str(tmp_path / "prior.pt"))
-    trained, _ = load_model(tmp_path / "run" / "model.safetensors", TINY)
-
-    assert code == 0
-    for name, tensor in model.unet.state_dict().items():
-        assert torch.equal(trained.unet.state_dict()[name], tensor.half().float()), name
-    assert any(p.any() for p in trained.controller.zero_convs.parameters())
-
-
-def test_a_released_model_gets_its_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Latents and context of a batch come in the order of its clips, ready for gradients."""
-
-    class Codec:
-        @torch.inference_mode()
-        def encode(self, frames: Tensor, generator: torch.Generator) -> Tensor:
-            return frames[:, :1, ::8, ::8] + torch.rand((), generator=generator)
-
-    class Text:
-        encode = staticmethod(lambda caption: text_of([caption]))
-
-    monkeypatch.setattr("venhancer.model.vae.load_codec", lambda device: Codec())
-    monkeypatch.setattr("venhancer.model.text.load_text_encoder", lambda device: Text())
-    found = command._encoders(small_v_preset(), seed=0, device="cpu")
-    assert found.text is not None
-
-    latents, context = found.pixels(torch.rand(2, 5, 3, 32, 32)), found.text(["a", "bcd"])
-
-    assert latents.shape == (2, 1, 5, 4, 4)
-    assert context.shape == (2, 3, TEXT_WIDTH)
-    assert not latents.is_inference()
-    assert not context.is_inference()
-
-
-def refusal(capsys: pytest.CaptureFixture[str]) -> str:
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    return error
-
-
-def test_bad_input_is_one_line(
-    media: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Exit code 2 and what to do; the folder of the run is as it was."""
-    run, empty = tmp_path / "run", tmp_path / "empty"
-    empty.mkdir()
-
-    assert call(empty, run) == 2
-    assert "no video and no photo below" in refusal(capsys)
-    assert call(media, run, "--resume") == 2
-    assert "there is no" in refusal(capsys)
-    assert call(media, run, "--preset", "released") == 2
-    assert "--prior" in refusal(capsys)
-    assert call(media, run, "--prior", str(tmp_path / "none.pt")) == 2
-    assert "no such file" in refusal(capsys)
-    assert not run.exists()
-
-    run.mkdir()
-    new_trainer(small_v_preset()).save(run / "state.pt")
-    assert call(media, run) == 2
-    assert "--resume" in refusal(capsys)
-    assert call(media, run, "--resume") == 2
-    assert "another model configuration" in refusal(capsys)
-
-
-def test_what_a_data_worker_refuses_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """PyTorch passes it on with the worker's traceback, which stays out of it."""
-
-    def refuse(_: Any) -> None:
-        try:
-            raise OptionError("no clip to be had")
-        except OptionError:
-            ExceptionWrapper(where="in DataLoader worker process 0").reraise()
-
-    monkeypatch.setattr(command, "run", refuse)
-
-    assert call(tmp_path, tmp_path / "run") == 2
-    assert refusal(capsys) == "venhancer.training: no clip to be had\n"
+    with pytest.raises(WeightsError, match="is damaged, use the one before it"):
+        trainer.load(folder)

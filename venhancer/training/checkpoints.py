@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
 from torch import Tensor, nn, optim
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.api import CheckpointException
@@ -126,7 +127,7 @@ def save(
         temporary.mkdir(parents=True)
         (temporary / FACTS).write_text(facts.to_json())
     wait()
-    state_dict_saver.save(_state(network, optimizer, average), checkpoint_id=temporary)
+    state_dict_saver.save(_state(network, optimizer, average), checkpoint_id=temporary, **_alone())
     wait()
     if is_main:
         temporary.replace(target)
@@ -141,7 +142,7 @@ def load(
     """Fill all three in place; WeightsError if a file is missing or damaged."""
     state = _state(network, optimizer, average)
     try:
-        state_dict_loader.load(state, checkpoint_id=folder)
+        state_dict_loader.load(state, checkpoint_id=folder, **_alone())
     except (*UNREADABLE, CheckpointException) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
         raise WeightsError(f"{folder} is damaged, use the one before it: {reason}") from error
@@ -152,6 +153,10 @@ def load(
         optim_state_dict=state["optimizer"],
         options=TRAINED,
     )
+
+
+def _alone() -> dict[str, bool]:
+    return {"no_dist": not dist.is_initialized()}
 
 
 def _state(

@@ -245,5 +245,5 @@ class Trainer:
         """Write the averaged weights as a checkpoint that `--weights` takes, in float16."""
         with self.averaged():
             tensors = get_model_state_dict(self.network, options=WHOLE)
-        if self.accelerator.is_main_process:
-            save_tensors(path, cast(dict[str, Tensor], tensors), preset)
+            if self.accelerator.is_main_process:
+                save_tensors(path, cast(dict[str, Tensor], tensors), preset)
