@@ -11,3 +11,8 @@ NEGATIVE = (
     "3D render, unreal engine, blurring, dirty, messy, worst quality, low quality, frames, "
     "watermark, signature, jpeg artifacts, deformed, lowres, over-smooth"
 )
+
+
+def complete(prompt: str) -> str:
+    """What the text encoder is given for a prompt, which may be empty."""
+    return f"{prompt} {POSITIVE}".strip()

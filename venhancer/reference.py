@@ -17,7 +17,7 @@ from venhancer.latents import Latents
 from venhancer.model import lapped
 from venhancer.model.vae import AutoencoderCodec
 from venhancer.plan import Plan
-from venhancer.prompts import NEGATIVE, POSITIVE
+from venhancer.prompts import NEGATIVE, complete
 from venhancer.sampler import Placement, Sampler
 from venhancer.tiled_codec import TiledCodec
 
@@ -71,7 +71,7 @@ class Reference:
     def encode_text(self, prompt: str, *, is_guided: bool) -> Tensor | None:
         if self.text_encoder is None:
             return None
-        prompts = [f"{prompt} {POSITIVE}".strip(), *([NEGATIVE] if is_guided else [])]
+        prompts = [complete(prompt), *([NEGATIVE] if is_guided else [])]
         return torch.cat([self.text_encoder.encode(p) for p in prompts])
 
     def encode(self, frames: Tensor, first: int, tile: tuple[int, int] | None) -> Tensor:

@@ -41,6 +41,10 @@ class TrainingConfig:
     sigma_floor: float = 0.3  # `sample` models: the v-loss weight is 1 / max(sigma, this)^2
     perceptual_weight: float = 0.0  # of LPIPS between a decoded frame a clip and the truth
 
+    # distillation, with a teacher alone: evaluations of a run of each (solver `normal`)
+    student_evaluations: int = 4
+    teacher_evaluations: int = 14  # one more: a multiple of the student's and one
+
     # optimiser (4.1: AdamW, 1e-5, 256 clips an update; prior frozen)
     batch: int = 256  # clips an update, on all devices together
     micro_batch: int = 1  # clips that a device takes at once; the rest is accumulated
@@ -72,6 +76,14 @@ class TrainingConfig:
         if self.batch % self.micro_batch:
             raise ConfigError(
                 f"batch={self.batch} is not a multiple of micro_batch={self.micro_batch}"
+            )
+
+        if (self.teacher_evaluations + 1) % (self.student_evaluations + 1):
+            steps = self.student_evaluations + 1
+            raise ConfigError(
+                f"teacher_evaluations={self.teacher_evaluations} does not divide the student's "
+                f"{self.student_evaluations} steps evenly: take {3 * steps - 1} or "
+                f"{4 * steps - 1}, one less than a multiple of {steps}"
             )
 
     @property

@@ -1,0 +1,142 @@
+"""A student that does in few evaluations what its teacher does in many.
+
+Progressive distillation (Salimans & Ho 2022), all halvings at once: from a diffused clip at one of
+the student's steps the teacher takes several small ones, and the student learns the x_0 that takes
+its solver there in one. The teacher's guidance is folded in (Meng et al. 2023), so that the student
+needs one branch.
+
+The paper's student is sampled by DDIM. A run of ours is DPM-Solver++ (2M), which also looks back at
+the evaluation before; so its own row of `solver_table`, at eta = 0, is what is solved for x_0, with
+the student's own evaluation of the step before in it. A student without a loss then ends where the
+teacher ends, by the sampler as it is. First and last steps have no look back: with one or two
+evaluations this is the paper's target.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from venhancer.config import Preset
+from venhancer.diffusion.guidance import guide
+from venhancer.diffusion.schedule import alpha_sigma, denoised_from, plan_steps
+from venhancer.diffusion.solver import advance, solver_table
+from venhancer.model.denoiser import Denoiser
+from venhancer.prompts import NEGATIVE, complete
+from venhancer.training.augmentation import Batch
+from venhancer.training.config import TrainingConfig
+from venhancer.training.objective import Diffused, DiffusionLoss, encode_batch
+
+Conditions = dict[str, Tensor | None]
+
+
+def student_preset(preset: Preset, config: TrainingConfig) -> Preset:
+    """What a student's checkpoint carries, so that a run without options samples it as taught."""
+    defaults = dataclasses.replace(
+        preset.defaults,
+        steps=config.student_evaluations,
+        solver="normal",
+        eta=0.0,
+        guidance=1.0,
+        fast=dataclasses.replace(preset.defaults.fast, steps=None),
+    )
+    return dataclasses.replace(preset, defaults=defaults)
+
+
+class Distillation:
+    """The objective of a student; its network starts as the teacher's.
+
+    The error of the prediction is the v-loss's, with the target in the place of the truth: of x_0
+    it is weighted by SNR + 1, up to 1 / sigma_floor^2 in `sample` models, relative as theirs is.
+    """
+
+    def __init__(self, loss: DiffusionLoss, teacher: Denoiser, preset: Preset) -> None:
+        """teacher: on the device of the loss, frozen here; preset: whose guidance is folded in."""
+        config, encoders = loss.config, loss.encoders
+        device = loss.sigmas.device
+        self.loss = loss
+        self.teacher = teacher.requires_grad_(False).eval()
+        self.guidance = preset.defaults.guidance if preset.model.unet.text_width else 1.0
+        self.negative: Tensor | None = None
+        if self.guidance != 1:
+            assert encoders.text is not None
+            self.negative = encoders.text([NEGATIVE])
+        taught = plan_steps("normal", config.teacher_evaluations)
+        own = plan_steps("normal", config.student_evaluations)
+        self.stride = (len(taught) + 1) // (len(own) + 1)  # of the teacher's steps in one
+        self.timesteps = taught.timesteps.to(device)
+        self.sigmas = taught.sigmas.float()
+        self.teacher_table = solver_table(taught.sigmas, eta=0.0).to(device)
+        self.table = solver_table(own.sigmas, eta=0.0).float()
+
+    def __call__(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
+        """network: the student; one step of it for all clips, drawn evenly -> the loss."""
+        if self.guidance != 1:  # a run shows the student prompts, completed
+            captions = [complete(caption) for caption in batch.captions]
+            batch = dataclasses.replace(batch, captions=captions)
+        seen = encode_batch(batch, self.loss.encoders, self.loss.sigmas, generator)
+        conditions = seen.conditions(batch)
+        step = int(torch.randint(len(self.table), (), generator=generator))
+        x, target = self.teach(network, seen, conditions, step)
+        noisy, timestep = self.show(x, step * self.stride)
+        out = network(latents=noisy, timestep=timestep, **conditions)
+        alpha, sigma = alpha_sigma(self.loss.sigmas, timestep, out.ndim)
+        wanted = dataclasses.replace(seen, clean=target, noise=(noisy - alpha * target) / sigma)
+        return self.loss.error(out, wanted, timestep, batch.is_key).mean()
+
+    @torch.no_grad()
+    def teach(
+        self, network: nn.Module, seen: Diffused, conditions: Conditions, step: int
+    ) -> tuple[Tensor, Tensor]:
+        """Where the student's `step` begins, and the x_0 it is to find there: both b c f h w.
+
+        Clips are diffused to that step, or to the one before where the solver looks back on it.
+        """
+        looks_back = bool(self.table[step, 2])
+        first = step - 1 if looks_back else step
+        x = seen.clean + self.sigmas[first * self.stride] * seen.noise
+        previous = torch.zeros_like(x)
+        if looks_back:
+            previous = self.denoise(network, x, first * self.stride, conditions)
+            x = self.follow(x, first, conditions)
+        reached = self.follow(x, step, conditions)
+        keep, gain, back, _ = self.table[step]
+        return x, (reached - keep * x - back * previous) / gain
+
+    def follow(self, x: Tensor, step: int, conditions: Conditions) -> Tensor:
+        """The teacher from x at the student's `step` to its next one: b c f h w -> b c f h w.
+
+        Its first small step is of first order, since it begins here.
+        """
+        first, is_last = step * self.stride, step == len(self.table) - 1
+        x, previous = x.clone(), None
+        for j in range(first, len(self.timesteps) if is_last else first + self.stride):
+            denoised = self.denoise(self.guided, x, j, conditions)
+            before = denoised if previous is None else previous
+            x = advance(x, denoised, before, None, self.teacher_table[j])
+            previous = denoised
+        return x
+
+    def guided(self, *, text: Tensor | None, **inputs: Tensor) -> Tensor:
+        """The teacher's prediction as its runs have it; arguments as of `Denoiser.forward`."""
+        out = self.teacher(text=text, **inputs)
+        if self.negative is None:
+            return out
+        negative = self.negative.expand(len(out), -1, -1)
+        return guide(out, self.teacher(text=negative, **inputs), self.guidance)
+
+    def denoise(
+        self, network: Callable[..., Tensor], x: Tensor, j: int, conditions: Conditions
+    ) -> Tensor:
+        """x_0 by a network at the teacher's step j, as a run evaluates it."""
+        noisy, timestep = self.show(x, j)
+        out = network(latents=noisy, timestep=timestep, **conditions)
+        _, sigma = alpha_sigma(self.loss.sigmas, timestep, out.ndim)
+        return denoised_from(self.loss.model.prediction, out, noisy, sigma)
+
+    def show(self, x: Tensor, j: int) -> tuple[Tensor, Tensor]:
+        """What a network sees of x at the teacher's step j, and the timestep it is told: (b)."""
+        return x * (1 + self.sigmas[j] ** 2).rsqrt(), self.timesteps[j].expand(len(x))
