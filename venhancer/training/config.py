@@ -77,7 +77,6 @@ class TrainingConfig:
             raise ConfigError(
                 f"batch={self.batch} is not a multiple of micro_batch={self.micro_batch}"
             )
-
         if (self.teacher_evaluations + 1) % (self.student_evaluations + 1):
             steps = self.student_evaluations + 1
             raise ConfigError(

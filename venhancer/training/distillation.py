@@ -49,8 +49,10 @@ def student_preset(preset: Preset, config: TrainingConfig) -> Preset:
 class Distillation:
     """The objective of a student; its network starts as the teacher's.
 
+    Guidance changes what the UNet predicts: to fold it in, train with `trains_prior`.
     The error of the prediction is the v-loss's, with the target in the place of the truth: of x_0
-    it is weighted by SNR + 1, up to 1 / sigma_floor^2 in `sample` models, relative as theirs is.
+    it is weighted by SNR + 1, in `sample` models cut off at 1 / sigma_floor^2 and relative to the
+    anchor's error.
     """
 
     def __init__(self, loss: DiffusionLoss, teacher: Denoiser, preset: Preset) -> None:
