@@ -37,6 +37,9 @@ from venhancer.training.trainer import Trainer
 from venhancer.weights import load_model
 
 
+SMALL_PRESET = small_preset()
+
+
 def silent(_: str) -> None:
     pass
 
@@ -322,7 +325,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     new_trainer(small_preset()).save(tmp_path)
     [folder] = checkpoints.find_checkpoints(tmp_path)
 
-    def load(preset: Preset = small_preset(), **settings: Any) -> None:
+    def load(preset: Preset = SMALL_PRESET, **settings: Any) -> None:
         trainer = new_trainer(preset, dataclasses.replace(SMALL, **settings))
         trainer.load(folder)
 
