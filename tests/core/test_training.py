@@ -36,7 +36,6 @@ from venhancer.training.objective import DiffusionLoss
 from venhancer.training.trainer import Trainer
 from venhancer.weights import load_model
 
-
 SMALL_PRESET = small_preset()
 
 

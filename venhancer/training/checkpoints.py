@@ -10,12 +10,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
 from torch import Tensor, nn, optim
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.api import CheckpointException
@@ -117,7 +118,7 @@ def save(
     facts: Facts,
     *,
     is_main: bool,
-    wait: Any,
+    wait: Callable[[], None],
 ) -> None:
     """Write one checkpoint and forget all but the newest; `wait` is a barrier of all processes."""
     target = folder_of(run, facts.step)
@@ -127,7 +128,8 @@ def save(
         temporary.mkdir(parents=True)
         (temporary / FACTS).write_text(facts.to_json())
     wait()
-    state_dict_saver.save(_state(network, optimizer, average), checkpoint_id=temporary, **_alone())
+    with _quietly():
+        state_dict_saver.save(_state(network, optimizer, average), checkpoint_id=temporary)
     wait()
     if is_main:
         temporary.replace(target)
@@ -142,7 +144,8 @@ def load(
     """Fill all three in place; WeightsError if a file is missing or damaged."""
     state = _state(network, optimizer, average)
     try:
-        state_dict_loader.load(state, checkpoint_id=folder, **_alone())
+        with _quietly():
+            state_dict_loader.load(state, checkpoint_id=folder)
     except (*UNREADABLE, CheckpointException) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
         raise WeightsError(f"{folder} is damaged, use the one before it: {reason}") from error
@@ -155,8 +158,12 @@ def load(
     )
 
 
-def _alone() -> dict[str, bool]:
-    return {"no_dist": not dist.is_initialized()}
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the remark that a run on one device is one on one device."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
+        yield
 
 
 def _state(
