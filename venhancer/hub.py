@@ -81,13 +81,13 @@ def locate(what: str, source: str, variable: str, patterns: Sequence[str]) -> Pa
         ) from error
 
 
-def require(package: str) -> Any:
-    """A package that only the released model needs; DeviceError says how to install it."""
+def require(package: str, extra: str = "released") -> Any:
+    """A package that not every use needs; DeviceError says how to install it."""
     try:
         return import_module(package)
     except ImportError as error:
         raise DeviceError(
-            f"{package} is not installed: run `pip install venhancer[released]`"
+            f"{package} is not installed: run `pip install venhancer[{extra}]`"
         ) from error
 
 

@@ -50,6 +50,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> None:
+    from venhancer import hub
+
+    hub.require("accelerate", "train")
     from venhancer.training import command
 
     command.run(args, show=lambda line: print(line, flush=True))
