@@ -30,7 +30,7 @@ FORBIDDEN = {
 }  # fmt: skip
 PROBES = {
     "venhancer_rt.cli": ([], ["--help"], ["--version"], ["enhance", "--help"], ["plan", "--help"]),
-    "venhancer.training.__main__": ([], ["--help"]),
+    "venhancer.training.__main__": ([], ["--help"], ["prepare", "--help"]),
     "venhancer_export.cli": (
         [], ["--help"], ["--version"], ["build-engines", "--help"], ["onnx", "--help"],
         ["verify", "--help"], ["info", "--help"],

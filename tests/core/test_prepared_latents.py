@@ -21,7 +21,7 @@ from venhancer.training import shards
 from venhancer.training.augmentation import Take, degrade, make_batch
 from venhancer.training.dataset import Clips
 from venhancer.training.encoders import Encoders, load_encoders
-from venhancer.training.latents import pack_latents, read_latents
+from venhancer.training.latents import pack_latents, read_latents, read_text
 from venhancer.training.media import Extent, UnusableError, read_centre
 from venhancer.training.objective import encode_batch
 from venhancer.training.prepare_latents import LatentMaker
@@ -176,6 +176,12 @@ def test_latents_that_do_not_fit_are_told(tmp_path: Path) -> None:
     (tmp_path / "junk").write_bytes(b"\4\0\0\0\0\0\0\0junk")
     with pytest.raises(UnusableError, match="cannot be read"):
         read_latents(Extent(tmp_path / "junk"), CONFIG, rng)
+    with pytest.raises(UnusableError, match="its text cannot be read"):
+        read_text(Extent(tmp_path / "junk"))
+    whole = file_of(tmp_path, 12)
+    whole.path.write_bytes(whole.path.read_bytes()[:1000])
+    with pytest.raises(UnusableError, match="cannot be read"):
+        read_latents(whole, CONFIG, rng)
 
 
 def test_latents_and_videos_do_not_mix(prepared: Path) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -56,14 +57,19 @@ def read_latents(
     Only their bytes are read. UnusableError: damaged, or too short; OptionError: of another crop.
     """
     try:
-        file = _TensorFile(media)
-        frames, hints = file.shape("target")[0], file.shape("hints")[0]
-        scales = file.read("scales")
+        return _read_run(_TensorFile(media), config, rng)
     except (ValueError, KeyError, OSError) as error:
         raise UnusableError(f"cannot be read: {error}") from error
-    if file.metadata.get("crop") != _shown(config.crop):
+
+
+def _read_run(
+    file: _TensorFile, config: TrainingConfig, rng: Generator
+) -> tuple[Tensor, Tensor, float]:
+    frames, hints = file.shape("target")[0], file.shape("hints")[0]
+    crop = file.metadata.get("crop")
+    if crop != _shown(config.crop):
         raise OptionError(
-            f"{media.path} holds latents of {file.metadata.get('crop')} pixels, and training takes "
+            f"{file.media.path} holds latents of {crop} pixels, and training takes "
             f"{_shown(config.crop)}: prepare them anew"
         )
     if frames < config.longest:
@@ -71,13 +77,16 @@ def read_latents(
     start, chosen = int(rng.integers(frames - config.longest + 1)), int(rng.integers(hints))
     target = file.read("target", start, config.longest)
     hint = file.read("hints", chosen * frames + start, config.longest, outer=2)
-    return target, hint, float(scales[chosen])
+    return target, hint, float(file.read("scales")[chosen])
 
 
 def read_text(media: Extent) -> Tensor:
-    """2 l d: of the caption, and of none."""
-    tensors = load(media.read())
-    return torch.stack([tensors["text"], tensors["empty"]])
+    """2 l d: of the caption, and of none. UnusableError: damaged."""
+    try:
+        tensors = load(media.read())
+        return torch.stack([tensors["text"], tensors["empty"]])
+    except (SafetensorError, KeyError, OSError) as error:
+        raise UnusableError(f"its text cannot be read: {error}") from error
 
 
 def _shown(size: tuple[int, int]) -> str:
