@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmarks.ceiling import evaluation_flop
 from benchmarks.report_tables import markdown
+from venhancer.cards import CARDS
 from venhancer.config import RELEASED
 from venhancer.estimate import scene_flop
 from venhancer.options import Options
@@ -16,9 +17,9 @@ from venhancer.video import Clip
 from venhancer.video_colour import Colour
 
 PEAKS = {
-    "A100": 312,
-    "L4": 121,
-    "H200": 989,
+    "A100": CARDS["A100-80G"].half_tflops,
+    "L4": CARDS["L4"].half_tflops,
+    "H200": CARDS["H200"].half_tflops,
     "H200, matrix products": 790,
 }  # TFLOP/s, float16, dense
 SHARES = (0.35, 0.55)

@@ -19,6 +19,7 @@ from venhancer.model.denoiser import Denoiser
 from venhancer.training.config import TrainingConfig
 from venhancer.training.encoders import Encoders, lapped_encoders
 from venhancer.training.held_out import HeldOut, read_held_out
+from venhancer.training.parallel import checkpoint_activations, halve_frozen
 from venhancer.training.samples import sampling_networks, write_samples
 from venhancer.training.validation import (
     GRID,
@@ -235,7 +236,8 @@ def test_samples_show_input_output_and_truth(tmp_path: Path, precision: Any) -> 
     preset = small_preset()
     model = random_model(preset)
     if precision == "bf16":
-        model.unet.to(torch.bfloat16)  # as frozen weights are held
+        halve_frozen(model.requires_grad_(False))
+        checkpoint_activations(model)
     config = dataclasses.replace(CONFIG, precision=precision)
     [clip] = held_out(1, frames=6)
 
