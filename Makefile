@@ -17,7 +17,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-full test-open-clip lint data bench bench-gpu bench-quality train clean
+.PHONY: help demo test test-full test-open-clip lint data bench bench-gpu bench-quality bench-generated train clean
 unexport PYTHONPATH
 
 help: ## this list

@@ -353,10 +353,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = [package.name for package in PACKAGES]
     parser.add_argument("--only", action="append", choices=names, metavar="PACKAGE")
     args = parser.parse_args(argv)
+    return provide_all([p for p in PACKAGES if p.name in (args.only or names)], args.out)
+
+
+def provide_all(packages: Sequence[Package], out: Path) -> int:
+    """Each with a line of its own; 1, as the exit code, if one of them could not be had."""
     failures = 0
-    for package in (p for p in PACKAGES if p.name in (args.only or names)):
+    for package in packages:
         try:
-            new = provide(package, args.out)
+            new = provide(package, out)
             print(f"{package.name} {package.version}: {new or 'no'} new files")
         except (DataError, OSError, tarfile.TarError, zipfile.BadZipFile) as error:
             failures += 1
