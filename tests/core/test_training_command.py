@@ -242,3 +242,19 @@ def test_what_a_data_worker_refuses_is_one_line(
 
     assert call(tmp_path, tmp_path / "run") == 2
     assert refusal(capsys) == "venhancer-train: no clip to be had\n"
+
+
+def test_the_plan_comes_before_the_run(
+    media: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--plan says what the run takes, and starts nothing; an unknown card is one line."""
+    card = ("--plan", "--devices", "2", "--card", "L4")
+
+    assert call(media, tmp_path / "run", *card) == 0
+    told = capsys.readouterr().out
+    assert "L4" in told
+    assert "clips/s" in told
+    assert not (tmp_path / "run").exists()
+
+    assert call(media, tmp_path / "run", "--plan", "--card", "Z80") == 2
+    assert "Z80" in refusal(capsys)

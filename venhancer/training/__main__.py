@@ -55,7 +55,8 @@ def run(args: argparse.Namespace) -> None:
     hub.require("accelerate", "train")
     from venhancer.training import command
 
-    command.run(args, show=lambda line: print(line, flush=True))
+    work = command.plan if args.plan else command.run
+    work(args, show=lambda line: print(line, flush=True))
 
 
 Work = Callable[[argparse.Namespace], None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import dataclasses
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from venhancer.training.held_out import read_held_out
 from venhancer.training.loop import Check, Run, train
 from venhancer.training.objective import DiffusionLoss, Objective, Perceive
 from venhancer.training.perceptual import VGG16, Lpips
+from venhancer.training.resources import card_named, describe, plan_training
 from venhancer.training.samples import sampling_networks
 from venhancer.training.sources import Source, open_sources
 from venhancer.training.trainer import Trainer, initialise
@@ -63,6 +65,13 @@ def run(args: argparse.Namespace, show: Show) -> None:
         Run(args.out, objective, exported, check),
         show if accelerator.is_main_process else lambda _: None,
     )
+
+
+def plan(args: argparse.Namespace, show: Show) -> None:
+    """Say what the run would take of memory, time and disk."""
+    card = card_named(args.card, choose_device(args.device))
+    devices = args.devices or int(os.environ.get("WORLD_SIZE", "1"))
+    show(describe(plan_training(PRESETS[args.preset], choose_config(args), devices, card)))
 
 
 def choose_config(args: argparse.Namespace) -> TrainingConfig:
