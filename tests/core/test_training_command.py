@@ -248,7 +248,7 @@ def test_the_plan_comes_before_the_run(
     media: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """--plan says what the run takes, and starts nothing; an unknown card is one line."""
-    card = ("--plan", "--devices", "2", "--card", "L4")
+    card = ("--plan", "--devices", "2", "--set", "micro_batch=4", "--card", "L4")
 
     assert call(media, tmp_path / "run", *card) == 0
     told = capsys.readouterr().out
