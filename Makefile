@@ -89,7 +89,8 @@ bench-quality: data ## measure quality beside two baselines and three peers, and
 	$(BENCH).report
 
 train: data $(VENV)/.train ## train the nano model on data/train; go on with RESUME=--resume
-	$(BIN)/venhancer-train --data data/train --validate data/validation -o runs/nano $(RESUME)
+	$(BIN)/venhancer-train --data data/train --validate data/validation \
+		--perceptual data/metrics/vgg16.ckpt -o runs/nano $(RESUME)
 
 clean: ## remove what make made, but data/ and runs/
 	rm -rf $(VENV) build dist demo .mypy_cache .pytest_cache .ruff_cache

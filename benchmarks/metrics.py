@@ -6,10 +6,8 @@ Frames are uint8 RGB arrays, f H W 3; luma is full-range BT.601, 0 to 255.
 from __future__ import annotations
 
 import json
-import pickle
 import subprocess
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,8 +15,9 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional
+
+from venhancer.errors import WeightsError
+from venhancer.training import perceptual
 
 Frames = NDArray[np.uint8]
 Plane = NDArray[np.float64]
@@ -183,66 +182,23 @@ def high_frequency_ratio(output: Frames, reference: Frames, cutoff: float = 0.12
 # --- LPIPS --------------------------------------------------------------------------------------
 
 
-class ArraysOnly(pickle.Unpickler):
-    """Reads pickled NumPy arrays and containers, and refuses every other object."""
-
-    ALLOWED: Final = {"_reconstruct", "ndarray", "dtype"}
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module.split(".")[0] != "numpy" or name not in self.ALLOWED:
-            raise MetricError(f"the weights name {module}.{name}: only arrays are read")
-        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
-
-
 class Lpips:
     """LPIPS 0.1 on AlexNet features, from the weights that `benchmarks.data` fetches."""
 
-    SHIFT: Final = (-0.030, -0.088, -0.188)
-    SCALE: Final = (0.458, 0.448, 0.450)
-    STRIDE_PADDING: Final = ((4, 2), (1, 2), (1, 1), (1, 1), (1, 1))
-    POOLED: Final = (1, 2)  # convolutions that follow a max pooling
-
     def __init__(self, weights: Path) -> None:
-        if not weights.is_file():
-            raise MetricError(f"{weights} is missing: run `make data`")
-        with weights.open("rb") as file:
-            tree = ArraysOnly(file).load()
-        tree = tree.get("params", tree)
-        layers = [tree["AlexNet_0"][f"Conv_{index}"] for index in range(5)]
-        self.kernels = [kernel_of(layer) for layer in layers]
-        self.biases = [torch.from_numpy(np.array(layer["bias"])) for layer in layers]
-        self.heads = [kernel_of(tree[f"NetLinLayer_{index}"]["Conv_0"]) for index in range(5)]
-        self.shift = torch.tensor(self.SHIFT).view(1, 3, 1, 1)
-        self.scale = torch.tensor(self.SCALE).view(1, 3, 1, 1)
-
-    def features(self, frame: Frames) -> Iterator[Tensor]:
-        """Unit-length features after each of the five convolutions: 1 c h w."""
-        x = torch.from_numpy(frame.astype(np.float32)).permute(2, 0, 1)[None] / 127.5 - 1
-        x = (x - self.shift) / self.scale
-        for index, (stride, padding) in enumerate(self.STRIDE_PADDING):
-            if index in self.POOLED:
-                x = functional.max_pool2d(x, 3, 2)
-            x = self.convolve(x, index, stride, padding)
-            yield x / (x.pow(2).sum(dim=1, keepdim=True).sqrt() + 1e-10)
-
-    def convolve(self, x: Tensor, index: int, stride: int, padding: int) -> Tensor:
-        return functional.relu(
-            functional.conv2d(x, self.kernels[index], self.biases[index], stride, padding)
-        )
+        try:
+            self.network = perceptual.Lpips(weights)
+        except WeightsError as error:
+            raise MetricError(str(error)) from error
 
     @torch.inference_mode()
     def __call__(self, output: Frames, reference: Frames) -> float:
-        """Perceptual distance of two frames; 0 for equal frames."""
-        total = 0.0
-        pairs = zip(self.features(output), self.features(reference), self.heads, strict=True)
-        for made, true, head in pairs:
-            total += float(functional.conv2d((made - true) ** 2, head).mean())
-        return total
-
-
-def kernel_of(layer: dict[str, Any]) -> Tensor:
-    """A convolution kernel, stored rows columns in out -> out in rows columns."""
-    return torch.from_numpy(np.array(layer["kernel"])).permute(3, 2, 0, 1).contiguous()
+        """Perceptual distance of two frames, H W 3; 0 for equal frames."""
+        made, true = (
+            torch.from_numpy(frame.astype(np.float32)).permute(2, 0, 1)[None] / 127.5 - 1
+            for frame in (output, reference)
+        )
+        return float(self.network(made, true))
 
 
 # --- VMAF ---------------------------------------------------------------------------------------

@@ -16,7 +16,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from benchmarks.metrics import ArraysOnly, Frames, MetricError, Plane
+from benchmarks.metrics import Frames, MetricError, Plane
+from venhancer.training.perceptual import ArraysOnly
 
 WINDOW_PIXELS: Final = 7
 WINDOW_SIGMA: Final = 7 / 6

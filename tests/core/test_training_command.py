@@ -189,7 +189,7 @@ def test_bad_input_is_one_line(
         ((media, "--weights", tmp_path / "none.pt"), "no such file"),
         ((media, "--set", "colour=red"), "unknown training settings: colour"),
         ((media, "--set", "batch"), "NAME=VALUE"),
-        ((media, "--set", "batch=9"), "not a multiple of micro_batch=8"),
+        ((media, "--set", "batch=9"), "not a multiple of micro_batch=4"),
         ((media, "--set", "perceptual_weight=1"), "--perceptual"),
         ((media, "--validate", empty), "no video and no photo below"),
     ]
@@ -248,7 +248,7 @@ def test_the_plan_comes_before_the_run(
     media: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """--plan says what the run takes, and starts nothing; an unknown card is one line."""
-    card = ("--plan", "--devices", "2", "--set", "micro_batch=4", "--card", "L4")
+    card = ("--plan", "--devices", "2", "--set", "micro_batch=2", "--card", "L4")
 
     assert call(media, tmp_path / "run", *card) == 0
     told = capsys.readouterr().out

@@ -37,7 +37,7 @@ class Watch:
         self._searched: tuple[Tensor, Tensor] | None = None  # the last picture, and its strokes
 
     def add(self, frame: NDArray[np.uint8]) -> None:
-        small = shrink(torch.from_numpy(frame).permute(2, 0, 1))
+        small = shrink(torch.tensor(frame).permute(2, 0, 1))
         if self._small is not None:
             self.changes.append(float((small - self._small).abs().mean()))
         if self.frames % self.apart == 0:
