@@ -140,7 +140,7 @@ def test_shards_give_their_samples(media: Path, tmp_path: Path) -> None:
     assert captions(source) == 2 * ["clip 0", "clip 1", "clip 2"]
     assert len(open_sources([tmp_path / "shards" / "000001.tar"]).samples) == 3
     batch = next(iter(Clips(source, SMALL)))
-    assert batch.names[0].startswith("00000")
+    assert Path(batch.names[0]).parent.name in ("000000.tar", "000001.tar")
     rngs = [np.random.default_rng(1) for _ in range(2)]
     direct = next(video_clips(Extent(media / "a.mp4"), WHOLE, SMALL, rngs[0]))
     assert next(source.samples[0].takes(SMALL, rngs[1])).target.equal(direct)
@@ -154,8 +154,8 @@ def test_keys_end_at_the_first_dot(media: Path, tmp_path: Path) -> None:
     source = open_sources([write_shard(tmp_path / "s.tar", members)])
 
     assert [(s.name, s.read_caption()) for s in source.samples] == [
-        ("s.tar/x/a", "x"),
-        ("s.tar/y/a", ""),
+        (f"{tmp_path}/s.tar/x/a", "x"),
+        (f"{tmp_path}/s.tar/y/a", ""),
     ]
 
 

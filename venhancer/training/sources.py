@@ -186,7 +186,7 @@ def read_shard(path: Path) -> list[Sample]:
         media = latents or shards.video_of(members)
         if media is not None:
             sample = Sample(
-                name=f"{path.name}/{key}",
+                name=f"{path}/{key}",
                 media=media,
                 kind="latents" if latents else "video",
                 caption=members.get(shards.CAPTION, ""),
