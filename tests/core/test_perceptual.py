@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from venhancer.training.perceptual import ALEXNET, VGG16, Backbone, Lpips
 VGG_WIDTHS = (3, 64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
 SHAPES = {
     "AlexNet_0": [(11, 3, 64), (5, 64, 192), (3, 192, 384), (3, 384, 256), (3, 256, 256)],
-    "VGG16_0": [(3, a, b) for a, b in zip(VGG_WIDTHS, VGG_WIDTHS[1:], strict=False)],
+    "VGG16_0": [(3, a, b) for a, b in itertools.pairwise(VGG_WIDTHS)],
 }
 
 
@@ -63,7 +64,7 @@ def test_gradients_lead_to_the_truth(tmp_path: Path) -> None:
 
     assert made.grad is not None
     step = 1e-2 * made.grad / made.grad.norm()
-    assert float(lpips(made - step, true)) < float(before)
+    assert lpips(made - step, true).item() < before.item()
     assert all(parameter.grad is None for parameter in lpips.parameters())
 
 

@@ -32,7 +32,7 @@ from venhancer.training import checkpoints
 from venhancer.training.config import TrainingConfig
 from venhancer.training.encoders import Encoders
 from venhancer.training.loop import Run, train
-from venhancer.training.objective import DiffusionLoss
+from venhancer.training.objective import DiffusionLoss, encode_batch
 from venhancer.training.trainer import Trainer
 from venhancer.weights import load_model
 
@@ -197,6 +197,37 @@ def test_recomputed_activations_change_nothing() -> None:
         update, _ = trainer.update(iter(some_batches(1)), loss)
         found.append((update.loss, update.gradient_norm))
     assert found[0] == found[1]
+
+
+def test_only_key_frames_of_the_hint_are_encoded() -> None:
+    """Nothing looks at the others, and an autoencoder is most of what a clip costs."""
+    [batch] = some_batches(1)
+    keys = torch.tensor([1.0, 0.0, 1.0, 0.0, 1.0])
+    batch = dataclasses.replace(
+        batch, **{n: getattr(batch, n)[:, :5] for n in ("target", "hint")}, is_key=keys.expand(2, 5)
+    )
+    seen: list[int] = []
+
+    def encode(clips: Tensor, generator: torch.Generator) -> Tensor:
+        seen.append(clips.shape[1])
+        return pooled_encode(clips, generator)
+
+    sigmas = noise_schedule().float()
+    found = encode_batch(batch, Encoders(encode), sigmas, torch.Generator().manual_seed(0))
+    whole = encode_batch(
+        dataclasses.replace(
+            batch,
+            target=pooled_encode(batch.target, torch.Generator()),
+            hint=pooled_encode(batch.hint, torch.Generator()),
+            is_latent=True,
+        ),
+        Encoders(encode),
+        sigmas,
+        torch.Generator().manual_seed(0),
+    )
+
+    assert seen == [5, 3]
+    assert torch.equal(found.shown[:, :, keys.bool()], whole.shown[:, :, keys.bool()])
 
 
 def test_the_average_follows_the_weights() -> None:

@@ -92,7 +92,10 @@ def encode_batch(
     """Latents and context of a batch, and the noise that belongs to it."""
     clean, hint = batch.target, batch.hint
     if not batch.is_latent:
-        clean, hint = (encoders.pixels(clip, generator) for clip in (clean, hint))
+        clean = encoders.pixels(batch.target, generator)
+        keys = batch.is_key[0].bool()  # of all clips alike; nothing looks at the other frames
+        hint = torch.zeros_like(clean)
+        hint[:, :, keys] = encoders.pixels(batch.hint[:, keys], generator)
     text = batch.text
     if text is None and encoders.text is not None:
         text = encoders.text(batch.captions)

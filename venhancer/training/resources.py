@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from venhancer.activations import CODEC_MARGIN
@@ -118,9 +119,9 @@ def _plan(preset: Preset, config: TrainingConfig, devices: int, card: Card) -> T
     config.accumulation(devices)
     model, weights = preset.model, Weights.of(preset.model, config)
     work = count_work(_micro_batch(model, config, card.kind))
-    frames = _mean_frames(config)
+    frames, keys = _mean_frames(config)
     denoiser = work.flop / config.micro_batch * frames / config.longest
-    codec = _codec_flop(model, config, frames)
+    codec = _codec_flop(model, config, frames + keys)
     peak = card.half_tflops if config.precision == "bf16" else card.float32_tflops
     seconds = denoiser / (peak * 1e12) + (codec or 0) / (card.float32_tflops * 1e12)
     return TrainingPlan(
@@ -159,19 +160,20 @@ def _micro_batch(model: ModelConfig, config: TrainingConfig, kind: Kind) -> Micr
     )
 
 
-def _mean_frames(config: TrainingConfig) -> float:
-    """Of a clip: whole gaps, as `make_batch` cuts it."""
-    frames = [max(1, (config.frames - 1) // stride) * stride + 1 for stride in config.strides]
-    shares = config.stride_weights
-    return sum(f * share for f, share in zip(frames, shares, strict=True)) / sum(shares)
+def _mean_frames(config: TrainingConfig) -> tuple[float, float]:
+    """Of a clip, and the key frames among them: whole gaps, as `make_batch` cuts it."""
+    gaps = [max(1, (config.frames - 1) // stride) for stride in config.strides]
+    frames = [count * stride + 1 for count, stride in zip(gaps, config.strides, strict=True)]
+    shares = np.array(config.stride_weights) / sum(config.stride_weights)
+    return float(shares @ frames), float(shares @ gaps) + 1
 
 
 def _codec_flop(model: ModelConfig, config: TrainingConfig, frames: float) -> float | None:
-    """Of the truth and of what it is degraded to; a lapped transform costs next to nothing."""
+    """Of the truth and of the degraded key frames; a lapped transform costs next to nothing."""
     if model.codec != "autoencoder":
         return 0.0
     try:
-        return 2 * frames * codec_flop(config.crop[1], config.crop[0])
+        return frames * codec_flop(config.crop[1], config.crop[0])
     except DeviceError:
         return None
 
