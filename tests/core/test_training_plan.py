@@ -213,7 +213,7 @@ def test_time_counts_network_and_codec() -> None:
     """At a share of the peaks that the text calls assumed."""
     config = dataclasses.replace(CONFIG, crop=(64, 80), steps=100)
     plan = plan_training(attentive_preset(), config, 2, A_CARD)
-    keys = (5 + 2) / 2  # at a stride of 1 and of 4
+    keys = (5 + 3 * 3) / 4  # a stride of 2 three times as often as of 1
     assert plan.codec_flop == (5 + keys) * 64 * 80
 
     seconds = plan.denoiser_flop / 100e12 + plan.codec_flop / 50e12
