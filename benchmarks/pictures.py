@@ -45,7 +45,7 @@ def captioned(image: Image.Image, caption: str) -> Image.Image:
 
 
 def save_sheet(path: Path, frames: Mapping[str, Frames]) -> None:
-    """The middle half of each frame, enlarged to one size, in rows of two; named above."""
+    """The middle of each frame, all at one size, in rows of two; named above."""
     panels = [captioned(middle(frame), name) for name, frame in frames.items()]
     width, height = panels[0].size
     sheet = Image.new("RGB", (2 * width, -(-len(panels) // 2) * height), "white")
@@ -56,9 +56,11 @@ def save_sheet(path: Path, frames: Mapping[str, Frames]) -> None:
 
 
 def middle(frame: Frames) -> Image.Image:
-    """Its middle half, `PANEL_PIXELS` wide; pixels stay visible."""
+    """Its middle half or less, `PANEL_PIXELS` wide: enlarged or as it is; pixels stay visible."""
     height, width = frame.shape[:2]
-    box = (width / 4, height / 4, width * 3 / 4, height * 3 / 4)
+    share = min(0.5, PANEL_PIXELS / width)
+    low, high = (1 - share) / 2, (1 + share) / 2
+    box = (low * width, low * height, high * width, high * height)
     size = (PANEL_PIXELS, round(PANEL_PIXELS * height / width))
     return Image.fromarray(frame).resize(size, Image.Resampling.NEAREST, box)
 

@@ -131,10 +131,13 @@ def test_the_page_tells_claims_and_pictures() -> None:
 
 
 def test_a_sheet_shows_every_frame(tmp_path: Path, butterfly: Frames) -> None:
-    """Frames of different sizes, two in a row, all enlarged to one size."""
-    frames = {"a": butterfly[0], "b": butterfly[0, ::2, ::2], "c": butterfly[1]}
+    """Frames of different sizes, two in a row, all at one size; none is made smaller."""
+    large = np.full((1280, 1920, 3), 9, np.uint8)
+    large[480:800, 720:1200] = 200
+    frames = {"a": butterfly[0], "b": butterfly[0, ::2, ::2], "c": large}
 
     save_sheet(tmp_path / "new" / "sheet.jpg", frames)
 
     with Image.open(tmp_path / "new" / "sheet.jpg") as sheet:
         assert sheet.size == (960, 2 * (320 + 22))
+        assert np.asarray(sheet)[-320:, :480].min() > 190
