@@ -209,7 +209,6 @@ NANO = Preset(
         window=33,
         overlap=0.25,
         refine=0,
-        detail=0.75,
         fast=Shortcuts(steps=2, reuse=2),
     ),
 )
