@@ -303,3 +303,31 @@ def test_uneven_steps_are_refused() -> None:
     """The message names numbers that would do."""
     with pytest.raises(ConfigError, match="take 14 or 19"):
         TrainingConfig(student_evaluations=4, teacher_evaluations=16)
+
+
+def test_a_perceptual_part_compares_with_the_target() -> None:
+    """It is added with its weight; what is shown as the truth is what the teacher leads to."""
+    base = distillation(Linear("sample"), preset_of("sample"))
+    seen: list[torch.Tensor] = []
+
+    def perceive(made: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
+        seen[:] = [made, true]
+        return torch.full((len(made),), 2.0)
+
+    loss = dataclasses.replace(
+        base.loss,
+        config=dataclasses.replace(base.loss.config, perceptual_weight=0.5),
+        encoders=dataclasses.replace(base.loss.encoders, decode=lambda latents: latents),
+        perceive=perceive,
+    )
+    objective = Distillation(loss, cast(Denoiser, Linear("sample")), preset_of("sample"))
+    student, batch = Linear("sample", spread=0.4), some_batch()
+
+    def value(of: Distillation) -> float:
+        return float(of(student, batch, torch.Generator().manual_seed(0)))
+
+    assert value(objective) == pytest.approx(value(base) + 1.0, rel=1e-4)
+    made, true = seen
+    truth = batch.target
+    assert (true[:, :, None] - truth).abs().amax(dim=(1, 3, 4)).min() > 1e-3
+    assert (made - true).abs().max() > 1e-3

@@ -82,8 +82,6 @@ def choose_config(args: argparse.Namespace) -> TrainingConfig:
         changes["trains_prior"] = False
     if args.steps is not None:
         changes["steps"] = args.steps
-    if args.teacher is not None:
-        changes = {"perceptual_weight": 0.0, **changes}
     return TrainingConfig.from_dict({**dataclasses.asdict(config), **changes})
 
 

@@ -55,12 +55,24 @@ class DiffusionLoss:
         timestep = self.draw_timesteps(len(seen.clean), generator)
         noisy = diffuse(self.sigmas, seen.clean, seen.noise, timestep)
         out = network(latents=noisy, timestep=timestep, **seen.conditions(batch))
-        value = self.error(out, seen, timestep, batch.is_key).mean()
+        return self.judge(out, noisy, seen, timestep, batch.is_key, generator)
+
+    def judge(
+        self,
+        out: Tensor,
+        noisy: Tensor,
+        wanted: Diffused,
+        timestep: Tensor,
+        is_key: Tensor,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """The loss of a prediction, perceptual part included, where `wanted.clean` is wanted."""
+        value = self.error(out, wanted, timestep, is_key).mean()
         if self.perceive is None or not self.config.perceptual_weight:
             return value
         _, sigma = alpha_sigma(self.sigmas, timestep, out.ndim)
         denoised = denoised_from(self.model.prediction, out, noisy, sigma)
-        return value + self.config.perceptual_weight * self.look(denoised, seen.clean, generator)
+        return value + self.config.perceptual_weight * self.look(denoised, wanted.clean, generator)
 
     def draw_timesteps(self, count: int, generator: torch.Generator) -> Tensor:
         """Timesteps that sampling passes: (count), int64."""
