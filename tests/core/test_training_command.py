@@ -258,3 +258,17 @@ def test_the_plan_comes_before_the_run(
 
     assert call(media, tmp_path / "run", "--plan", "--card", "Z80") == 2
     assert "Z80" in refusal(capsys)
+
+
+def test_an_interrupt_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C: no traceback, the exit code of a shell, and how to go on."""
+
+    def interrupt(_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main, "run", interrupt)
+
+    assert call(tmp_path, tmp_path / "run") == 130
+    assert "--resume" in refusal(capsys)

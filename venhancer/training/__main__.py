@@ -83,6 +83,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except VEnhancerError as error:
         print(f"venhancer-train: {_last_line(error)}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(
+            "venhancer-train: interrupted; the same command goes on from what is complete "
+            "(a run: with --resume)",
+            file=sys.stderr,
+        )
+        return 130
     return 0
 
 
