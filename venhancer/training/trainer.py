@@ -147,8 +147,8 @@ class Trainer:
         """Gradients of one micro-batch -> its loss."""
         rank = self.accelerator.process_index
         number = rank * self.accumulation + micro
-        generator = torch.Generator().manual_seed(seed_of(self.config.seed, "update", self.step))
-        generator.manual_seed(seed_of(generator.initial_seed(), "micro-batch", number))
+        seed = seed_of(self.config.seed, f"update {self.step}", number)
+        generator = torch.Generator().manual_seed(seed)
         with keeping_gradients(self.network, micro == self.accumulation - 1):
             value = objective(self.network, batch.to(self.accelerator.device), generator)
             (value / self.accumulation).backward()
