@@ -14,7 +14,14 @@ from torch import Tensor
 from torch._utils import ExceptionWrapper
 
 from tests.clips import small_preset, write_clip
-from tests.training_parts import SMALL, new_trainer, small_v_preset, text_of, write_media
+from tests.training_parts import (
+    SMALL,
+    new_trainer,
+    small_v_preset,
+    some_batches,
+    text_of,
+    write_media,
+)
 from venhancer import config as presets
 from venhancer.config import NANO, TINY
 from venhancer.errors import OptionError
@@ -225,6 +232,17 @@ def test_weights_of_another_model_are_refused(
     assert NANO.model != trainer.preset.model
     assert call(media, tmp_path / "run", "--weights", str(tmp_path / "model.safetensors")) == 2
     assert "holds the model of preset 'small'" in refusal(capsys)
+
+
+def test_latents_of_another_codec_are_refused() -> None:
+    """They are known by their channels; the sample is named, and how its shard should be made."""
+    [batch] = some_batches(1)
+    latents = dataclasses.replace(batch, target=torch.zeros(2, 4, 5, 8, 8), is_latent=True)
+
+    assert next(command.fitting(iter([batch]), 48)) is batch
+    assert next(command.fitting(iter([latents]), 4)) is latents
+    with pytest.raises(OptionError, match=r"clip 0 holds latents of 4 channels.* takes 48"):
+        next(command.fitting(iter([latents]), 48))
 
 
 def test_what_a_data_worker_refuses_is_one_line(

@@ -216,4 +216,16 @@ def batches(source: Source, trainer: Trainer) -> Iterator[Batch]:
     )
     ahead = PREFETCHED if trainer.workers else None
     workers = trainer.workers
-    return iter(DataLoader(clips, batch_size=None, num_workers=workers, prefetch_factor=ahead))
+    loader = DataLoader(clips, batch_size=None, num_workers=workers, prefetch_factor=ahead)
+    return fitting(iter(loader), trainer.preset.model.unet.latent_channels)
+
+
+def fitting(drawn: Iterator[Batch], channels: int) -> Iterator[Batch]:
+    """The same batches; OptionError for latents that another codec made."""
+    for batch in drawn:
+        if batch.is_latent and batch.target.shape[1] != channels:
+            raise OptionError(
+                f"{batch.names[0]} holds latents of {batch.target.shape[1]} channels, the model "
+                f"takes {channels}: prepare the shards with the same --preset"
+            )
+        yield batch
