@@ -64,8 +64,20 @@ def _figure(row: Result, key: str, form: str) -> str:
 
 def ablation_reading(result: Result) -> Iterator[str]:
     """What the claims come to, then the pictures."""
-    yield "\n".join(f"- {claim_line(*claim)}" for claim in result["claims"].items())
+    claims = [claim_line(*claim) for claim in result["claims"].items()]
+    yield "\n".join(f"- {line}" for line in [*claims, *_noise_left(result)])
     yield from (f"![{name}](pictures/{name})" for name in result["pictures"])
+
+
+def _noise_left(result: Result) -> Iterator[str]:
+    """What the noise itself does to the picture, where the model does not remove it."""
+    rows = list(result["mean"].get("noise level", {}).items())
+    if len(rows) > 1 and rows[-1][1]["psnr"] < rows[0][1]["psnr"]:
+        (least, first), (most, last) = rows[0], rows[-1]
+        yield (
+            f"But the noise itself stays in the picture: {first['psnr']:.1f} dB at noise level "
+            f"{least}, {last['psnr']:.1f} dB at {most}."
+        )
 
 
 QUALITY = (
