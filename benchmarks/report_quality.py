@@ -1,9 +1,9 @@
-"""The tables of what the built-in model does with its conditions."""
+"""The tables of what the built-in model does: with its conditions, and to generated clips."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from benchmarks.ablations import claim_line
 from benchmarks.report_tables import NONE, Question, Result, Row
@@ -12,10 +12,10 @@ from benchmarks.report_tables import NONE, Question, Result, Row
 def ablation_rows(result: Result) -> Iterator[Row]:
     for study, rows in result["mean"].items():
         for setting, row in rows.items():
-            yield study, setting, *(_figure(row, key, form) for key, form in FIGURES.items())
+            yield study, setting, *_figures(row, ABLATED)
 
 
-FIGURES = {
+ABLATED = {
     "psnr": ".2f",
     "ssim": ".3f",
     "lpips": ".3f",
@@ -28,7 +28,7 @@ FIGURES = {
 def generated_rows(result: Result) -> Iterator[Row]:
     for clip, rows in {**result["clips"], "median": result["median"]}.items():
         for method, row in rows.items():
-            yield clip, method, *(_figure(row, key, form) for key, form in NO_REFERENCE.items())
+            yield clip, method, *_figures(row, NO_REFERENCE)
 
 
 NO_REFERENCE = {
@@ -53,6 +53,10 @@ def generated_reading(result: Result) -> Iterator[str]:
         change = statistics.median(nano - plain for plain, nano in clips)
         lines.append(f"- {name}: lower in {lower} of {len(clips)} clips, median {change:+.2f}.")
     yield "\n".join(lines)
+
+
+def _figures(row: Result, forms: Mapping[str, str]) -> Iterator[str]:
+    return (_figure(row, key, form) for key, form in forms.items())
 
 
 def _figure(row: Result, key: str, form: str) -> str:

@@ -56,13 +56,19 @@ def main() -> None:
     objective = dataclasses.replace(diffusion_loss(trainer), encoders=encoders)
     every = some_batches(BATCH * STEPS, dataclasses.replace(config, batch=1))
     every = [dataclasses.replace(batch, names=[f"clip {i}"]) for i, batch in enumerate(every)]
+    every[1] = dataclasses.replace(every[1], skipped=("clip 1: too short",))
+    every[3] = dataclasses.replace(every[3], skipped=("clip 3: too small",))
     if rank == args.break_rank:
         broken = (dataclasses.replace(b, scale=b.scale * float("nan")) for b in every[BATCH:])
         every = [*every[:BATCH], *broken]
     while trainer.step < STEPS:
         first = BATCH * trainer.step + rank * trainer.accumulation
-        update, _ = trainer.update(iter(every[first : first + trainer.accumulation]), objective)
+        update, skipped = trainer.update(
+            iter(every[first : first + trainer.accumulation]), objective
+        )
         if accelerator.is_main_process:
+            if skipped:
+                (args.run / "skipped.json").write_text(json.dumps(skipped))
             with (args.run / "losses.jsonl").open("a") as log:
                 log.write(json.dumps([update.step, update.loss, update.gradient_norm]) + "\n")
         if trainer.step == args.kill_at:

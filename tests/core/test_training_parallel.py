@@ -47,6 +47,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
+def test_files_given_up_anywhere_are_told(whole: Path) -> None:
+    """Those of every process reach the one that writes the log."""
+    told = json.loads((whole / "skipped.json").read_text())
+    assert told == ["clip 1: too short", "clip 3: too small"]
+
+
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same, ended by SIGKILL after update 3; its checkpoint is of update 2."""

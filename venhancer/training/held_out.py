@@ -11,6 +11,7 @@ from torch import Tensor
 
 from venhancer.errors import OptionError, VideoError
 from venhancer.training.config import TrainingConfig
+from venhancer.training.media import frame_step
 from venhancer.training.sources import Sample, find_media
 from venhancer.video_decode import open_input, video_stream
 
@@ -61,7 +62,7 @@ def _first_frames(path: Path, fps: float, count: int) -> Tensor:
     """At about `fps`, by leaving frames out: f 3 H W, uint8."""
     with open_input(path) as container:
         stream = video_stream(container, path)
-        skip = max(1, round(float(stream.guessed_rate or fps) / fps))
+        skip = frame_step(stream, fps)
         taken = itertools.islice(container.decode(stream), 0, count * skip, skip)
         frames = [torch.from_numpy(frame.to_ndarray(format="rgb24")) for frame in taken]
     return torch.stack(frames).permute(0, 3, 1, 2) if frames else torch.empty(0, 3, 0, 0)

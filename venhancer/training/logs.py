@@ -44,7 +44,7 @@ class Update:
 class Logs:
     """The logs of one run; where `is_main` is false, nothing is written.
 
-    skipped: files given up so far, in this process
+    skipped: files given up so far, since this process began
     """
 
     def __init__(self, folder: Path, is_main: bool = True) -> None:

@@ -102,7 +102,7 @@ class Trainer:
     def update(
         self, batches: Iterator[Batch], objective: Objective
     ) -> tuple[Update, tuple[str, ...]]:
-        """One step of AdamW on the next micro-batches -> it, and files given up (and why).
+        """One step of AdamW on the next micro-batches -> it, and files given up on any device.
 
         TrainingError, with the weights as they were, where the loss or a gradient is no number.
         """
@@ -116,8 +116,10 @@ class Trainer:
             seen.append((self._accumulate(batch, objective, micro), batch))
         norm = nn.utils.clip_grad_norm_(self.weights.values(), self.config.clip_gradient)
         gradient_norm = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+        reasons = [reason for _, batch in seen for reason in batch.skipped]
         total = torch.stack([value for value, _ in seen]).mean()
-        loss = float(self.accelerator.reduce(total, "mean"))
+        told = torch.stack([total, torch.full_like(total, len(reasons))])
+        loss, news = self.accelerator.reduce(told, "mean").tolist()
         self._check(loss, gradient_norm, seen)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -135,7 +137,7 @@ class Trainer:
             clips_per_second=self.config.batch / seconds,
             loader_clips_per_second=self.config.batch / max(made, 1e-9),
         )
-        return update, tuple(reason for _, batch in seen for reason in batch.skipped)
+        return update, tuple(self._gathered(reasons) if news else ())
 
     def _set_learning_rate(self) -> float:
         rate = self.learning_rate()
@@ -170,6 +172,7 @@ class Trainer:
         )
 
     def _gathered(self, names: list[str]) -> list[str]:
+        """Of all processes, on each."""
         if self.accelerator.num_processes == 1:
             return names
         parts: list[list[str]] = [[] for _ in range(self.accelerator.num_processes)]
