@@ -1,0 +1,96 @@
+"""Optical flow on the host: where pixels move from one frame to another, and how far to trust it.
+
+A flow (H W 2, float32, pixels) says where what lies at a pixel of one frame lies in the other:
+second(p + flow(p)) shows what first(p) shows. The flow is DIS (Kroeger et al. 2016, "Fast Optical
+Flow using Dense Inverse Search"), as OpenCV has it.
+"""
+
+from __future__ import annotations
+
+from threading import Lock
+from typing import Any, TypeAlias
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Frame: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]  # H W 3, over the whole range
+Field: TypeAlias = NDArray[np.float32]  # H W, or H W and channels
+
+SMALLEST = 16  # pixels a side, below which DIS finds no patch
+TOLERANCE = (0.02, 0.5)  # of a flow's squared length, and squared pixels: what there and back may miss
+
+_one_thread = Lock()
+
+
+def flow(first: Frame, second: Frame) -> Field:
+    """The motion from `first` to `second`: H W 3 each -> H W 2.
+
+    OpenCV cuts the work into as many stripes as it has threads, and the result depends on the cut:
+    so one thread does it, whatever the process uses otherwise.
+    """
+    height, width = first.shape[:2]
+    pair = [_grey(frame) for frame in (first, second)]
+    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    with _one_thread:
+        threads = cv2.getNumThreads()
+        cv2.setNumThreads(1)
+        try:
+            found = search.calc(*pair, None)  # type: ignore[call-overload]
+        finally:
+            cv2.setNumThreads(threads)
+    return np.ascontiguousarray(found[:height, :width], dtype=np.float32)
+
+
+def _grey(frame: Frame) -> NDArray[np.uint8]:
+    """Luma in 8 bits, at least `SMALLEST` a side: H W 3 -> H W."""
+    shallow = frame if frame.dtype == np.uint8 else (frame >> 8).astype(np.uint8)
+    grey = cv2.cvtColor(shallow, cv2.COLOR_RGB2GRAY)
+    below, right = (max(0, SMALLEST - size) for size in grey.shape)
+    if below or right:
+        grey = cv2.copyMakeBorder(grey, 0, below, 0, right, cv2.BORDER_REPLICATE)
+    return np.asarray(grey, dtype=np.uint8)
+
+
+def warp(image: NDArray[Any], motion: Field, *, is_cubic: bool = False) -> Field:
+    """Fetch every pixel from where it moved to: out(p) = image(p + motion(p)), float32.
+
+    Outside, the border pixels are repeated. Cubic may pass the range of `image` a little.
+    """
+    height, width = motion.shape[:2]
+    columns = np.arange(width, dtype=np.float32) + motion[..., 0]
+    rows = np.arange(height, dtype=np.float32)[:, None] + motion[..., 1]
+    kernel = cv2.INTER_CUBIC if is_cubic else cv2.INTER_LINEAR
+    source = np.asarray(image, dtype=np.float32)
+    moved = cv2.remap(source, columns, rows, kernel, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(moved, dtype=np.float32)
+
+
+def compose(first: Field, then: Field) -> Field:
+    """From a frame to a second, and from there to a third: the motion from the first to the third."""
+    return first + warp(then, first)
+
+
+def is_inside(motion: Field) -> NDArray[np.bool_]:
+    """Which pixels stay within the frame: H W."""
+    height, width = motion.shape[:2]
+    columns = np.arange(width, dtype=np.float32) + motion[..., 0]
+    rows = np.arange(height, dtype=np.float32)[:, None] + motion[..., 1]
+    within = (columns >= -0.5) & (columns <= width - 0.5) & (rows >= -0.5) & (rows <= height - 0.5)
+    return np.asarray(within, dtype=np.bool_)
+
+
+def trust(motion: Field, backward: Field) -> Field:
+    """From 1, where the way back returns to where it began, to 0: H W.
+
+    backward: the flow of the frame that `motion` leads to, back again
+    """
+    return agreement(warp(backward, motion), -motion) * is_inside(motion)
+
+
+def agreement(found: Field, expected: Field) -> Field:
+    """How well two motions agree, for their length: 1 for equal ones, falling to 0: H W."""
+    share, least = TOLERANCE
+    missed = np.square(found - expected).sum(axis=-1)
+    allowed = share * np.square(expected).sum(axis=-1) + least
+    return np.asarray(np.exp(-missed / allowed), dtype=np.float32)
