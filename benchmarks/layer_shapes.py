@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from benchmarks.ceiling import branches
 from benchmarks.random_models import random_state
 from venhancer.config import Preset, UNetConfig
-from venhancer.model.denoiser import Denoiser
+from venhancer.model.denoiser import Denoiser, make_denoiser
 from venhancer.weights import assign
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -77,6 +77,6 @@ class Setting:
         """The whole network, as the product loads it."""
         model = self.preset.model
         with torch.device(self.device):
-            state = random_state(lambda: Denoiser(model), self.dtype)
+            state = random_state(lambda: make_denoiser(model), self.dtype)
         made = assign(model, state, dtype=self.dtype, device=self.device)
         return made.eval().requires_grad_(False)

@@ -31,7 +31,7 @@ from venhancer.activations import (
 from venhancer.config import PRESETS, VAE_STRIDE
 from venhancer.device import M_MMAP_THRESHOLD, keep_freed_memory
 from venhancer.estimate import sample_inputs
-from venhancer.model.denoiser import Denoiser
+from venhancer.model.denoiser import Denoiser, make_denoiser
 from venhancer.model.vae import AutoencoderCodec
 
 CHILD = "--child"
@@ -103,7 +103,7 @@ def prepare_work(case: Case, device: str) -> Callable[[], object]:
 def _denoiser(case: Case, device: str) -> Callable[[bool], object]:
     model, dtype = PRESETS[case.network].model, getattr(torch, case.dtype)
     with torch.device(device):
-        network: Denoiser = Denoiser(model).to(dtype).eval()
+        network: Denoiser = make_denoiser(model).to(dtype).eval()
     side = model.unet.size_step
     small = (3, side + model.unet.row_remainder, side)
     prepared = []

@@ -19,7 +19,7 @@ from tests.training_parts import TEXT_WIDTH, small_v_preset
 from venhancer.config import Preset, RunDefaults
 from venhancer.contract import Precision
 from venhancer.manifest import NAME, signed
-from venhancer.model.denoiser import Denoiser
+from venhancer.model.denoiser import make_denoiser
 from venhancer.weights import save_checkpoint
 from venhancer_export.bundle_writer import build_bundle
 from venhancer_export.request import make_request
@@ -89,7 +89,7 @@ def text_preset() -> Preset:
 
 def text_checkpoint(path: Path) -> Path:
     torch.manual_seed(0)
-    model = Denoiser(text_preset().model)
+    model = make_denoiser(text_preset().model)
     for parameter in model.parameters():
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from venhancer.config import NANO, Preset, RunDefaults, UNetConfig
-from venhancer.model.denoiser import Denoiser
+from venhancer.model.denoiser import make_denoiser
 from venhancer.video import Clip
 from venhancer.video_colour import Colour
 from venhancer.weights import save_checkpoint
@@ -46,7 +46,7 @@ def small_checkpoint(path: Path) -> Path:
     """A checkpoint of `small_preset` with random weights, none of them zero."""
     torch.manual_seed(0)
     preset = small_preset()
-    model = Denoiser(preset.model)
+    model = make_denoiser(preset.model)
     for parameter in model.parameters():
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=0.02)

@@ -136,7 +136,7 @@ class Plan:
     @property
     def latent_bytes(self) -> int:
         """Memory that they take, however long the clip."""
-        return self.room.bytes(self.latents)
+        return self.room.bytes(self.latents, self.preset.model.neighbour_channels)
 
     @property
     def coarse_values(self) -> int:

@@ -10,7 +10,7 @@ from tests.clips import SMALL_UNET, small_preset
 from venhancer.config import TINY, ModelConfig, UNetConfig
 from venhancer.contract import model_inputs
 from venhancer.errors import ConfigError
-from venhancer.model.denoiser import Denoiser, fill_between_keys
+from venhancer.model.denoiser import Denoiser, fill_between_keys, make_denoiser
 from venhancer.model.layers import GroupNorm, clip_view
 
 SMALL = small_preset().model
@@ -32,7 +32,7 @@ def inputs(config: ModelConfig, frames: int = 5) -> dict[str, Tensor]:
 
 def randomised(config: ModelConfig) -> Denoiser:
     torch.manual_seed(0)
-    model = Denoiser(config).eval()
+    model = make_denoiser(config).eval()
     for parameter in model.parameters():
         fan_in = parameter[0].numel() if parameter.ndim > 1 else 100
         torch.nn.init.normal_(parameter, std=fan_in**-0.5)

@@ -16,7 +16,7 @@ from venhancer.diffusion.guidance import guide
 from venhancer.diffusion.schedule import alpha_sigma, noise_schedule, plan_steps
 from venhancer.diffusion.solver import advance, solver_table
 from venhancer.errors import ConfigError
-from venhancer.model.denoiser import Denoiser
+from venhancer.model.denoiser import Denoiser, make_denoiser
 from venhancer.options import Options
 from venhancer.plan import make_plan
 from venhancer.prompts import NEGATIVE, POSITIVE
@@ -226,7 +226,7 @@ def test_guidance_is_folded_in() -> None:
 
 def small_model(prediction: Prediction, seed: int) -> Denoiser:
     torch.manual_seed(seed)
-    model = Denoiser(preset_of(prediction).model)
+    model = make_denoiser(preset_of(prediction).model)
     for parameter in model.parameters():
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=0.05)

@@ -25,7 +25,7 @@ from venhancer.config import NANO, RELEASED, TINY, ModelConfig, Shortcuts
 from venhancer.estimate import denoiser_flop, finest_flop
 from venhancer.evaluation import Conditions
 from venhancer.latents import Latents, room_for
-from venhancer.model.denoiser import Denoiser, Prepared
+from venhancer.model.denoiser import Denoiser, Prepared, make_denoiser
 from venhancer.model.unet import Keep
 from venhancer.plan import Sampling
 from venhancer.sampler import Placement, Sampler, Work
@@ -70,7 +70,7 @@ def test_the_size_that_is_kept_is_that_of_the_network(rows: int) -> None:
     sizes = [(preset.model.unet, rows if preset is NANO else 90) for preset in (NANO, TINY)]
     for unet, height in sizes:
         with torch.device("meta"):
-            network = Denoiser(ModelConfig(unet=unet))
+            network = make_denoiser(ModelConfig(unet=unet))
             x = torch.zeros(1, unet.widths[0], height, 16)
             half = next(m for m in network.unet.encoder.stages if hasattr(m, "stride"))(x)
         assert unet.coarse_size(height, 16)[1:] == half.shape[-2:]

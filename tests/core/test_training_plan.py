@@ -16,7 +16,7 @@ from venhancer.cards import CARDS, Card
 from venhancer.config import RELEASED, ModelConfig, Preset
 from venhancer.errors import ConfigError, DeviceError, OptionError
 from venhancer.estimate import sample_inputs
-from venhancer.model.denoiser import Denoiser
+from venhancer.model.denoiser import make_denoiser
 from venhancer.training import resources
 from venhancer.training.config import TrainingConfig
 from venhancer.training.counting import MicroBatch, Work, count_work
@@ -73,7 +73,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def really_saved(batch: MicroBatch) -> tuple[int, int]:
     """Bytes that autograd saves, and bytes alive at the most, on real data."""
-    model = Denoiser(batch.model)
+    model = make_denoiser(batch.model)
     model.unet.requires_grad_(batch.trains_prior)
     model.time_embedding.requires_grad_(batch.trains_prior)
     if batch.is_checkpointed:
@@ -152,7 +152,7 @@ def parts(sharding: Any, devices: int, **changes: Any) -> dict[str, int]:
 @pytest.mark.usefixtures("counted")
 def test_weights_are_held_as_the_trainer_holds_them() -> None:
     """What learns is float32 with gradient, two moments and average; what does not, bfloat16."""
-    model = Denoiser(small_preset().model)
+    model = make_denoiser(small_preset().model)
     learning = sum(p.numel() for p in model.controller.parameters())
     frozen = sum(p.numel() for p in model.unet.parameters())
     embedding = sum(p.numel() for p in model.time_embedding.parameters())

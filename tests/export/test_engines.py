@@ -11,7 +11,7 @@ from tests.golden.test_denoiser import golden_weight
 from venhancer.config import NANO, TINY, Preset
 from venhancer.contract import Shape
 from venhancer.manifest import check_files, read_manifest
-from venhancer.model.denoiser import Denoiser
+from venhancer.model.denoiser import make_denoiser
 from venhancer.weights import save_checkpoint
 from venhancer_export.cli import main
 
@@ -26,7 +26,7 @@ def checkpoint(preset: Preset, folder: Path) -> list[str]:
     """TINY has no weights of its own."""
     if preset is NANO:
         return []
-    model = Denoiser(preset.model).requires_grad_(False)
+    model = make_denoiser(preset.model).requires_grad_(False)
     for name, parameter in model.named_parameters():
         parameter.copy_(golden_weight(name, list(parameter.shape)))
     save_checkpoint(folder / "tiny.safetensors", model, preset)

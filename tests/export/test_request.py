@@ -12,7 +12,7 @@ from tests.clips import small_checkpoint
 from venhancer.config import NANO, TINY
 from venhancer.contract import Shape
 from venhancer.errors import OptionError, VEnhancerError, WeightsError
-from venhancer.model.denoiser import Denoiser
+from venhancer.model.denoiser import make_denoiser
 from venhancer.weights import save_checkpoint
 from venhancer_export.request import Request, make_request
 
@@ -83,7 +83,7 @@ def test_what_cannot_be_built_is_told(wanted: dict[str, Any], message: str) -> N
 
 def test_heights_of_the_release_have_a_remainder(tmp_path: Path) -> None:
     """90 latent rows, not 88 or 96: 720 lines are as they are, 704 are not."""
-    save_checkpoint(tmp_path / "tiny.safetensors", Denoiser(TINY.model), TINY)
+    save_checkpoint(tmp_path / "tiny.safetensors", make_denoiser(TINY.model), TINY)
     tiny = {"preset": "tiny", "weights": tmp_path / "tiny.safetensors"}
 
     assert request(sizes=[(1280, 720)], **tiny).shapes[0].height == 720

@@ -17,7 +17,7 @@ from tests.training_parts import small_v_preset
 from venhancer.config import NANO, RELEASED, TINY, Preset
 from venhancer.contract import NetworkSpec, Precision, Shape, TensorSpec, sizes
 from venhancer.errors import WeightsError
-from venhancer.model.denoiser import Denoiser
+from venhancer.model.denoiser import Denoiser, make_denoiser
 from venhancer.weights import precision_of
 from venhancer_export.networks import Network, denoiser_networks
 from venhancer_export.onnx_file import write_onnx
@@ -152,7 +152,7 @@ def test_an_unknown_function_is_named_where_it_matters() -> None:
 
 def random_denoiser(preset: Preset, precision: Precision) -> Denoiser:
     torch.manual_seed(0)
-    model = Denoiser(preset.model).eval().requires_grad_(False)
+    model = make_denoiser(preset.model).eval().requires_grad_(False)
     for name, parameter in model.named_parameters():
         fan_in = parameter[0].numel() if parameter.ndim > 1 else 100
         nn.init.normal_(parameter, std=fan_in**-0.5)

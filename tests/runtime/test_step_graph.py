@@ -12,7 +12,7 @@ from torch import Tensor
 
 from venhancer.config import NANO
 from venhancer.contract import Shape, model_inputs, sizes
-from venhancer.model.denoiser import Denoiser
+from venhancer.model.denoiser import make_denoiser
 from venhancer.weights import precision_of
 from venhancer_rt.step_graph import CudaRecorder, Graph, GraphCapture, Work, lack_of_memory
 
@@ -185,7 +185,7 @@ class Evaluation:
             else torch.rand(spec.shape(letters), device="cuda")
             for spec in model_inputs(NANO.model)
         }
-        network = Denoiser(NANO.model).eval().requires_grad_(False).to("cuda")
+        network = make_denoiser(NANO.model).eval().requires_grad_(False).to("cuda")
         for name, parameter in network.named_parameters():
             if parameter.ndim > 1:
                 torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)

@@ -6,7 +6,7 @@ import argparse
 import ast
 import dataclasses
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from venhancer.config import PRESETS, Preset
 from venhancer.device import choose_device, keep_freed_memory
 from venhancer.errors import OptionError
 from venhancer.manifest import sha256_of
-from venhancer.model.denoiser import Denoiser
+from venhancer.model.denoiser import Denoiser, make_denoiser
 from venhancer.training import checkpoints
 from venhancer.training.augmentation import Batch
 from venhancer.training.config import NANO_TRAINING, TrainingConfig
@@ -30,6 +30,8 @@ from venhancer.training.held_out import read_held_out
 from venhancer.training.loop import Check, Run, train
 from venhancer.training.objective import DiffusionLoss, Objective, Perceive
 from venhancer.training.perceptual import VGG16, Lpips
+from venhancer.training.pool import NAME as POOL
+from venhancer.training.pool import Pool, PoolBatches
 from venhancer.training.resources import card_named, describe, plan_training
 from venhancer.training.samples import sampling_networks
 from venhancer.training.sources import Source, open_sources
@@ -51,7 +53,7 @@ def run(args: argparse.Namespace, show: Show) -> None:
         keep_freed_memory()
     preset, config = PRESETS[args.preset], choose_config(args)
     checkpoint = choose_checkpoint(args)
-    source = open_sources(args.data)
+    data = open_data(args.data, preset)
     accelerator = Accelerator(cpu=device == "cpu")
     trainer = open_trainer(args, preset, config, accelerator)
     if checkpoint is not None:
@@ -61,10 +63,28 @@ def run(args: argparse.Namespace, show: Show) -> None:
     objective, exported = choose_objective(args, trainer, encoders)
     train(
         trainer,
-        batches(source, trainer),
+        batches(data, trainer),
         Run(args.out, objective, exported, check),
         show if accelerator.is_main_process else lambda _: None,
     )
+
+
+def open_data(paths: Sequence[Path], preset: Preset) -> Source | Pool:
+    """What `--data` names: a pool for a model that sees neighbours, clips for any other."""
+    is_pool = [(path / POOL).is_file() for path in paths]
+    if not preset.model.neighbours:
+        if any(is_pool):
+            raise OptionError(
+                f"{paths[is_pool.index(True)]} is a pool of aligned key frames, and preset "
+                f"{preset.name!r} sees none: name folders of films, lists or shards"
+            )
+        return open_sources(paths)
+    if is_pool != [True]:
+        raise OptionError(
+            f"--data {' '.join(map(str, paths))}: preset {preset.name!r} trains on one pool of "
+            "aligned key frames: make it by `venhancer-train pool FILMS -o POOL`"
+        )
+    return Pool(paths[0])
 
 
 def plan(args: argparse.Namespace, show: Show) -> None:
@@ -139,7 +159,7 @@ def _begin(
             f"preset {preset.name!r} learns round a frozen prior: name it by --prior FILE, "
             "or trained weights by --weights FILE"
         )
-    model = Denoiser(preset.model)
+    model = make_denoiser(preset.model)
     initialise(model, config)
     return model
 
@@ -202,10 +222,22 @@ def open_check(folder: Path, trainer: Trainer, encoders: Encoders) -> Check:
     )
 
 
-def batches(source: Source, trainer: Trainer) -> Iterator[Batch]:
+def batches(data: Source | Pool, trainer: Trainer) -> Iterator[Batch]:
     """This process's micro-batches, from where the run stands."""
+    if isinstance(data, Pool):
+        accelerator = trainer.accelerator
+        return iter(
+            PoolBatches(
+                data,
+                trainer.config,
+                rank=accelerator.process_index,
+                world=accelerator.num_processes,
+                origin=trainer.origin,
+                position=trainer.position,
+            )
+        )
     clips = Clips(
-        source,
+        data,
         trainer.config,
         trainer.preset.model.upsampling,
         rank=trainer.accelerator.process_index,

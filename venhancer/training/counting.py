@@ -26,7 +26,7 @@ from venhancer.activations import LiveBytes, autoencoder
 from venhancer.cards import Kind
 from venhancer.config import ModelConfig
 from venhancer.estimate import sample_inputs
-from venhancer.model.denoiser import Denoiser
+from venhancer.model.denoiser import Denoiser, make_denoiser
 from venhancer.training.parallel import RECOMPUTED, checkpoint_activations, halve_frozen
 
 aten = torch.ops.aten
@@ -113,7 +113,7 @@ def _cast(tree: Any, dtype: torch.dtype) -> Any:
 def count_work(batch: MicroBatch) -> Work:
     """Forward and backward of `batch`. A 2 B model takes half a minute."""
     with _without_data(batch.kind):
-        model = Denoiser(batch.model)
+        model = make_denoiser(batch.model)
         inputs = sample_inputs(batch.model, batch.frames, batch.rows, batch.columns, batch.clips)
         _prepare(model, batch)
         with Operations() as operations, LiveBytes() as memory:

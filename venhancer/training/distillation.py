@@ -87,7 +87,7 @@ class Distillation:
         out = network(latents=noisy, timestep=timestep, **conditions)
         alpha, sigma = alpha_sigma(self.loss.sigmas, timestep, out.ndim)
         wanted = dataclasses.replace(seen, clean=target, noise=(noisy - alpha * target) / sigma)
-        return self.loss.judge(out, noisy, wanted, timestep, batch.is_key, generator)
+        return self.loss.judge(out, noisy, wanted, timestep, generator)
 
     @torch.no_grad()
     def teach(

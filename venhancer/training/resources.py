@@ -23,7 +23,7 @@ from venhancer.device import free_memory
 from venhancer.errors import DeviceError, OptionError
 from venhancer.geometry import fit
 from venhancer.memory import CONTEXT_BYTES, PROCESS_BYTES, stored
-from venhancer.model.denoiser import Denoiser
+from venhancer.model.denoiser import make_denoiser
 from venhancer.model.unet import Stage
 from venhancer.training.config import TrainingConfig
 from venhancer.training.counting import MicroBatch, Work, codec_flop, count_work
@@ -87,7 +87,7 @@ class Weights:
     @classmethod
     def of(cls, model: ModelConfig, config: TrainingConfig) -> Weights:
         with torch.device("meta"):
-            network = Denoiser(model)
+            network = make_denoiser(model)
         network.unet.requires_grad_(config.trains_prior)
         network.time_embedding.requires_grad_(config.trains_prior)
         if config.precision == "bf16":

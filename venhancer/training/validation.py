@@ -134,7 +134,7 @@ class Validation:
             timestep = torch.tensor([number], device=device)
             noisy = diffuse(sigmas, seen.clean, seen.noise, timestep)
             out = network(latents=noisy, timestep=timestep, **seen.conditions(batch)).float()
-            loss = float(objective.error(out, seen, timestep, batch.is_key).mean())
+            loss = float(objective.error(out, seen, timestep).mean())
             _, sigma = alpha_sigma(sigmas, timestep, out.ndim)
             denoised = denoised_from(self.preset.model.prediction, out, noisy, sigma)
             found.append(Score(loss, self._psnr(denoised, seen)))
