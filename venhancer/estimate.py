@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from venhancer.config import ModelConfig
 from venhancer.contract import TEXT_LENGTH, model_inputs
-from venhancer.model.denoiser import Denoiser, make_denoiser
+from venhancer.model.denoiser import Denoiser, UNetDenoiser, make_denoiser
 from venhancer.plan import Plan
 from venhancer.windows import Scene
 
@@ -43,7 +43,7 @@ def denoiser_flop(model: ModelConfig, frames: int, rows: int, columns: int) -> i
 def finest_flop(model: ModelConfig, frames: int, rows: int, columns: int) -> int:
     """Of one that reuses coarse features."""
     with torch.device("meta"):
-        network = make_denoiser(model)
+        network = UNetDenoiser(model)
         inputs = sample_inputs(model, frames, rows, columns)
         coarse = torch.ones(frames, *model.unet.coarse_size(rows, columns))
     with torch.no_grad():

@@ -100,7 +100,7 @@ class Flow:
             yield latents
 
     def _read(self, frame: Frame, number: int, aligner: Aligner, is_shown: bool) -> Tensor:
-        """Resize, pad and encode an input frame -> its latents, 1 c h w; none where it is not shown."""
+        """Resize, pad and encode an input frame -> its latents, 1 c h w; none if not shown."""
         plan = self.plan
         geometry, upsampling = plan.geometry, plan.preset.model.upsampling
         with self.watch("encode"):

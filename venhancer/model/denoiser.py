@@ -71,7 +71,7 @@ class Denoiser(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """The precision that the network computes in; inputs and output keep their own."""
-        return self.controller.hint_conv.weight.dtype
+        return self.controller.hint_conv.get_parameter("weight").dtype
 
     def prepare(
         self,
@@ -114,6 +114,7 @@ class Denoiser(nn.Module):
     def prepare_text(self, text: Tensor | None) -> Tensor | None:
         """What of the text no timestep changes: b l d -> b l t; None without text."""
         assert text is None, "this model has no text encoder"
+        return None
 
     def step(self, latents: Tensor, timestep: Tensor, prepared: Prepared) -> Tensor:
         """One evaluation with what `prepare` made: latents b c f h w, timestep (b) -> b c f h w."""
@@ -153,7 +154,7 @@ class Denoiser(nn.Module):
         doubt = spread * sigma / total
         return (anchor + known + doubt * rest).to(latents.dtype)
 
-    def forward(
+    def forward(  # noqa: PLR0913  what `contract.model_inputs` names
         self,
         *,
         latents: Tensor,
@@ -168,9 +169,9 @@ class Denoiser(nn.Module):
         """Predict v (or x0, as the configuration says) of the noisy latents.
 
         latents: b c f h w; timestep: (b), 0 to 999; text: b l d, if the model has an encoder;
-        hint: b c f h w, condition latents, ignored where `is_key` (b f) is 0; neighbours: b n f h w,
-        if the model sees any (`venhancer.neighbours`); noise_level: (b), the hint's noise_aug - 1;
-        scale: (b), its downscaling s -> b c f h w
+        hint: b c f h w, condition latents, ignored where `is_key` (b f) is 0;
+        neighbours: b n f h w, if the model sees any (`venhancer.neighbours`);
+        noise_level: (b), the hint's noise_aug - 1; scale: (b), its downscaling s -> b c f h w
         """
         prepared = self.prepare(
             hint=hint,

@@ -14,6 +14,7 @@ from typing import TypeAlias
 import av
 import cv2
 import numpy as np
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 Frames: TypeAlias = list[NDArray[np.uint8]]  # H W 3 each, all of one size
@@ -26,7 +27,7 @@ MIXED_SHARE = 0.35  # of clips that get a second, weaker flaw
 
 
 def degrade(frames: Frames, level: int, rng: Generator) -> Frames:
-    """One kind of flaw, now and then two, about as strong as `level` says; 0 leaves all as it is."""
+    """One kind of flaw, now and then two, about as strong as `level` says; 0 is none."""
     if level == 0:
         return frames
     kinds = rng.choice(len(FLAWS), 2, replace=False, p=_SHARES)
@@ -76,7 +77,7 @@ def jpeg(frames: Frames, strength: float, rng: Generator) -> Frames:
 def _through_jpeg(frame: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
     done, data = cv2.imencode(".jpg", frame[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
     assert done
-    return np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])
+    return np.ascontiguousarray(np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))[..., ::-1])
 
 
 def blurred(frames: Frames, strength: float, rng: Generator) -> Frames:
@@ -113,6 +114,7 @@ def recode(frames: Frames, codec: str, crf: int) -> Frames:
     file = io.BytesIO()
     with av.open(file, "w", format="matroska") as container:
         stream = container.add_stream(codec, Fraction(12))
+        assert isinstance(stream, VideoStream)
         stream.width, stream.height, stream.pix_fmt = even[0].shape[1], even[0].shape[0], "yuv420p"
         stream.thread_count = 1
         quiet = {"x265-params": "log-level=none:pools=none:frame-threads=1"}
@@ -121,6 +123,6 @@ def recode(frames: Frames, codec: str, crf: int) -> Frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
     file.seek(0)
-    with av.open(file) as container:
-        made = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    with av.open(file, "r") as encoded:
+        made = [frame.to_ndarray(format="rgb24") for frame in encoded.decode(video=0)]
     return [np.ascontiguousarray(frame[:height, :width]) for frame in made]

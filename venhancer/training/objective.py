@@ -106,7 +106,7 @@ class DiffusionLoss:
         return self.perceive(made[..., rows, columns], true[..., rows, columns]).mean()
 
     def _side(self, size: int, generator: torch.Generator) -> slice:
-        """Where a random square of the config's size lies along an axis; all of it, if it asks 0."""
+        """Where a random square of the config's size lies along an axis; 0 asks for all of it."""
         side = min(self.config.perceptual_crop or size, size)
         start = int(torch.randint(size - side + 1, (1,), generator=generator))
         return slice(start, start + side)

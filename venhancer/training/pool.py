@@ -1,4 +1,4 @@
-"""A pool: key frames that were degraded, aligned and cropped beforehand, ready to train a flat body on.
+"""A pool: key frames that were degraded, aligned and cropped beforehand, for a flat body.
 
 Flow needs whole frames, and costs more than a small network's update; so it is done once. A pool is
 a folder of parts, each written whole or not at all; `pool.json` says what it was made with.
@@ -45,7 +45,7 @@ def write_part(folder: Path, number: int, crops: Sequence[Crop]) -> None:
     arrays = {name: np.stack([getattr(crop, name) for crop in crops]) for name in FIELDS}
     temporary = folder / f"part-{number:04d}.part"
     with temporary.open("wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, **arrays)  # type: ignore[arg-type]
     temporary.replace(folder / f"part-{number:04d}.npz")
 
 

@@ -229,7 +229,7 @@ def _cut(whole: Crop, side: int, rng: Generator) -> Crop:
         )
         for _ in range(2)
     ]
-    top, left = max(places, key=lambda place: _detail(whole.target, *place, side))
+    top, left = max(places, key=lambda place: _detail(whole.target, place, side))
 
     def square(values: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
         rows, columns = (slice(at // step, (at + side) // step) for at in (top, left))
@@ -244,6 +244,7 @@ def _cut(whole: Crop, side: int, rng: Generator) -> Crop:
     )
 
 
-def _detail(picture: NDArray[np.uint8], top: int, left: int, side: int) -> float:
+def _detail(picture: NDArray[np.uint8], place: tuple[int, int], side: int) -> float:
+    top, left = place
     green = picture[1, top : top + side : 2, left : left + side : 2].astype(np.int16)
     return float(np.abs(np.diff(green, axis=0)).mean())
