@@ -32,6 +32,7 @@ from venhancer.training.objective import DiffusionLoss, Objective, Perceive
 from venhancer.training.perceptual import VGG16, Lpips
 from venhancer.training.pool import NAME as POOL
 from venhancer.training.pool import Pool, PoolBatches
+from venhancer.training.pool_validation import PoolValidation
 from venhancer.training.resources import card_named, describe, plan_training
 from venhancer.training.samples import sampling_networks
 from venhancer.training.sources import Source, open_sources
@@ -208,8 +209,12 @@ def _perceive(
 
 
 def open_check(folder: Path, trainer: Trainer, encoders: Encoders) -> Check:
-    """Held-out clips, and networks to make samples of them with."""
+    """Held-out clips, and networks to make samples of them with; of a pool, its samples."""
     preset, config = trainer.preset, trainer.config
+    if preset.model.neighbours:
+        pool = open_data([folder], preset)
+        assert isinstance(pool, Pool)
+        return Check(PoolValidation(pool, preset, config, encoders), None, ())
     clips = read_held_out(folder, config)
     networks = None
     if config.sharding == "none":  # the pipeline takes whole weights

@@ -63,13 +63,13 @@ class Pool:
     def __len__(self) -> int:
         return len(self.arrays["scale"])
 
-    def batch(self, indices: NDArray[np.int64], config: TrainingConfig, rng: Generator) -> Batch:
-        """Samples as the objective takes them, mirrored and transposed at random."""
+    def batch(self, indices: NDArray[np.int64], rng: Generator | None) -> Batch:
+        """Samples as the objective takes them; mirrored and transposed at random, given `rng`."""
         target, hint, aligned, trust = (
             torch.from_numpy(self.arrays[name][indices]).float() for name in FIELDS[:4]
         )
         parts = (target / 127.5 - 1, hint / 127.5 - 1, aligned / 127.5 - 1, trust / 255)
-        target, hint, aligned, trust = _turned(parts, rng)
+        target, hint, aligned, trust = parts if rng is None else _turned(parts, rng)
         neighbours = compare(F.avg_pool2d(hint, 2), aligned, trust)
         level = torch.from_numpy(self.arrays["level"][indices]).long()
         return Batch(
@@ -122,5 +122,5 @@ class PoolBatches(IterableDataset[Batch]):
             order = shuffled.permutation(len(self.pool))
             for place in range(number % a_round, a_round):
                 rng = np.random.default_rng([*self.seed, 1, number])
-                yield self.pool.batch(order[place * size : (place + 1) * size], self.config, rng)
+                yield self.pool.batch(order[place * size : (place + 1) * size], rng)
                 number += 1

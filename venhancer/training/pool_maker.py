@@ -28,7 +28,7 @@ from venhancer.training.augmentation import Generator
 from venhancer.training.config import TrainingConfig
 from venhancer.training.media import UnusableError, has_cut, read_run
 from venhancer.training.pool import NAME, Crop, write_part
-from venhancer.training.sources import Sample, find_media
+from venhancer.training.sources import Sample
 
 Image8 = NDArray[np.uint8]  # H W 3
 Show = Callable[[str], None]
@@ -49,7 +49,7 @@ PHOTO_VIEW = (512, 384)  # width, height of what a camera that glides over a pho
 class PoolSettings:
     """How a pool is made; written into it."""
 
-    samples: int = 12_000
+    samples: int = 14_400
     crop: int = 128  # pixels a side
     crops: int = 12  # of each run of key frames
     photo_share: float = 0.6  # of runs
@@ -61,12 +61,13 @@ class PoolSettings:
 
 
 def make_pool(
-    data: Path, out: Path, model: ModelConfig, settings: PoolSettings, show: Show
+    media: Sequence[Sample], out: Path, model: ModelConfig, settings: PoolSettings, show: Show
 ) -> None:
-    """Fill `out` from the films and photos below `data`; parts that are there are kept."""
-    out.mkdir(parents=True, exist_ok=True)
-    (out / NAME).write_text(json.dumps(dataclasses.asdict(settings), indent=1) + "\n")
-    media = find_media(data)
+    """Fill `out` from films and photos; parts that are there are kept.
+
+    OptionError where they were made otherwise, or where nothing gives key frames.
+    """
+    _begin(out, settings)
     for number in range(-(-settings.samples // settings.part)):
         if (out / f"part-{number:04d}.npz").is_file():
             continue
@@ -79,6 +80,18 @@ def make_pool(
         order = rng.permutation(len(crops))[: settings.part]
         write_part(out, number, [crops[n] for n in order])
         show(f"{(number + 1) * settings.part} samples")
+
+
+def _begin(out: Path, settings: PoolSettings) -> None:
+    """Only the number of samples may differ from what is there already."""
+    out.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(dataclasses.asdict(settings), indent=1) + "\n"
+    path = out / NAME
+    if path.is_file():
+        there = json.loads(path.read_text()) | {"samples": settings.samples}
+        if there != json.loads(text):
+            raise OptionError(f"{out} was made with other settings: choose another folder")
+    path.write_text(text)
 
 
 def _endless_keys(
