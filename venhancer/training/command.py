@@ -54,7 +54,7 @@ def run(args: argparse.Namespace, show: Show) -> None:
         keep_freed_memory()
     preset, config = PRESETS[args.preset], choose_config(args)
     checkpoint = choose_checkpoint(args)
-    data = open_data(args.data, preset)
+    data = open_data(args.data, preset, is_flawed=config.trains_repair)
     accelerator = Accelerator(cpu=device == "cpu")
     trainer = open_trainer(args, preset, config, accelerator)
     if checkpoint is not None:
@@ -70,8 +70,13 @@ def run(args: argparse.Namespace, show: Show) -> None:
     )
 
 
-def open_data(paths: Sequence[Path], preset: Preset) -> Source | Pool:
-    """What `--data` names: a pool for a model that sees neighbours, clips for any other."""
+def open_data(
+    paths: Sequence[Path], preset: Preset, is_flawed: bool | None = None
+) -> Source | Pool:
+    """What `--data` names: a pool for a model that sees neighbours, clips for any other.
+
+    is_flawed: which samples of a pool
+    """
     is_pool = [(path / POOL).is_file() for path in paths]
     if not preset.model.neighbours:
         if any(is_pool):
@@ -85,7 +90,7 @@ def open_data(paths: Sequence[Path], preset: Preset) -> Source | Pool:
             f"--data {' '.join(map(str, paths))}: preset {preset.name!r} trains on one pool of "
             "aligned key frames: make it by `venhancer-train pool FILMS -o POOL`"
         )
-    return Pool(paths[0])
+    return Pool(paths[0], is_flawed)
 
 
 def plan(args: argparse.Namespace, show: Show) -> None:

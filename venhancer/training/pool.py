@@ -50,14 +50,26 @@ def write_part(folder: Path, number: int, crops: Sequence[Crop]) -> None:
 
 
 class Pool:
-    """All samples of a folder, in memory; OptionError where it holds none."""
+    """Samples of a folder, in memory; OptionError where it holds none.
 
-    def __init__(self, folder: Path) -> None:
+    is_flawed: only those with a noise level above 0, or only those without
+    """
+
+    def __init__(self, folder: Path, is_flawed: bool | None = None) -> None:
         parts = sorted(folder.glob("part-*.npz"))
         if not parts:
             raise OptionError(f"{folder} holds no prepared samples: make some by `make pool`")
         read = [np.load(path) for path in parts]
-        self.arrays = {name: np.concatenate([part[name] for part in read]) for name in FIELDS}
+        kept = [
+            np.full(len(part["level"]), True)
+            if is_flawed is None
+            else is_flawed == (part["level"] > 0)
+            for part in read
+        ]
+        self.arrays = {
+            name: np.concatenate([part[name][k] for part, k in zip(read, kept, strict=True)])
+            for name in FIELDS
+        }
         self.settings: Mapping[str, Any] = json.loads((folder / NAME).read_text())
 
     def __len__(self) -> int:

@@ -54,6 +54,17 @@ def initialise(model: Denoiser, config: TrainingConfig) -> None:
             conv.reset_parameters()
 
 
+def choose_learning(model: Denoiser, config: TrainingConfig) -> None:
+    """Freeze what the config does not train: a flat body and its repair learn one at a time."""
+    repair = model.controller.repair
+    if repair is None:
+        model.unet.requires_grad_(config.trains_prior)
+        model.time_embedding.requires_grad_(config.trains_prior)
+        return
+    model.requires_grad_(not config.trains_repair)
+    repair.requires_grad_(config.trains_repair)
+
+
 class Trainer:
     """Weights, their average and AdamW's moments, on every device of a run.
 
@@ -78,8 +89,7 @@ class Trainer:
         self.workers, self.frozen = workers, frozen
         self.step = self.origin = 0
         self.accumulation = config.accumulation(accelerator.num_processes)
-        model.unet.requires_grad_(config.trains_prior)
-        model.time_embedding.requires_grad_(config.trains_prior)
+        choose_learning(model, config)
         self.network = distribute(model, config, accelerator)
         self.model = model
         self.weights = {n: p for n, p in model.named_parameters() if p.requires_grad}
