@@ -6,8 +6,7 @@ a folder of parts, each written whole or not at all; `pool.json` says what it wa
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,21 +55,11 @@ class Pool:
     """
 
     def __init__(self, folder: Path, is_flawed: bool | None = None) -> None:
-        parts = sorted(folder.glob("part-*.npz"))
-        if not parts:
-            raise OptionError(f"{folder} holds no prepared samples: make some by `make pool`")
-        read = [np.load(path) for path in parts]
-        kept = [
-            np.full(len(part["level"]), True)
-            if is_flawed is None
-            else is_flawed == (part["level"] > 0)
-            for part in read
-        ]
-        self.arrays = {
-            name: np.concatenate([part[name][k] for part, k in zip(read, kept, strict=True)])
-            for name in FIELDS
-        }
-        self.settings: Mapping[str, Any] = json.loads((folder / NAME).read_text())
+        parts = [_read(path, is_flawed) for path in sorted(folder.glob("part-*.npz"))]
+        if not any(len(part["level"]) for part in parts):
+            kind = {None: "", True: "flawed ", False: "clean "}[is_flawed]
+            raise OptionError(f"{folder} holds no {kind}samples: `venhancer-train pool` makes some")
+        self.arrays = {name: np.concatenate([part[name] for part in parts]) for name in FIELDS}
 
     def __len__(self) -> int:
         return len(self.arrays["scale"])
@@ -94,6 +83,13 @@ class Pool:
             names=[f"sample {index} of the pool" for index in indices],
             neighbours=neighbours[:, :, None],
         )
+
+
+def _read(path: Path, is_flawed: bool | None) -> dict[str, NDArray[Any]]:
+    with np.load(path) as part:
+        level = part["level"]
+        kept = np.full(len(level), True) if is_flawed is None else (level > 0) == is_flawed
+        return {name: part[name][kept] for name in FIELDS}
 
 
 def _turned(parts: Sequence[Tensor], rng: Generator) -> list[Tensor]:
