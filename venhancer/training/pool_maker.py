@@ -33,10 +33,10 @@ from venhancer.training.sources import Sample
 Image8 = NDArray[np.uint8]  # H W 3
 Show = Callable[[str], None]
 
-SCALES, SCALE_SHARES = (4.0, 2.0, 3.0, 8.0, 0.0), (0.64, 0.12, 0.07, 0.06, 0.11)  # 0: any
+SCALES, SCALE_SHARES = (4.0, 2.0, 3.0, 8.0, 0.0), (0.8, 0.06, 0.04, 0.03, 0.07)  # 0: any
 INTERVALS, INTERVAL_SHARES = (1, 2, 3, 4), (0.2, 0.5, 0.2, 0.1)  # true frames between key frames
 KERNELS = (Image.Resampling.BICUBIC, Image.Resampling.LANCZOS, Image.Resampling.BOX)
-KERNEL_SHARES = (0.7, 0.15, 0.15)
+KERNEL_SHARES = (0.86, 0.08, 0.06)
 FILM_LEAST = (384, 264)  # width, height that a film must have
 SIZE_STEP = 24  # true frames are cut to a multiple, so that they shrink 2, 3, 4 and 8 times evenly
 PATIENCE = 200  # films and photos in a row that give nothing
@@ -53,8 +53,8 @@ class PoolSettings:
     crop: int = 128  # pixels a side
     crops: int = 12  # of each run of key frames
     photo_share: float = 0.6  # of runs
-    flawed_share: float = 0.35  # with a noise level above 0, and flaws to match
-    mild_share: float = 0.12  # of the others: flaws too slight to be asked for
+    flawed_share: float = 0.3  # with a noise level above 0, and flaws to match
+    mild_share: float = 0.06  # of the others: flaws too slight to be asked for
     levels: tuple[int, int] = (20, 250)
     seed: int = 0
     part: int = 1_200  # samples a file
