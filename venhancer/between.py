@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from venhancer import motion
-from venhancer.mixing import Recipe, mix, rounded
+from venhancer.mixing import Key, Recipe, mix, rounded
 from venhancer.motion import Field, Frame
 
 FLOOR = 1e-3  # of trust, so that shares have a sum where neither side has any
@@ -34,7 +34,7 @@ class Between:
         """From the first frame to the second, and back."""
         return motion.flow(self.first, self.second), motion.flow(self.second, self.first)
 
-    def frame(self, time: float, first: Frame, second: Frame) -> Frame:
+    def frame(self, time: float, first: Key, second: Key) -> Key:
         """The frame at `time`, from 0 to 1, of the enlarged key frames: H W 3 each."""
         is_still = np.array_equal(self.first, self.second)
         return mix(None if is_still else self.recipe(time), time, first, second)
@@ -42,12 +42,12 @@ class Between:
     def recipe(self, time: float) -> Recipe:
         """Where the frame at `time` takes its pixels from."""
         flows = self._flows_at(time)
-        trusts = self._trusts(*flows)
-        near, far = (1 - time) * (trusts[0] + FLOOR), time * (trusts[1] + FLOOR)
-        share = near / (near + far)
+        through = flows[1] - flows[0]
+        near = (1 - time) * (_trust(self.flows[0], flows[0], through) + FLOOR)
+        far = time * (_trust(self.flows[1], flows[1], -through) + FLOOR)
         moved = motion.warp(self.first, flows[0]), motion.warp(self.second, flows[1])
-        explained = self._explained(*moved)
-        return Recipe(time, flows, (explained * share, explained * (1 - share)))
+        explained = self._explained(*moved) / (near + far)
+        return Recipe(flows, (explained * near, explained * far))
 
     def _flows_at(self, time: float) -> tuple[Field, Field]:
         """From the new frame to the first and to the second, corrected so that the two meet."""
@@ -60,14 +60,6 @@ class Between:
         missed = (motion.flow(first, second) - motion.flow(second, first)) / 2
         return to_first - time * missed, to_second + (1 - time) * missed
 
-    def _trusts(self, to_first: Field, to_second: Field) -> tuple[Field, Field]:
-        """How far each side's own flow leads to the other side: H W each, 0 to 1."""
-        forward, backward = self.flows
-        through = to_second - to_first
-        first = motion.agreement(motion.warp(forward, to_first), through)
-        second = motion.agreement(motion.warp(backward, to_second), -through)
-        return first * motion.is_inside(to_first), second * motion.is_inside(to_second)
-
     def _explained(self, first: Field, second: Field) -> Field:
         """From 0, where the moved frames differ as much as the unmoved ones, to 1: H W."""
         error = _spread(_difference(first, second), WIDE)
@@ -75,9 +67,15 @@ class Between:
         return np.clip(1.5 - 1.5 * (error + 0.5) / (change + 1), 0, 1)
 
 
+def _trust(own: Field, way: Field, through: Field) -> Field:
+    """How far the flow of a side, found by going there, is the way through the new frame: H W."""
+    return motion.agreement(motion.warp(own, way), through) * motion.is_inside(way)
+
+
 def _shallow(frame: Frame) -> NDArray[np.uint8]:
     """In 8 bits."""
-    return frame if frame.dtype == np.uint8 else (frame >> 8).astype(np.uint8)
+    shallow = frame if frame.dtype == np.uint8 else frame >> 8
+    return shallow.astype(np.uint8, copy=False)
 
 
 def _difference(first: NDArray[np.uint8] | Field, second: NDArray[np.uint8] | Field) -> Field:

@@ -16,6 +16,7 @@ Prediction = Literal["v", "sample"]
 CodecName = Literal["autoencoder", "lapped"]
 SolverName = Literal["fast", "normal"]
 Upsampling = Literal["bilinear", "bicubic"]
+NewFrames = Literal["model", "motion"]  # who makes the frames between key frames
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +133,7 @@ class RunDefaults:
     detail: float = 1.0  # told downscaling over the real one; below 1 sharpens less
     tile: tuple[int, int] = (1280, 720)  # width, height in pixels
     fast: Shortcuts = Shortcuts(reuse=2, guidance_interval=(200, 800))  # of `--mode fast`
+    new_frames: NewFrames = "model"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,6 +212,7 @@ NANO = Preset(
         overlap=0.25,
         refine=0,
         fast=Shortcuts(steps=2, reuse=2),
+        new_frames="motion",
     ),
 )
 

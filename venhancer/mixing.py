@@ -1,4 +1,4 @@
-"""Two enlarged key frames, moved and mixed into a new one: in bands of rows, so that memory is small.
+"""Two enlarged key frames, moved and mixed into a new one, in bands of rows to save memory.
 
 What a `Recipe` says at the size of the input is enlarged bilinearly, the key frames are fetched
 cubically.
@@ -7,13 +7,15 @@ cubically.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from venhancer.motion import Field, Frame
+
+Key = TypeVar("Key", NDArray[np.uint8], NDArray[np.uint16])  # enlarged, H W 3
 
 BAND = 32  # rows that are made at a time
 
@@ -22,21 +24,21 @@ BAND = 32  # rows that are made at a time
 class Recipe:
     """How a new frame is put together, at the size of the input, in its pixels."""
 
-    time: float  # from 0, the first key frame, to 1, the second
     flows: tuple[Field, Field]  # from the new frame to the first and to the second: H W 2
     shares: tuple[Field, Field]  # of the two when moved; what is left is the plain mix: H W
 
 
-def mix(recipe: Recipe | None, time: float, first: Frame, second: Frame) -> Frame:
+def mix(recipe: Recipe | None, time: float, first: Key, second: Key) -> Key:
     """The frame at `time` of two enlarged key frames, H W 3; without a recipe, the plain mix."""
     out = np.empty_like(first)
-    height, width = first.shape[:2]
-    for start in range(0, height, BAND):
-        rows = np.arange(start, min(start + BAND, height))
-        made = _plain(time, first[rows[0] : rows[-1] + 1], second[rows[0] : rows[-1] + 1])
-        if recipe is not None:
-            made = _moved(recipe, rows, made, (first, second))
-        out[rows[0] : rows[-1] + 1] = rounded(made, out.dtype)
+    size = first.shape[0], first.shape[1]
+    fields = None if recipe is None else _fields(recipe, size)
+    for start in range(0, size[0], BAND):
+        rows = slice(start, min(start + BAND, size[0]))
+        made = _plain(time, first[rows], second[rows])
+        if fields is not None:
+            _move(made, (first, second), enlarge_rows(fields, rows, size), rows)
+        out[rows] = rounded(made, out.dtype)
     return out
 
 
@@ -45,51 +47,49 @@ def _plain(time: float, first: Frame, second: Frame) -> Field:
     return np.asarray(made, dtype=np.float32)
 
 
-def _moved(
-    recipe: Recipe, rows: NDArray[np.intp], plain: Field, keys: tuple[Frame, Frame]
-) -> Field:
-    """Put the moved key frames over the rows of the plain mix."""
-    size = keys[0].shape[0], keys[0].shape[1]
-    left = np.ones(plain.shape, dtype=np.float32)
-    made = np.zeros(plain.shape, dtype=np.float32)
-    for flow, share, key in zip(recipe.flows, recipe.shares, keys, strict=True):
-        weight = cv2.merge([enlarge_rows(share, rows, size)] * 3)
-        made += weight * fetch_rows(key, enlarge_flow_rows(flow, rows, size), rows)
-        left -= weight
-    return made + left * plain
+def _fields(recipe: Recipe, size: tuple[int, int]) -> Field:
+    """For either key frame its share, and its movement right and down in pixels of the output."""
+    found = []
+    for flow, share in zip(recipe.flows, recipe.shares, strict=True):
+        down, right = (size[axis] / share.shape[axis] for axis in (0, 1))
+        found += [share, flow[..., 0] * right, flow[..., 1] * down]
+    return np.stack(found).astype(np.float32, copy=False)
 
 
-def enlarge_rows(field: Field, rows: NDArray[np.intp], size: tuple[int, int]) -> Field:
-    """Some rows of a field (h w, or h w c) that is enlarged bilinearly to `size`, rows first."""
-    height = len(field)
-    places = np.clip((rows + 0.5) * (height / size[0]) - 0.5, 0, height - 1)
-    above = np.minimum(places.astype(np.intp), max(height - 2, 0))
+def _move(made: Field, keys: tuple[Frame, Frame], fields: Field, rows: slice) -> None:
+    """Put the moved key frames over some rows of the plain mix."""
+    shares = [cv2.merge([share] * 3) for share in fields[::3]]
+    made *= 1 - shares[0] - shares[1]
+    for key, share, right, down in zip(keys, shares, fields[1::3], fields[2::3], strict=True):
+        made += fetch_rows(key, right, down, rows) * share
+
+
+def enlarge_rows(fields: Field, rows: slice, size: tuple[int, int]) -> Field:
+    """Some rows of fields (n h w) that are enlarged bilinearly to `size`: n rows W."""
+    height = fields.shape[1]
+    numbers = np.arange(rows.start, rows.stop)
+    places = np.clip((numbers + 0.5) * (height / size[0]) - 0.5, 0, height - 1)
+    above = places.astype(np.intp)
     below = np.minimum(above + 1, height - 1)
-    share = (places - above).astype(np.float32).reshape(-1, *[1] * (field.ndim - 1))
-    between = field[above] * (1 - share) + field[below] * share
-    made = cv2.resize(between, (size[1], len(rows)), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(made, dtype=np.float32)
+    share = (places - above).astype(np.float32)[:, None]
+    tall = (fields[:, above] * (1 - share) + fields[:, below] * share).reshape(-1, fields.shape[2])
+    wide = cv2.resize(tall, (size[1], len(tall)), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(wide, dtype=np.float32).reshape(len(fields), len(numbers), size[1])
 
 
-def enlarge_flow_rows(flow: Field, rows: NDArray[np.intp], size: tuple[int, int]) -> Field:
-    """As `enlarge_rows`; what is a pixel of the field becomes as many as it is enlarged by."""
-    factors = np.array([size[1] / flow.shape[1], size[0] / flow.shape[0]], dtype=np.float32)
-    return enlarge_rows(flow * factors, rows, size)
-
-
-def fetch_rows(image: Frame, flow: Field, rows: NDArray[np.intp]) -> Field:
-    """Some rows of `image` (H W 3) moved: out(p) = image(p + flow(p)), cubic, the border repeated.
+def fetch_rows(image: Frame, right: Field, down: Field, rows: slice) -> Field:
+    """Some rows of `image` (H W 3), fetched from as far right and down: cubic, borders repeated.
 
     Only those rows of the image that are needed become floating point numbers.
     """
     height, width = image.shape[:2]
-    places = flow + np.stack(np.meshgrid(np.arange(width), rows), axis=-1).astype(np.float32)
-    lowest, highest = places[..., 1].min(), places[..., 1].max()
-    top = int(np.clip(np.floor(lowest) - 1, 0, height - 1))
-    bottom = int(np.clip(np.floor(highest) + 3, top + 1, height))
-    places[..., 1] -= top
+    columns = right + np.arange(width, dtype=np.float32)
+    places = down + np.arange(rows.start, rows.stop, dtype=np.float32)[:, None]
+    top = int(np.clip(places.min() - 2, 0, height - 1))
+    bottom = int(np.clip(places.max() + 4, top + 1, height))
+    places -= top
     source = image[top:bottom].astype(np.float32)
-    made = cv2.remap(source, places, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
+    made = cv2.remap(source, columns, places, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(made, dtype=np.float32)
 
 

@@ -18,7 +18,7 @@ Frame: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]  # H W 3, over the who
 Field: TypeAlias = NDArray[np.float32]  # H W, or H W and channels
 
 SMALLEST = 16  # pixels a side, below which DIS finds no patch
-TOLERANCE = (0.02, 0.5)  # of a flow's squared length, and squared pixels: what there and back may miss
+TOLERANCE = (0.02, 0.5)  # of a squared length, and squared pixels: by what two motions may differ
 
 _one_thread = Lock()
 
@@ -67,7 +67,7 @@ def warp(image: NDArray[Any], motion: Field, *, is_cubic: bool = False) -> Field
 
 
 def compose(first: Field, then: Field) -> Field:
-    """From a frame to a second, and from there to a third: the motion from the first to the third."""
+    """The motion from a first frame to a third, by way of the second."""
     return first + warp(then, first)
 
 
