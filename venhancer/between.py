@@ -57,7 +57,7 @@ class Between:
         eight_bits = np.dtype(np.uint8)
         first = rounded(motion.warp(self.first, to_first), eight_bits)
         second = rounded(motion.warp(self.second, to_second), eight_bits)
-        missed = (motion.flow(first, second) - motion.flow(second, first)) / 2
+        missed = np.float32(0.5) * (motion.flow(first, second) - motion.flow(second, first))
         return to_first - time * missed, to_second + (1 - time) * missed
 
     def _explained(self, first: Field, second: Field) -> Field:
@@ -69,7 +69,8 @@ class Between:
 
 def _trust(own: Field, way: Field, through: Field) -> Field:
     """How far the flow of a side, found by going there, is the way through the new frame: H W."""
-    return motion.agreement(motion.warp(own, way), through) * motion.is_inside(way)
+    agreed = motion.agreement(motion.warp(own, way), through)
+    return agreed * motion.is_inside(way)
 
 
 def _shallow(frame: Frame) -> NDArray[np.uint8]:
