@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from venhancer.fades import Levels
 from venhancer.motion import Field, Frame
 
 Key = TypeVar("Key", NDArray[np.uint8], NDArray[np.uint16])  # enlarged, H W 3
@@ -26,18 +27,18 @@ class Recipe:
 
     flows: tuple[Field, Field]  # from the new frame to the first and to the second: H W 2
     shares: tuple[Field, Field]  # of the two when moved; what is left is the plain mix: H W
+    levels: tuple[Levels, Levels] | None = None  # what brings the two to one brightness
 
 
 def mix(recipe: Recipe | None, time: float, first: Key, second: Key) -> Key:
     """The frame at `time` of two enlarged key frames, H W 3; without a recipe, the plain mix."""
     out = np.empty_like(first)
-    size = first.shape[0], first.shape[1]
-    fields = None if recipe is None else _fields(recipe, size)
-    for start in range(0, size[0], BAND):
-        rows = slice(start, min(start + BAND, size[0]))
+    moving = None if recipe is None else Moving(recipe, (first, second))
+    for start in range(0, len(out), BAND):
+        rows = slice(start, min(start + BAND, len(out)))
         made = _plain(time, first[rows], second[rows])
-        if fields is not None:
-            _move(made, (first, second), enlarge_rows(fields, rows, size), rows)
+        if moving is not None:
+            moving.put_over(made, rows)
         out[rows] = rounded(made, out.dtype)
     return out
 
@@ -47,21 +48,33 @@ def _plain(time: float, first: Frame, second: Frame) -> Field:
     return np.asarray(made, dtype=np.float32)
 
 
-def _fields(recipe: Recipe, size: tuple[int, int]) -> Field:
-    """For either key frame its share, and its movement right and down in pixels of the output."""
-    found = []
-    for flow, share in zip(recipe.flows, recipe.shares, strict=True):
-        down, right = (size[axis] / share.shape[axis] for axis in (0, 1))
-        found += [share, flow[..., 0] * right, flow[..., 1] * down]
-    return np.stack(found).astype(np.float32, copy=False)
+class Moving:
+    """Two enlarged key frames on their way to the new one."""
 
+    def __init__(self, recipe: Recipe, keys: tuple[Frame, Frame]) -> None:
+        self.keys = keys
+        self.levels = recipe.levels
+        self.size = keys[0].shape[0], keys[0].shape[1]
+        fields: list[Field] = []  # of either: its share, how far right, how far down
+        for flow, share in zip(recipe.flows, recipe.shares, strict=True):
+            down, right = (self.size[axis] / share.shape[axis] for axis in (0, 1))
+            fields += [share, flow[..., 0] * np.float32(right), flow[..., 1] * np.float32(down)]
+        self.fields = np.stack(fields)
 
-def _move(made: Field, keys: tuple[Frame, Frame], fields: Field, rows: slice) -> None:
-    """Put the moved key frames over some rows of the plain mix."""
-    shares = [cv2.merge([share] * 3) for share in fields[::3]]
-    made *= 1 - shares[0] - shares[1]
-    for key, share, right, down in zip(keys, shares, fields[1::3], fields[2::3], strict=True):
-        made += fetch_rows(key, right, down, rows) * share
+    def put_over(self, made: Field, rows: slice) -> None:
+        """Mix them into some rows of the plain mix: H W 3, changed in place."""
+        fields = enlarge_rows(self.fields, rows, self.size)
+        shares = [cv2.merge([share] * 3) for share in fields[::3]]
+        made *= 1 - shares[0] - shares[1]
+        for side, (right, down) in enumerate(zip(fields[1::3], fields[2::3], strict=True)):
+            made += self._fetched(side, right, down, rows) * shares[side]
+
+    def _fetched(self, side: int, right: Field, down: Field, rows: slice) -> Field:
+        key = self.keys[side]
+        moved = fetch_rows(key, right, down, rows)
+        if self.levels is None:
+            return moved
+        return self.levels[side].apply(moved, np.iinfo(key.dtype).max)
 
 
 def enlarge_rows(fields: Field, rows: slice, size: tuple[int, int]) -> Field:
