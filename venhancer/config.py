@@ -17,6 +17,7 @@ CodecName = Literal["autoencoder", "lapped"]
 SolverName = Literal["fast", "normal"]
 Upsampling = Literal["bilinear", "bicubic"]
 Body = Literal["unet", "flat"]
+NewFrames = Literal["model", "motion"]  # who makes the frames between key frames
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +176,7 @@ class RunDefaults:
     detail: float = 1.0  # told downscaling over the real one; below 1 sharpens less
     tile: tuple[int, int] = (1280, 720)  # width, height in pixels
     fast: Shortcuts = Shortcuts(reuse=2, guidance_interval=(200, 800))  # of `--mode fast`
+    new_frames: NewFrames = "model"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,6 +256,7 @@ NANO = Preset(
         window=3,
         overlap=0.0,
         refine=0,
+        new_frames="motion",
     ),
 )
 

@@ -1,4 +1,4 @@
-"""From key frames to frames of the grid: read, prepare, encode, denoise, decode, scene by scene."""
+"""From input frames to those that the model makes, scene by scene."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ QUEUE = 4  # frames that are read ahead, and that wait to be written
 class Outcome:
     """What a turn of the sampler led to, and where the run stands then."""
 
-    latents: Tensor  # x_0 of the grid frames that are done: f c h w, f may be 0
+    latents: Tensor  # x_0 of the frames that are done: f c h w, f may be 0
     first: int  # the number of the first of them
     held: int  # how often the last one is repeated, up to a cut
     state: State
@@ -69,7 +69,7 @@ class Flow:
                 keys = self._keys(frames, scene.keys, max(first, scene.keys.start))
                 for outcome in self._scene(number, scene, sampler, keys, state):
                     yield outcome
-                    self.progress("decode", outcome.state.frames, self.plan.timeline.grid_frames)
+                    self.progress("decode", outcome.state.frames, self.plan.sampled_frames)
                     state = outcome.state
 
     def _count(self, state: State) -> None:

@@ -18,7 +18,7 @@ Frame: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]  # H W 3, over the who
 Field: TypeAlias = NDArray[np.float32]  # H W, or H W and channels
 
 SMALLEST = 16  # pixels a side, below which DIS finds no patch
-TOLERANCE = (0.02, 0.5)  # of what there and back may miss: share of length squared, pixels squared
+TOLERANCE = (0.02, 0.5)  # of a squared length, and squared pixels: by what two motions may differ
 
 _one_thread = Lock()
 
@@ -67,7 +67,7 @@ def warp(image: NDArray[Any], motion: Field, *, is_cubic: bool = False) -> Field
 
 
 def compose(first: Field, then: Field) -> Field:
-    """The motion from a frame to a third, by way of a second."""
+    """The motion from a first frame to a third, by way of the second."""
     return first + warp(then, first)
 
 

@@ -7,7 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
-from venhancer.config import SolverName
+from venhancer.config import NewFrames, SolverName
 from venhancer.errors import OptionError
 from venhancer.geometry import GeometryRule
 from venhancer.windows import Join
@@ -30,6 +30,7 @@ class Options:
     size: tuple[int, int] | None = None  # width, height, exactly; instead of `scale`
     interpolate: int | None = None  # 1 to 8 times as many frames; default 1
     fps: Fraction | None = None  # instead of `interpolate`
+    new_frames: NewFrames | None = None  # `motion`: the model makes key frames only
     input_fps: Fraction | None = None  # of a folder of pictures; default 24
 
     refine: int | None = None  # noise_aug, 0 to 300: how much of the input's flaws to paint over

@@ -22,6 +22,7 @@ from venhancer.compare import Comparison, check_comparison
 from venhancer.conditioning import Frame
 from venhancer.device import is_out_of_memory
 from venhancer.errors import DeviceError, OutputError
+from venhancer.filling import Filling
 from venhancer.flow import QUEUE, Flow, Outcome, Progress
 from venhancer.networks import Networks
 from venhancer.options import Options
@@ -84,13 +85,13 @@ def enhance(
     check_output(target, plan, options)
     start = time.perf_counter()
     with open_output(plan, target, options) as files, torch.inference_mode():
-        outlet = Outlet(plan, files, journal)
         flow = Flow(plan, networks, options, progress)
-        course = Course(flow, journal.load() or State(), outlet, list(smaller))
-        for frame in journal.frames():
-            outlet.write(frame)
-        with behind(outlet.leave, QUEUE) as leaving:
-            course.run(leaving)
+        with closing(Outlet(plan, files, journal)) as outlet:
+            course = Course(flow, journal.load() or State(), outlet, list(smaller))
+            for frame in journal.frames():
+                outlet.write(frame)
+            with behind(outlet.leave, QUEUE) as leaving:
+                course.run(leaving)
     wall = time.perf_counter() - start
     seconds = {**flow.watch.seconds, **outlet.watch.seconds}
     return Report(flow.plan, target, wall, seconds, outlet.seams())
@@ -105,7 +106,7 @@ class Course:
     outlet: Outlet
     smaller: list[Plan]
     pending: Outcome | None = None  # whose frames have not all left
-    left: int = 0  # frames of the grid that have
+    left: int = 0  # frames that the model makes that have
 
     def run(self, leaving: Behind[Frame]) -> None:
         self.left = self.state.frames
@@ -179,7 +180,11 @@ class Files:
 
 
 class Outlet:
-    """Where frames of the grid leave, in order: seams are measured, shown ones are written."""
+    """Where frames leave, in order: seams are measured, and what is shown is written.
+
+    The model makes the frames that come in: the whole grid, or its key frames only. Then those
+    between are made here, behind the journal.
+    """
 
     def __init__(self, plan: Plan, files: Files, journal: Journal) -> None:
         self.files = files
@@ -187,7 +192,8 @@ class Outlet:
         self.watch = Stopwatch()
         self.meter: SeamMeter | None = None
         self.shown = list(zip(plan.timeline.shown, plan.timeline.times, strict=True))[::-1]
-        self.count = 0
+        self.filling = Filling(plan) if plan.is_by_motion else None
+        self.count = 0  # frames that have come in
         self.adopt(plan)
 
     def adopt(self, plan: Plan) -> None:
@@ -205,17 +211,31 @@ class Outlet:
         self.write(frame)
 
     def write(self, frame: Frame) -> None:
-        """H W 3, as often as it is shown."""
+        """The next frame that the model made: H W 3."""
         if self.meter is not None:
             with self.watch("seams"):
                 self.meter.add(frame)
-        while self.shown and self.shown[-1][0] == self.count:
+        if self.filling is None:
+            self._show(self.count, frame)
+        else:
+            with self.watch("between"):
+                for number, made in self.filling.add(frame):
+                    self._show(number, made)
+        self.count += 1
+
+    def _show(self, number: int, frame: Frame) -> None:
+        """Write a frame of the grid, as often as it is shown."""
+        while self.shown and self.shown[-1][0] == number:
             with self.watch("write"):
                 self.files.add(frame, self.shown.pop()[1])
-        self.count += 1
 
     def seams(self) -> Seams:
         return NO_SEAMS if self.meter is None else self.meter.seams()
+
+    def close(self) -> None:
+        """Close what is read beside the run."""
+        if self.filling is not None:
+            self.filling.close()
 
 
 @contextmanager

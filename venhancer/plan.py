@@ -7,7 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from venhancer.config import ModelConfig, Preset, RunDefaults, Shortcuts, SolverName, UNetConfig
+from venhancer.config import (
+    ModelConfig,
+    NewFrames,
+    Preset,
+    RunDefaults,
+    Shortcuts,
+    SolverName,
+    UNetConfig,
+)
 from venhancer.contract import Shape
 from venhancer.diffusion.schedule import Steps, plan_steps
 from venhancer.errors import OptionError
@@ -34,7 +42,7 @@ class Sampling:
     reuse: int  # every so many steps the coarse features are computed, and kept for the others
     seed: int
     window: int  # the longest of the clip
-    gap: int  # grid frames from one key frame to the next
+    gap: int  # frames that it makes from one key frame to the next
     rows: tuple[Span, ...]
     columns: tuple[Span, ...]
     join: Join
@@ -82,9 +90,28 @@ class Plan:
     scale: float  # s, as the network is told it
     refine: int
     latents: tuple[int, int, int]  # channels, rows, columns
+    new_frames: NewFrames = "model"
     shape: Shape | None = None  # of the static networks that it is made for
     codec_tile: tuple[int, int] | None = None  # rows and columns of latents it sees at a time
     holds_latents_on_host: bool = False
+
+    @property
+    def is_by_motion(self) -> bool:
+        """Whether the model makes key frames only, though others are wanted."""
+        return self.new_frames == "motion" and self.timeline.gap > 1
+
+    @property
+    def sampled_frames(self) -> int:
+        """Frames that the model makes, and those that are held up to a cut."""
+        return self.source.frames if self.is_by_motion else self.timeline.grid_frames
+
+    @property
+    def frames_by_motion(self) -> int:
+        """New frames that are not made by the model."""
+        if not self.is_by_motion:
+            return 0
+        gap, starts = self.timeline.gap, {scene.keys.start for scene in self.scenes}
+        return sum(j % gap > 0 and j // gap + 1 not in starts for j in {*self.timeline.shown})
 
     @property
     def windows(self) -> int:
@@ -155,7 +182,7 @@ class Plan:
     @property
     def spool_bytes(self) -> int:
         """Disk that finished frames and two states may take until the end, if there is room."""
-        pixels = self.geometry.width * self.geometry.height * self.timeline.grid_frames
+        pixels = self.geometry.width * self.geometry.height * self.sampled_frames
         state = self.latent_bytes + 4 * self.coarse_values  # at most float32
         return int(pixels * SPOOLED_BYTES_PER_PIXEL) + 2 * state
 
@@ -171,7 +198,9 @@ def make_plan(clip: Clip, preset: Preset, options: Options, shape: Shape | None 
     rows, columns = geometry.padded_height // stride, geometry.padded_width // stride
     window = _or(options.window, preset.defaults.window) if shape is None else shape.window
     cuts = clip.cuts if options.scene_cuts else ()
-    scenes = cut_scenes(clip.frames, cuts, timeline.gap, window, preset.defaults.overlap)
+    new_frames = _or(options.new_frames, preset.defaults.new_frames)
+    gap = timeline.gap if new_frames == "model" else 1
+    scenes = cut_scenes(clip.frames, cuts, gap, window, preset.defaults.overlap)
     if options.prompt and not preset.model.unet.text_width:
         raise OptionError(
             f"preset {preset.name!r} has no text encoder: leave the prompt out, "
@@ -187,6 +216,7 @@ def make_plan(clip: Clip, preset: Preset, options: Options, shape: Shape | None 
         scale=_told_scale(clip, preset, geometry, options),
         refine=_or(options.refine, preset.defaults.refine),
         latents=(preset.model.unet.latent_channels, rows, columns),
+        new_frames=new_frames,
         shape=shape,
     )
 

@@ -2,8 +2,7 @@
 
 Windows and tiles are joined by blending. Where two meet halfway, a seam would be a jump: in time
 from one frame to the next, in space from one row or column to the next. Each jump is divided by
-those nearby, in time by those one key frame earlier and later, at the same phase of the grid. 1 is
-no seam.
+those nearby, in time by those one key frame earlier and later, at the same phase. 1 is no seam.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ def borders(spans: Sequence[Span]) -> list[int]:
 
 @dataclass(slots=True)
 class SeamMeter:
-    """Sees every grid frame once, in order; holds one."""
+    """Sees every frame that the model makes once, in order; holds one."""
 
     plan: Plan
     changes: list[float] = field(default_factory=list)  # from each frame to the next

@@ -18,7 +18,7 @@ class State:
 
     scene: int = 0
     turns: int = 0  # taken in this scene
-    frames: int = 0  # of the clip's grid that have left
+    frames: int = 0  # of those that the model makes, that have left
     tensors: Mapping[str, Tensor] = field(default_factory=dict)  # the sampler's latents
 
 

@@ -1,8 +1,9 @@
 """When each output frame is shown, and which frame of the model's grid it is.
 
-The model makes a grid: `gap` frames for every input frame but the last, key frames among them at
-their own times. An integer ratio shows the whole grid. A fractional one generates a grid at least
-as fine as asked and shows, at each target time, the grid frame that lies nearest.
+There is a grid: `gap` frames for every input frame but the last, key frames among them at their
+own times; the model makes all of it, or the key frames only. An integer
+ratio shows the whole grid. A fractional one takes a grid at least as fine as asked and shows, at
+each target time, the grid frame that lies nearest.
 """
 
 from __future__ import annotations

@@ -70,17 +70,17 @@ class Scene:
     """Key frames between two cuts, and the windows over what is made of them."""
 
     keys: Span  # of the clip's key frames
-    gap: int  # grid frames from one key frame to the next
-    windows: tuple[Span, ...]  # over the scene's own grid, which begins at its first key frame
+    gap: int  # frames that the model makes from one key frame to the next
+    windows: tuple[Span, ...]  # over the scene's own frames, which begin with its first key frame
 
     @property
     def start(self) -> int:
-        """Where it begins in the clip's grid."""
+        """Where it begins among the frames that the model makes."""
         return self.keys.start * self.gap
 
     @property
     def frames(self) -> int:
-        """Grid frames from its first key frame to its last."""
+        """Frames that the model makes, from its first key frame to its last."""
         return (len(self.keys) - 1) * self.gap + 1
 
 

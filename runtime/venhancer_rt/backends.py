@@ -177,13 +177,14 @@ def identity(backend: Backend, options: Options, plan: Plan) -> dict[str, str]:
     parts = f"{plan.windows} of {s.window}, {len(s.columns)}x{len(s.rows)} tiles"
     tile = f"{len(s.columns[0])}x{len(s.rows[0])}"
     low, high = s.guidance_interval
+    by_motion = ", new ones by motion" if plan.is_by_motion else ""
     return {
         "version": venhancer.__version__,
         "input": fingerprint(plan.source.path),
         "weights": backend.weights(),
         "backend": f"{backend.name}, {str(backend.dtype).removeprefix('torch.')}, {backend.device}",
         "size": size,
-        "frames": f"{t.grid_frames}, {t.gap} for one",
+        "frames": f"{t.grid_frames}, {t.gap} for one{by_motion}",
         "windows": f"{parts} of {tile}, {s.join}",
         "codec": "whole" if plan.codec_tile is None else "tiles of {}x{}".format(*plan.codec_tile),
         "scenes": " ".join(str(scene.keys.start) for scene in plan.scenes),

@@ -57,7 +57,7 @@ class Job:
     turns: int  # of the sampler, in this scene
     done: int  # turns in all
     total: int
-    frames: int  # of the grid, that have left
+    frames: int  # of those that the model makes, that have left
     pieces: tuple[str, ...]  # files that hold them
     digest: str  # of the latents' file
 

@@ -72,6 +72,11 @@ def _add_what(group: argparse._ArgumentGroup) -> None:
     rate = group.add_mutually_exclusive_group()
     rate.add_argument("--interpolate", type=int, metavar="N", help="1 to 8 times the frames")
     rate.add_argument("--fps", type=_rate, help="exactly this rate: 60, 23.976, 24000/1001")
+    group.add_argument(
+        "--new-frames",
+        choices=["model", "motion"],
+        help="who makes the frames between: motion leaves the key frames to the model",
+    )
     group.add_argument("--input-fps", type=_rate, help="of a folder of pictures (default 24)")
     group.add_argument("--crf", type=int, help="quality of the file, lower is better (default 17)")
     group.add_argument("--codec", help="encoder (default libx264)")
@@ -179,8 +184,9 @@ def _rate(text: str) -> Fraction:
 
 
 OPTION_NAMES = (
-    *("scale", "size", "interpolate", "fps", "input_fps", "crf", "codec", "preset", "weights"),
+    *("scale", "size", "interpolate", "fps", "new_frames", "input_fps", "crf", "codec", "preset"),
     *(
+        "weights",
         "prompt",
         "refine",
         "detail",

@@ -34,7 +34,8 @@ def clip_lines(clip: Clip) -> list[str]:
 
 def plan_lines(plan: Plan) -> list[str]:
     """What would happen, line by line."""
-    return [*clip_lines(plan.source), _output_line(plan), _time_line(plan), *_model_lines(plan)]
+    times = [_time_line(plan), *_between_lines(plan)]
+    return [*clip_lines(plan.source), _output_line(plan), *times, *_model_lines(plan)]
 
 
 def _output_line(plan: Plan) -> str:
@@ -52,8 +53,16 @@ def _time_line(plan: Plan) -> str:
     error = (
         f", largest timing error {1000 * float(t.timing_error):.1f} ms" if t.timing_error else ""
     )
-    made = f" of {t.grid_frames} made" if len(t.shown) != t.grid_frames else ""
+    is_part = len(t.shown) != t.grid_frames and not plan.is_by_motion
+    made = f" of {t.grid_frames} made" if is_part else ""
     return f"frames   {len(t.shown)}{made} at {float(t.fps):.6g} fps{error}"
+
+
+def _between_lines(plan: Plan) -> list[str]:
+    """Who makes the new frames, where it is not the model."""
+    if not plan.is_by_motion:
+        return []
+    return [f"between  {plan.frames_by_motion} new frames by motion"]
 
 
 def _model_lines(plan: Plan) -> list[str]:
@@ -149,6 +158,8 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "output": {"size": [g.width, g.height], "frames": len(t.shown), "fps": str(t.fps)},
         "padded_size": [g.padded_width, g.padded_height],
         "grid_frames": t.grid_frames,
+        "new_frames": plan.new_frames,
+        "frames_by_motion": plan.frames_by_motion,
         "timing_error_s": float(t.timing_error),
         "scenes": [scene.keys.start for scene in plan.scenes],
         "windows": plan.windows,
@@ -237,5 +248,6 @@ def preset_lines(preset: Preset) -> list[str]:
         f"codec    {model.codec}, {unet.latent_channels} channels, "
         f"{model.latent_stride} pixels to a latent position",
         f"defaults {defaults.steps} steps ({defaults.solver}), guidance {defaults.guidance:g}, "
-        f"window {defaults.window}, scale {defaults.scale:g}, refine {defaults.refine}",
+        f"window {defaults.window}, scale {defaults.scale:g}, refine {defaults.refine}, "
+        f"new frames by {'motion' if defaults.new_frames == 'motion' else 'the model'}",
     ]

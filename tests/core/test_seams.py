@@ -81,7 +81,7 @@ def test_padding_moves_the_border(plan: Plan) -> None:
 def test_the_built_in_model_leaves_no_seam(tmp_path: Path) -> None:
     """A moving clip in several windows and tiles, joined as by default: at most 5 % more change."""
     clip = write_clip(tmp_path / "in.mp4", 13, 96, 64)
-    options = Options(scale=2.0, interpolate=2, window=9, tile=(128, 128), overwrite=True)
+    options = Options(scale=2.0, interpolate=2, window=5, tile=(128, 128), overwrite=True)
 
     report = enhance(clip, tmp_path / "out.mp4", options)
 

@@ -159,7 +159,10 @@ def test_info(what: str, clip: Path, weights: Path, capsys: Capture) -> None:
         (["--steps", "3"], "steps=3 is too few for `fast`"),
         (["--reuse", "9"], "reuse=9: take a number from 1 to 8"),
         (["--guidance-interval", "800:200"], "guidance interval 800 to 200: take 0 to 999"),
-        (["--window", "2", "--interpolate", "4"], "window=2 holds no two key frames"),
+        (
+            ["--window", "2", "--interpolate", "4", "--new-frames", "model"],
+            "window=2 holds no two key frames",
+        ),
         (["--weights", "missing.safetensors"], "no weights at missing.safetensors"),
     ],
 )

@@ -116,6 +116,7 @@ def _enhanced(
     options = Options(
         size=(width, height),
         interpolate=STRIDE,
+        new_frames="model",
         prompt=clip.caption if preset.model.unet.text_width else "",
         scene_cuts=False,
     )
