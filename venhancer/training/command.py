@@ -183,6 +183,11 @@ def choose_objective(
         return loss, preset
     teacher, carried = load_model(args.teacher, preset, device=str(trainer.accelerator.device))
     _check_same_model(args.teacher, carried, preset)
+    if carried.defaults.steps == 1:
+        raise OptionError(
+            f"--teacher {args.teacher}: its runs take one step already, which no student can do "
+            "in fewer: leave it out, or start from these weights by --weights"
+        )
     return Distillation(loss, teacher, carried), student_preset(carried, config)
 
 
