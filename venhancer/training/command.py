@@ -37,7 +37,7 @@ from venhancer.training.samples import sampling_networks
 from venhancer.training.sources import Source, open_sources
 from venhancer.training.trainer import Trainer, initialise
 from venhancer.training.validation import Validation
-from venhancer.weights import load_model, load_prior
+from venhancer.weights import load_model, load_prior, read_preset
 
 Show = Callable[[str], None]
 SAMPLES = 2  # held-out clips that sample videos are made of
@@ -52,6 +52,7 @@ def run(args: argparse.Namespace, show: Show) -> None:
     if device == "cpu":
         keep_freed_memory()
     preset, config = PRESETS[args.preset], choose_config(args)
+    check_teacher(args.teacher, preset)
     checkpoint = choose_checkpoint(args)
     data = open_data(args.data, preset)
     accelerator = Accelerator(cpu=device == "cpu")
@@ -128,6 +129,16 @@ def choose_checkpoint(args: argparse.Namespace) -> Path | None:
     return found[-1] if found else None
 
 
+def check_teacher(path: Path | None, preset: Preset) -> None:
+    """OptionError for a teacher whose runs take one step: no student does it in fewer."""
+    carried = preset if path is None else read_preset(path) or preset
+    if path is not None and carried.defaults.steps == 1:
+        raise OptionError(
+            f"--teacher {path}: runs of preset {carried.name!r} take one step already, and no "
+            "student does it in fewer: to train these weights on, name them by --weights"
+        )
+
+
 def open_trainer(
     args: argparse.Namespace, preset: Preset, config: TrainingConfig, accelerator: Accelerator
 ) -> Trainer:
@@ -183,11 +194,6 @@ def choose_objective(
         return loss, preset
     teacher, carried = load_model(args.teacher, preset, device=str(trainer.accelerator.device))
     _check_same_model(args.teacher, carried, preset)
-    if carried.defaults.steps == 1:
-        raise OptionError(
-            f"--teacher {args.teacher}: its runs take one step already, which no student can do "
-            "in fewer: leave it out, or start from these weights by --weights"
-        )
     return Distillation(loss, teacher, carried), student_preset(carried, config)
 
 
