@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -106,27 +107,38 @@ def evaluate(model: Model, given: Mapping[str, Tensor]) -> Tensor:
 
 
 def time_evaluations(weights: Path | None, bundle: Path, rounds: int) -> dict[str, Any]:
-    """Milliseconds of every way at every size, once a round, in turns."""
+    """Of every way at every size, by the shape."""
     opened, found = open_bundle(bundle), {}
     [window] = {shape.window for shape in opened.manifest.shapes}
     for width, height in SIZES:
         shape = Shape(width=width, height=height, window=window)
-        models, given = open_models(weights, opened, shape), random_inputs(shape)
-        exact = evaluate(models["pytorch float32"], given)
-        told = {name: {"relative_l2": _apart(m, given, exact)} for name, m in models.items()}
-        taken: dict[str, list[float]] = {name: [] for name in models}
-        for _ in range(rounds):
-            for name, model in models.items():
-                taken[name].append(_milliseconds(lambda m=model: evaluate(m, given)))  # type: ignore[misc]
-        for name, values in taken.items():
-            told[name] |= {"milliseconds": values, "median": statistics.median(values)}  # type: ignore[dict-item]
-            print(f"{name} at {shape}: {statistics.median(values):.0f} ms an evaluation")
-        found[str(shape)] = told
+        found[str(shape)] = time_models(
+            open_models(weights, opened, shape), random_inputs(shape), rounds
+        )
+        print(
+            f"{shape}: { ({name: told['median'] for name, told in found[str(shape)].items()}) } ms"
+        )
     return found
 
 
-def _apart(model: Model, given: Mapping[str, Tensor], exact: Tensor) -> float:
-    return float((evaluate(model, given) - exact).norm() / exact.norm())
+def time_models(
+    models: Mapping[str, Model], given: Mapping[str, Tensor], rounds: int
+) -> dict[str, Any]:
+    """Milliseconds, once a round, in turns; and how far each is from float32, which warms it up."""
+    exact = evaluate(models["pytorch float32"], given)
+    apart = {name: _apart(evaluate(model, given), exact) for name, model in models.items()}
+    taken: dict[str, list[float]] = {name: [] for name in models}
+    for _ in range(rounds):
+        for name, model in models.items():
+            taken[name].append(_milliseconds(partial(evaluate, model, given)))
+    return {
+        name: {"milliseconds": t, "median": statistics.median(t), "relative_l2": apart[name]}
+        for name, t in taken.items()
+    }
+
+
+def _apart(made: Tensor, exact: Tensor) -> float:
+    return float((made - exact).norm() / exact.norm())
 
 
 def _milliseconds(work: Callable[[], object]) -> float:

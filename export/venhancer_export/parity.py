@@ -266,8 +266,9 @@ class Work:
 
 
 def etas_of(preset: Preset) -> tuple[float, ...]:
-    """Those that are sampled with: one alone where the only step is the last, which adds no noise."""
-    return ETAS[:1] if len(plan_steps(preset.defaults.solver, preset.defaults.steps)) == 1 else ETAS
+    """Values that make a difference: the last step adds no noise, so a run of one step has none."""
+    steps = plan_steps(preset.defaults.solver, preset.defaults.steps)
+    return ETAS[:1] if len(steps) == 1 else ETAS
 
 
 def differences(made: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, float]:

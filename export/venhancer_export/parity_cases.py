@@ -99,7 +99,7 @@ def conditions(preset: Preset, shape: Shape) -> Conditions:
 
 
 def keys(preset: Preset, shape: Shape) -> Tensor:
-    """Clean latents of the key frames, and their neighbours' channels where they have any: k c h w."""
+    """Clean latents of the key frames, behind them their neighbours' channels, if any: k c h w."""
     clean = clean_latents(preset.model, shape)[::GAP]
     if not preset.model.neighbours:
         return clean
