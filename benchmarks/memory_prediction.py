@@ -57,7 +57,7 @@ class Case:
 
 
 DENOISERS = {
-    "nano": ((1, 9, 48, 80), (1, 49, 92, 160)),
+    "nano": ((1, 3, 92, 160), (1, 3, 180, 320)),
     "tiny": ((2, 4, 26, 32), (2, 8, 50, 64)),
 }
 CODECS = ((1, 3, 16, 24), (1, 1, 32, 48))
@@ -71,8 +71,8 @@ CPU = (
     *(Case(n, d, *sizes) for n in CODEC for d in ("float32", "bfloat16") for sizes in CODECS),
 )
 CUDA = (
-    Case("nano", "float16", 1, 49, 92, 160),
-    Case("nano", "float32", 1, 49, 92, 160),
+    Case("nano", "float16", 1, 3, 180, 320),
+    Case("nano", "float32", 1, 3, 180, 320),
     Case("released", "float16", 1, 16, 90, 160),
     Case("released", "float16", 2, 16, 90, 160),
     Case("released", "float16", 2, 32, 90, 160),

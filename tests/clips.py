@@ -36,7 +36,7 @@ SMALL_UNET = UNetConfig(
 
 def small_preset() -> Preset:
     """A NANO that runs in no time."""
-    model = dataclasses.replace(NANO.model, unet=SMALL_UNET)
+    model = dataclasses.replace(NANO.model, unet=SMALL_UNET, neighbours=0)
     return Preset(
         name="nano", model=model, defaults=RunDefaults(steps=2, solver="normal", scale=2.0)
     )

@@ -99,6 +99,11 @@ class UNetConfig:
     def downsamplings(self) -> int:
         return len(self.multipliers) - 1
 
+    @property
+    def has_coarse_features(self) -> bool:
+        """True where there are levels below the finest, whose features steps can share."""
+        return self.body == "unet"
+
     def coarse_size(self, rows: int, columns: int) -> tuple[int, int, int]:
         """Channels, rows and columns of what the finest level is given by the coarser ones."""
         if not self.downsamplings:
@@ -257,6 +262,7 @@ NANO = Preset(
         overlap=0.0,
         refine=0,
         new_frames="motion",
+        fast=Shortcuts(),  # one step is as fast as it gets, and nothing is coarse
     ),
 )
 

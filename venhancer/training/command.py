@@ -38,7 +38,7 @@ from venhancer.training.samples import sampling_networks
 from venhancer.training.sources import Source, open_sources
 from venhancer.training.trainer import Trainer, initialise
 from venhancer.training.validation import Validation
-from venhancer.weights import load_model, load_prior
+from venhancer.weights import load_model, load_prior, read_preset
 
 Show = Callable[[str], None]
 SAMPLES = 2  # held-out clips that sample videos are made of
@@ -53,6 +53,7 @@ def run(args: argparse.Namespace, show: Show) -> None:
     if device == "cpu":
         keep_freed_memory()
     preset, config = PRESETS[args.preset], choose_config(args)
+    check_teacher(args.teacher, preset)
     checkpoint = choose_checkpoint(args)
     data = open_data(args.data, preset, is_flawed=config.trains_repair)
     accelerator = Accelerator(cpu=device == "cpu")
@@ -134,6 +135,16 @@ def choose_checkpoint(args: argparse.Namespace) -> Path | None:
     if args.resume and not found:
         raise OptionError(f"--resume: there is no checkpoint in {args.out} to go on from")
     return found[-1] if found else None
+
+
+def check_teacher(path: Path | None, preset: Preset) -> None:
+    """OptionError for a teacher whose runs take one step: no student does it in fewer."""
+    carried = preset if path is None else read_preset(path) or preset
+    if path is not None and carried.defaults.steps == 1:
+        raise OptionError(
+            f"--teacher {path}: runs of preset {carried.name!r} take one step already, and no "
+            "student does it in fewer: to train these weights on, name them by --weights"
+        )
 
 
 def open_trainer(
