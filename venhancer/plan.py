@@ -260,7 +260,7 @@ def _sampling(
         eta=_or(options.eta, defaults.eta),
         guidance=_or(options.guidance, defaults.guidance) if unet.text_width else 1.0,
         guidance_interval=_or(options.guidance_interval, shortcuts.guidance_interval),
-        reuse=_or(options.reuse, shortcuts.reuse),
+        reuse=_reuse(preset, options, shortcuts),
         seed=options.seed,
         window=max(len(scene.windows[0]) for scene in scenes),
         gap=scenes[0].gap,
@@ -270,6 +270,17 @@ def _sampling(
     )
     assert len(sampling.schedule)  # refuses impossible steps here, before any work
     return sampling
+
+
+def _reuse(preset: Preset, options: Options, shortcuts: Shortcuts) -> int:
+    """Steps that share coarse features; a flat body has none to share."""
+    if preset.model.unet.body != "flat":
+        return _or(options.reuse, shortcuts.reuse)
+    if options.reuse is not None and options.reuse > 1:
+        raise OptionError(
+            f"--reuse {options.reuse}: preset {preset.name!r} has no coarse features to reuse"
+        )
+    return 1
 
 
 def _tile(

@@ -31,7 +31,7 @@ from venhancer.training.loop import Check, Run, train
 from venhancer.training.objective import DiffusionLoss, Objective, Perceive
 from venhancer.training.perceptual import VGG16, Lpips
 from venhancer.training.pool import NAME as POOL
-from venhancer.training.pool import Pool, PoolBatches
+from venhancer.training.pool import Pool, PoolBatches, open_pool
 from venhancer.training.pool_validation import PoolValidation
 from venhancer.training.resources import card_named, describe, plan_training
 from venhancer.training.samples import sampling_networks
@@ -85,7 +85,7 @@ def open_data(paths: Sequence[Path], preset: Preset) -> Source | Pool:
             f"--data {' '.join(map(str, paths))}: preset {preset.name!r} trains on one pool of "
             "aligned key frames: make it by `venhancer-train pool FILMS -o POOL`"
         )
-    return Pool(paths[0])
+    return open_pool(paths[0], preset.model)
 
 
 def plan(args: argparse.Namespace, show: Show) -> None:

@@ -16,11 +16,13 @@ from torch.utils.checkpoint import checkpoint
 
 from venhancer.model.attention import SpatialTransformer, TemporalTransformer
 from venhancer.model.denoiser import Denoiser
+from venhancer.model.flat import FlatBlock
 from venhancer.model.layers import ResBlock, Upsample
 from venhancer.model.unet import Stage
 from venhancer.training.config import Sharding, TrainingConfig
 
-RECOMPUTED = (ResBlock, SpatialTransformer, TemporalTransformer)
+RECOMPUTED = (ResBlock, SpatialTransformer, TemporalTransformer, FlatBlock)
+GATHERED = (Stage, FlatBlock)  # one at a time, where weights are sharded
 
 
 def checkpoint_activations(model: nn.Module) -> None:
@@ -64,7 +66,7 @@ def shard(model: Denoiser, sharding: Sharding) -> nn.Module:
     for module in [
         *(linear for text in texts for linear in (text.key, text.value)),  # called outside stages
         *(m for m in modules if isinstance(m, Upsample)),  # likewise
-        *(m for m in modules if isinstance(m, Stage)),
+        *(m for m in modules if isinstance(m, GATHERED)),
     ]:
         split(module)
     split(model)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
+from venhancer.config import ModelConfig
 from venhancer.errors import OptionError
 from venhancer.neighbours import compare
 from venhancer.training.augmentation import Batch, Generator
@@ -55,8 +56,10 @@ class Pool:
     def __init__(self, folder: Path) -> None:
         parts = sorted(folder.glob("part-*.npz"))
         if not parts:
-            raise OptionError(f"{folder} holds no prepared samples: make some by `make pool`")
-        read = [np.load(path) for path in parts]
+            raise OptionError(
+                f"{folder} holds no prepared samples: make some by `venhancer-train pool`"
+            )
+        read = [_read_part(path) for path in parts]
         self.arrays = {name: np.concatenate([part[name] for part in read]) for name in FIELDS}
         self.settings: Mapping[str, Any] = json.loads((folder / NAME).read_text())
 
@@ -82,6 +85,23 @@ class Pool:
             names=[f"sample {index} of the pool" for index in indices],
             neighbours=neighbours[:, :, None],
         )
+
+
+def open_pool(folder: Path, model: ModelConfig) -> Pool:
+    """A pool for a model; OptionError where its samples show another number of neighbours."""
+    pool = Pool(folder)
+    found = pool.arrays["aligned"].shape[1]
+    if found != model.neighbours:
+        raise OptionError(
+            f"{folder} holds samples with {found} neighbours, the model sees {model.neighbours}: "
+            "make another pool"
+        )
+    return pool
+
+
+def _read_part(path: Path) -> dict[str, NDArray[Any]]:
+    with np.load(path) as part:
+        return {name: part[name] for name in FIELDS}
 
 
 def _turned(parts: Sequence[Tensor], rng: Generator) -> list[Tensor]:
