@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.clips import TINY_UNET, described_clip, small_preset
+from tests.models import SMALL_UNET
 from venhancer.config import NANO, RELEASED, ModelConfig, Prediction, Preset
 from venhancer.diffusion.guidance import guide
 from venhancer.diffusion.schedule import alpha_sigma, noise_schedule, plan_steps
@@ -34,7 +35,7 @@ SHAPE = (2, 48, 3, 6, 4)
 
 def preset_of(prediction: Prediction) -> Preset:
     """A small one without text."""
-    spread = NANO.model.residual_std if prediction == "sample" else 0.0
+    spread = SMALL_UNET.model.residual_std if prediction == "sample" else 0.0
     model = ModelConfig(unet=TINY_UNET, prediction=prediction, residual_std=spread)
     return Preset(name="small", model=model)
 

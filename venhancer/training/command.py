@@ -70,8 +70,8 @@ def run(args: argparse.Namespace, show: Show) -> None:
     )
 
 
-def open_data(paths: Sequence[Path], preset: Preset) -> Source | Pool:
-    """What `--data` names: a pool for a model that sees neighbours, clips for any other."""
+def open_data(paths: Sequence[Path], preset: Preset, option: str = "--data") -> Source | Pool:
+    """Open what an option names: a pool for a model that sees neighbours, clips for any other."""
     is_pool = [(path / POOL).is_file() for path in paths]
     if not preset.model.neighbours:
         if any(is_pool):
@@ -82,7 +82,7 @@ def open_data(paths: Sequence[Path], preset: Preset) -> Source | Pool:
         return open_sources(paths)
     if is_pool != [True]:
         raise OptionError(
-            f"--data {' '.join(map(str, paths))}: preset {preset.name!r} trains on one pool of "
+            f"{option} {' '.join(map(str, paths))}: preset {preset.name!r} trains on one pool of "
             "aligned key frames: make it by `venhancer-train pool FILMS -o POOL`"
         )
     return open_pool(paths[0], preset.model)
@@ -212,7 +212,7 @@ def open_check(folder: Path, trainer: Trainer, encoders: Encoders) -> Check:
     """Held-out clips, and networks to make samples of them with; of a pool, its samples."""
     preset, config = trainer.preset, trainer.config
     if preset.model.neighbours:
-        pool = open_data([folder], preset)
+        pool = open_data([folder], preset, "--validate")
         assert isinstance(pool, Pool)
         return Check(PoolValidation(pool, preset, config, encoders), None, ())
     clips = read_held_out(folder, config)
