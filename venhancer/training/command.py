@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from venhancer.config import PRESETS, Preset
-from venhancer.device import choose_device, keep_freed_memory
+from venhancer.device import choose_device, computes_in_bfloat16, keep_freed_memory
 from venhancer.errors import OptionError
 from venhancer.manifest import sha256_of
 from venhancer.model.denoiser import Denoiser, make_denoiser
@@ -103,6 +103,8 @@ def choose_config(args: argparse.Namespace) -> TrainingConfig:
         changes["trains_prior"] = False
     if args.steps is not None:
         changes["steps"] = args.steps
+    if choose_device(args.device) == "cpu" and not computes_in_bfloat16():
+        changes.setdefault("precision", "float32")
     return TrainingConfig.from_dict({**dataclasses.asdict(config), **changes})
 
 

@@ -38,5 +38,6 @@ def run(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     settings = PoolSettings(seed=args.seed)
     if args.samples is not None:
-        settings = dataclasses.replace(settings, samples=args.samples)
+        part = min(settings.part, args.samples)
+        settings = dataclasses.replace(settings, samples=args.samples, part=part)
     make_pool(media, args.out, NANO.model, settings, lambda line: print(line, flush=True))
