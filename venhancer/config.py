@@ -41,11 +41,14 @@ class UNetConfig:
     norm_groups: int = 32
     temporal_convs: int = 4  # in the block that ends each ResBlock
     extra_rows: int = 1  # rows that each downsampling adds beyond the usual padding of one
+    repair_blocks: int = 0  # of a flat body: they clean a hint whose noise level is above 0
 
     def __post_init__(self) -> None:
         if self.body == "flat":
             self._check_flat()
             return
+        if self.repair_blocks:
+            raise ConfigError(f"repair_blocks={self.repair_blocks}: only a flat body has any")
         for level, width in enumerate(self.widths):
             if width % self.norm_groups:
                 raise ConfigError(
@@ -234,6 +237,7 @@ NANO = Preset(
             norm_groups=0,
             temporal_convs=0,
             extra_rows=0,
+            repair_blocks=3,
         ),
         prediction="sample",
         residual_std=0.1,

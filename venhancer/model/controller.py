@@ -9,6 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from venhancer.config import ModelConfig
+from venhancer.model.flat import Repair
 from venhancer.model.layers import Embedding, zero_init
 from venhancer.model.unet import Encoder, Middle, Texts, encoder_widths
 
@@ -27,6 +28,7 @@ class HintEncoder(nn.Module):
         self.noise_level_embedding = zero_init(nn.Linear(width, width))
         self.scale_embedding = Embedding(config, zero=True)
         self.hint_conv = zero_init(nn.Conv2d(channels, config.base_channels, 3, padding=1))
+        self.repair = Repair(config, channels) if config.repair_blocks else None
 
     def condition(self, noise_level: Tensor, scale: Tensor) -> Tensor:
         """What a key frame's embedding gains: noise_level (b), scale (b) -> (b e)."""

@@ -87,29 +87,36 @@ class Denoiser(nn.Module):
 
         text_features: what `prepare_text` made, once for all windows
         """
-        anchor = self._anchor(hint, is_key, noise_level)
-        features = self.controller.hint_conv(self._shown(hint, is_key, anchor, neighbours))
-        if anchor is None:  # the bias too is for key frames only
-            features = features * is_key.reshape(-1, 1, 1, 1).to(features.dtype)
         gain = self.controller.condition(noise_level, scale)
         condition = self._per_frame(gain, hint.shape[2]) * is_key.reshape(-1, 1).to(self.dtype)
+        shown, anchor = self._shown(hint, is_key, noise_level, neighbours, condition)
+        features = self.controller.hint_conv(shown)
+        if anchor is None:  # the bias too is for key frames only
+            features = features * is_key.reshape(-1, 1, 1, 1).to(features.dtype)
         return Prepared(features, condition, text_features, anchor)
 
-    def _anchor(self, hint: Tensor, is_key: Tensor, noise_level: Tensor) -> Tensor | None:
+    def _shown(
+        self,
+        hint: Tensor,
+        is_key: Tensor,
+        noise_level: Tensor,
+        neighbours: Tensor | None,
+        condition: Tensor,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Shape what the controller's first convolution sees: (b f) c h w, and the anchor, if any.
+
+        condition: (b f) e, of a repair
+        """
+        if self.config.prediction == "sample":
+            anchor = self._anchor(hint, is_key, noise_level)
+            return to_frames(anchor, self.dtype), anchor
+        keys = hint * is_key[:, None, :, None, None].to(hint.dtype)
+        return to_frames(keys, self.dtype), None
+
+    def _anchor(self, hint: Tensor, is_key: Tensor, noise_level: Tensor) -> Tensor:
         """The key frames, filled in between and no longer dimmed by their noise level."""
-        if self.config.prediction != "sample":
-            return None
         alpha, _ = alpha_sigma(self.sigmas, noise_level.long(), hint.ndim)
         return fill_between_keys(hint, is_key) / alpha.to(hint.dtype)
-
-    def _shown(
-        self, hint: Tensor, is_key: Tensor, anchor: Tensor | None, neighbours: Tensor | None
-    ) -> Tensor:
-        """What the first convolution of the controller sees: (b f) c h w."""
-        if anchor is None:
-            return to_frames(hint * is_key[:, None, :, None, None].to(hint.dtype), self.dtype)
-        shown = anchor if neighbours is None else torch.cat([anchor, neighbours], dim=1)
-        return to_frames(shown, self.dtype)
 
     def prepare_text(self, text: Tensor | None) -> Tensor | None:
         """What of the text no timestep changes: b l d -> b l t; None without text."""
@@ -286,19 +293,49 @@ class FlatDenoiser(Denoiser):
         self.controller = HintEncoder(config)
 
     def _shown(
-        self, hint: Tensor, is_key: Tensor, anchor: Tensor | None, neighbours: Tensor | None
-    ) -> Tensor:
-        """As of any denoiser, with channels of the anchor brought to about one size."""
-        assert anchor is not None
-        parts = anchor.split([lapped.MEANS, anchor.shape[1] - lapped.MEANS], dim=1)
-        scaled = [part / spread for part, spread in zip(parts, lapped.SPREADS, strict=True)]
-        return super()._shown(hint, is_key, torch.cat(scaled, dim=1), neighbours)
+        self,
+        hint: Tensor,
+        is_key: Tensor,
+        noise_level: Tensor,
+        neighbours: Tensor | None,
+        condition: Tensor,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Anchor and neighbours, repaired where the key frames are noisy."""
+        anchor = self._anchor(hint, is_key, noise_level)
+        means, details = anchor.split([lapped.MEANS, anchor.shape[1] - lapped.MEANS], dim=1)
+        mean_spread, detail_spread = lapped.SPREADS
+        parts = [means / mean_spread, details / detail_spread]
+        shown = to_frames(
+            torch.cat(parts if neighbours is None else [*parts, neighbours], dim=1), self.dtype
+        )
+        if self.controller.repair is None or _is_clean(noise_level):
+            return shown, anchor
+        is_noisy = per_frame((noise_level > 0).to(self.dtype)[:, None], hint.shape[2])
+        added = self.controller.repair(shown, condition) * is_noisy[..., None, None]
+        means, details = self._to_clip(added[:, : anchor.shape[1]], hint).split(
+            [means.shape[1], details.shape[1]], dim=1
+        )
+        correction = torch.cat([means * mean_spread, details * detail_spread], dim=1)
+        return shown + added, anchor + correction
+
+    @staticmethod
+    def _to_clip(x: Tensor, like: Tensor) -> Tensor:
+        return rearrange(x, "(b f) c h w -> b c f h w", f=like.shape[2]).to(like.dtype)
 
     def _network(self, latents: Tensor, timestep: Tensor, prepared: Prepared) -> Tensor:
         x, frames = to_frames(latents, self.dtype), latents.shape[2]
         embedding = self._per_frame(self.time_embedding(timestep), frames) + prepared.condition
         out = self.unet(x, embedding, prepared.hint_features)
         return rearrange(out, "(b f) c h w -> b c f h w", f=frames).to(latents.dtype)
+
+
+def _is_clean(noise_level: Tensor) -> bool:
+    """Tell that no key frame is noisy, on a CPU, where reading a number costs nothing.
+
+    Elsewhere, and where there are no numbers to read (export, counting), the answer is no.
+    """
+    has_numbers = type(noise_level) is Tensor and not torch.compiler.is_compiling()
+    return has_numbers and noise_level.device.type == "cpu" and not bool(noise_level.any())
 
 
 def make_denoiser(config: ModelConfig) -> Denoiser:

@@ -1,7 +1,8 @@
 """A body of one level: residual blocks at the size of the latents, without normalisation.
 
 Each frame by itself. Where key frames are aligned before the network sees them, and new frames are
-made by motion after it, nothing is left for temporal layers to do.
+made by motion after it, nothing is left for temporal layers to do. Before it, and only for key
+frames that are said to be noisy, a second stack of such blocks repairs what the body is shown.
 """
 
 from __future__ import annotations
@@ -29,6 +30,26 @@ class FlatBlock(nn.Module):
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         out = self.conv_in(x) + self.embed(F.silu(embedding))[:, :, None, None]
         return x + self.conv_out(F.relu(out))
+
+
+class Repair(nn.Module):
+    """Cleans what the body is shown of noisy key frames: hint and neighbours alike.
+
+    shown: (b f) c h w, embedding: (b f) e -> what to add to it, (b f) c h w
+    """
+
+    def __init__(self, config: UNetConfig, channels: int) -> None:
+        super().__init__()
+        self.input = nn.Conv2d(channels, config.base_channels, 3, padding=1)
+        self.blocks = nn.ModuleList(FlatBlock(config) for _ in range(config.repair_blocks))
+        self.head = nn.Conv2d(config.base_channels, channels, 3, padding=1)
+        zero_init(self.head)
+
+    def forward(self, shown: Tensor, embedding: Tensor) -> Tensor:
+        first = x = self.input(shown)
+        for block in self.blocks:
+            x = block(x, embedding)
+        return self.head(x + first)
 
 
 class FlatBody(nn.Module):

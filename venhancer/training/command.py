@@ -54,7 +54,7 @@ def run(args: argparse.Namespace, show: Show) -> None:
         keep_freed_memory()
     preset, config = PRESETS[args.preset], choose_config(args)
     checkpoint = choose_checkpoint(args)
-    data = open_data(args.data, preset)
+    data = open_data(args.data, preset, is_flawed=config.trains_repair)
     accelerator = Accelerator(cpu=device == "cpu")
     trainer = open_trainer(args, preset, config, accelerator)
     if checkpoint is not None:
@@ -70,8 +70,16 @@ def run(args: argparse.Namespace, show: Show) -> None:
     )
 
 
-def open_data(paths: Sequence[Path], preset: Preset, option: str = "--data") -> Source | Pool:
-    """Open what an option names: a pool for a model that sees neighbours, clips for any other."""
+def open_data(
+    paths: Sequence[Path],
+    preset: Preset,
+    option: str = "--data",
+    is_flawed: bool | None = None,
+) -> Source | Pool:
+    """Open what an option names: a pool for a model that sees neighbours, clips for any other.
+
+    is_flawed: which samples of a pool
+    """
     is_pool = [(path / POOL).is_file() for path in paths]
     if not preset.model.neighbours:
         if any(is_pool):
@@ -85,7 +93,7 @@ def open_data(paths: Sequence[Path], preset: Preset, option: str = "--data") -> 
             f"{option} {' '.join(map(str, paths))}: preset {preset.name!r} trains on one pool of "
             "aligned key frames: make it by `venhancer-train pool FILMS -o POOL`"
         )
-    return open_pool(paths[0], preset.model)
+    return open_pool(paths[0], preset.model, is_flawed)
 
 
 def plan(args: argparse.Namespace, show: Show) -> None:
@@ -138,13 +146,14 @@ def open_trainer(
     torch.manual_seed(config.seed)
     source = args.prior or args.weights or args.teacher
     model = _begin(args, source, preset, config)
+    is_whole = config.trains_prior and model.controller.repair is None
     return Trainer(
         model,
         preset,
         config,
         accelerator,
         workers=args.workers,
-        frozen=None if config.trains_prior else sha256_of(source),
+        frozen=None if is_whole or source is None else sha256_of(source),
     )
 
 

@@ -59,6 +59,7 @@ class TrainingConfig:
     clip_gradient: float = 1.0
     ema_decay: float = 0.9999
     trains_prior: bool = False  # else the UNet is frozen and only the controller learns
+    trains_repair: bool = False  # of a flat body: its repair alone, on flawed samples alone
     seed: int = 0
 
     # how it is computed: none of these changes what is learned

@@ -25,6 +25,17 @@ RECOMPUTED = (ResBlock, SpatialTransformer, TemporalTransformer, FlatBlock)
 GATHERED = (Stage, FlatBlock)  # one at a time, where weights are sharded
 
 
+def choose_learning(model: Denoiser, *, trains_prior: bool, trains_repair: bool) -> None:
+    """Freeze what a run does not train: a flat body and its repair learn one at a time."""
+    repair = model.controller.repair
+    if repair is None:
+        model.unet.requires_grad_(trains_prior)
+        model.time_embedding.requires_grad_(trains_prior)
+        return
+    model.requires_grad_(not trains_repair)
+    repair.requires_grad_(trains_repair)
+
+
 def checkpoint_activations(model: nn.Module) -> None:
     """Keep only the inputs of each block, and compute what is inside once more for gradients."""
     for module in model.modules():

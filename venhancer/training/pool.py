@@ -6,8 +6,7 @@ a folder of parts, each written whole or not at all; `pool.json` says what it wa
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,17 +50,17 @@ def write_part(folder: Path, number: int, crops: Sequence[Crop]) -> None:
 
 
 class Pool:
-    """All samples of a folder, in memory; OptionError where it holds none."""
+    """Samples of a folder, in memory; OptionError where it holds none.
 
-    def __init__(self, folder: Path) -> None:
-        parts = sorted(folder.glob("part-*.npz"))
-        if not parts:
-            raise OptionError(
-                f"{folder} holds no prepared samples: make some by `venhancer-train pool`"
-            )
-        read = [_read_part(path) for path in parts]
-        self.arrays = {name: np.concatenate([part[name] for part in read]) for name in FIELDS}
-        self.settings: Mapping[str, Any] = json.loads((folder / NAME).read_text())
+    is_flawed: only those with a noise level above 0, or only those without
+    """
+
+    def __init__(self, folder: Path, is_flawed: bool | None = None) -> None:
+        parts = [_read(path, is_flawed) for path in sorted(folder.glob("part-*.npz"))]
+        if not any(len(part["level"]) for part in parts):
+            kind = {None: "", True: "flawed ", False: "clean "}[is_flawed]
+            raise OptionError(f"{folder} holds no {kind}samples: `venhancer-train pool` makes some")
+        self.arrays = {name: np.concatenate([part[name] for part in parts]) for name in FIELDS}
 
     def __len__(self) -> int:
         return len(self.arrays["scale"])
@@ -87,9 +86,9 @@ class Pool:
         )
 
 
-def open_pool(folder: Path, model: ModelConfig) -> Pool:
+def open_pool(folder: Path, model: ModelConfig, is_flawed: bool | None = None) -> Pool:
     """A pool for a model; OptionError where its samples show another number of neighbours."""
-    pool = Pool(folder)
+    pool = Pool(folder, is_flawed)
     found = pool.arrays["aligned"].shape[1]
     if found != model.neighbours:
         raise OptionError(
@@ -99,9 +98,11 @@ def open_pool(folder: Path, model: ModelConfig) -> Pool:
     return pool
 
 
-def _read_part(path: Path) -> dict[str, NDArray[Any]]:
+def _read(path: Path, is_flawed: bool | None) -> dict[str, NDArray[Any]]:
     with np.load(path) as part:
-        return {name: part[name] for name in FIELDS}
+        level = part["level"]
+        kept = np.full(len(level), True) if is_flawed is None else (level > 0) == is_flawed
+        return {name: part[name][kept] for name in FIELDS}
 
 
 def _turned(parts: Sequence[Tensor], rng: Generator) -> list[Tensor]:

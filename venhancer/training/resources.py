@@ -26,7 +26,7 @@ from venhancer.memory import CONTEXT_BYTES, PROCESS_BYTES, stored
 from venhancer.model.denoiser import make_denoiser
 from venhancer.training.config import TrainingConfig
 from venhancer.training.counting import MicroBatch, Work, codec_flop, count_work
-from venhancer.training.parallel import GATHERED, halve_frozen
+from venhancer.training.parallel import GATHERED, choose_learning, halve_frozen
 
 GIB = 2**30
 # of the peak, on average over an update. CPU: of a matrix product, measured for NANO. CUDA: assumed
@@ -88,8 +88,9 @@ class Weights:
     def of(cls, model: ModelConfig, config: TrainingConfig) -> Weights:
         with torch.device("meta"):
             network = make_denoiser(model)
-        network.unet.requires_grad_(config.trains_prior)
-        network.time_embedding.requires_grad_(config.trains_prior)
+        choose_learning(
+            network, trains_prior=config.trains_prior, trains_repair=config.trains_repair
+        )
         if config.precision == "bf16":
             halve_frozen(network)
         parameters = list(network.parameters())
@@ -156,6 +157,7 @@ def _micro_batch(model: ModelConfig, config: TrainingConfig, kind: Kind) -> Micr
         rows=height // model.latent_stride,
         columns=width // model.latent_stride,
         trains_prior=config.trains_prior,
+        trains_repair=config.trains_repair,
         is_half=config.precision == "bf16",
         is_checkpointed=config.checkpoint_activations,
     )

@@ -28,7 +28,7 @@ from venhancer.training.checkpoints import Facts
 from venhancer.training.config import TrainingConfig
 from venhancer.training.logs import Update
 from venhancer.training.objective import Objective
-from venhancer.training.parallel import distribute, keeping_gradients, local
+from venhancer.training.parallel import choose_learning, distribute, keeping_gradients, local
 from venhancer.weights import save_tensors
 
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -78,8 +78,7 @@ class Trainer:
         self.workers, self.frozen = workers, frozen
         self.step = self.origin = 0
         self.accumulation = config.accumulation(accelerator.num_processes)
-        model.unet.requires_grad_(config.trains_prior)
-        model.time_embedding.requires_grad_(config.trains_prior)
+        choose_learning(model, trains_prior=config.trains_prior, trains_repair=config.trains_repair)
         self.network = distribute(model, config, accelerator)
         self.model = model
         self.weights = {n: p for n, p in model.named_parameters() if p.requires_grad}
