@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tests.clips import described_clip
 from tests.models import SMALL_UNET
 from venhancer.cards import CARDS
-from venhancer.config import NANO, RELEASED, Preset
+from venhancer.config import NANO, RELEASED, ModelConfig, Preset
 from venhancer.diffusion.schedule import alpha_sigma, noise_schedule
 from venhancer.errors import ConfigError, OptionError, WeightsError
 from venhancer.estimate import estimate, sample_inputs
@@ -25,23 +25,26 @@ from venhancer.options import Options
 from venhancer.plan import make_plan
 from venhancer.sampler import Placement, Sampler
 from venhancer.training import __main__ as main
+from venhancer.training import resources
 from venhancer.training.config import NANO_TRAINING, TrainingConfig
-from venhancer.training.counting import MicroBatch, count_work
+from venhancer.training.counting import MicroBatch, Work, count_work
+from venhancer.training.parallel import choose_learning
 from venhancer.training.resources import describe, plan_training
 from venhancer.training.trainer import initialise
 from venhancer.weights import load_model, load_prior, save_checkpoint
 
-FLAT = dataclasses.replace(NANO.model.unet, base_channels=16, blocks_per_level=2)
+FLAT = dataclasses.replace(NANO.model.unet, base_channels=16, blocks_per_level=2, repair_blocks=1)
 MODEL = dataclasses.replace(NANO.model, unet=FLAT)
 PRESET = dataclasses.replace(NANO, model=MODEL)
 SIZE = (3, 6, 5)  # frames, rows, columns
+PLAIN = dataclasses.replace(MODEL, unet=dataclasses.replace(FLAT, repair_blocks=0))
 TOLD = ("neighbours", "noise_level", "scale")
 
 
-def randomised() -> Denoiser:
+def randomised(config: ModelConfig = MODEL) -> Denoiser:
     """A small flat model, no layer of which is zero."""
     torch.manual_seed(0)
-    model = make_denoiser(MODEL).eval()
+    model = make_denoiser(config).eval()
     for parameter in model.parameters():
         if parameter.ndim > 1:
             nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
@@ -101,13 +104,13 @@ def test_models_that_cannot_be_are_refused(changes: dict[str, Any], words: str) 
 
 
 def test_the_built_in_model_is_small() -> None:
-    """About a million weights."""
+    """About a million weights, a third of them in its repair."""
     with torch.device("meta"):
         model = make_denoiser(NANO.model)
     count = sum(p.numel() for p in model.parameters())
 
     assert isinstance(model, FlatDenoiser)
-    assert 0.8e6 < count < 1.2e6
+    assert 1.2e6 < count < 1.5e6
     assert NANO.model.neighbour_channels == 52
     assert NANO.model.unet.size_step == 1
 
@@ -175,7 +178,7 @@ def test_a_new_model_has_to_learn_what_it_is_told(name: str) -> None:
 
 def test_the_dimming_of_a_diffused_hint_is_undone() -> None:
     """The anchor is the hint over its alpha, so that it is as bright as the clean one."""
-    model, given = randomised(), inputs()
+    model, given = randomised(PLAIN), inputs()
     clean = given["hint"]
     alpha, _ = alpha_sigma(noise_schedule().float(), given["noise_level"].long(), 5)
     conditions = {k: given[k] for k in ("is_key", "noise_level", "scale", "neighbours")}
@@ -185,6 +188,47 @@ def test_the_dimming_of_a_diffused_hint_is_undone() -> None:
 
     assert 0.9 < float(alpha) < 0.99
     torch.testing.assert_close(prepared.anchor, clean)
+
+
+def test_what_is_clean_is_not_repaired() -> None:
+    """The very bits of the model without its repair; noisy clips of the same batch differ."""
+    model, plain = randomised(), randomised(PLAIN)
+    plain.load_state_dict(
+        {k: v for k, v in model.state_dict().items() if not k.startswith("controller.repair")}
+    )
+    given = {name: x.repeat(2, *[1] * (x.ndim - 1)) for name, x in inputs().items()}
+
+    def gap(*levels: float) -> list[float]:
+        told = {**given, "noise_level": torch.tensor(levels)}
+        with torch.inference_mode():
+            return [float(x.abs().max()) for x in model(**told) - plain(**told)]
+
+    assert gap(0, 0) == [0, 0]
+    clean, noisy = gap(0, 100)
+    assert clean < 1e-5  # of another batch, so of other kernels
+    assert noisy > 0.01
+
+
+def test_repair_and_body_learn_one_at_a_time() -> None:
+    """`trains_repair` says which; a new repair changes nothing."""
+    for is_repair in (False, True):
+        model = make_denoiser(MODEL)
+        choose_learning(model, trains_prior=True, trains_repair=is_repair)
+        for name, parameter in model.named_parameters():
+            assert parameter.requires_grad == (name.startswith("controller.repair") == is_repair)
+    new = make_denoiser(MODEL).controller.repair
+    assert new is not None
+    assert not new(torch.randn(1, 100, 4, 4), torch.randn(1, 64)).any()
+
+
+@pytest.mark.parametrize("body", ["unet", "flat"])
+def test_only_a_flat_body_has_a_repair(body: str) -> None:
+    """And it may do without."""
+    if body == "unet":
+        with pytest.raises(ConfigError, match="repair_blocks=2: only a flat body has any"):
+            dataclasses.replace(SMALL_UNET.model.unet, repair_blocks=2)
+    else:
+        assert make_denoiser(PLAIN).controller.repair is None
 
 
 def run(steps: int, keys: list[Tensor]) -> Tensor:
@@ -284,6 +328,10 @@ def test_a_run_on_a_pool_is_planned() -> None:
     plan = plan_training(NANO, NANO_TRAINING, 1, card)
     sharded = dataclasses.replace(NANO_TRAINING, sharding="parameters", micro_batch=4)
 
+    repair = dataclasses.replace(NANO_TRAINING, trains_repair=True)
+    learning = plan.memory["weights, learning"]
+    assert learning > 2 * plan.memory["weights, frozen"]
+    assert plan_training(NANO, repair, 1, card).memory["weights, learning"] < learning / 1.5
     assert plan.is_fitting
     assert "; 1 frame of 128x128" in describe(plan)
     one = count_work(
@@ -303,8 +351,9 @@ def test_a_run_on_a_pool_is_planned() -> None:
     assert 0 < plan_training(NANO, sharded, 2, card).memory["weights, gathered"] < 0.8e6
 
 
-def test_a_unet_is_planned_with_its_clips() -> None:
+def test_a_unet_is_planned_with_its_clips(monkeypatch: pytest.MonkeyPatch) -> None:
     """As many frames as the longest clip has."""
+    monkeypatch.setattr(resources, "count_work", lambda batch: Work(1, 1, batch.frames))
     config = TrainingConfig(frames=5, crop=(64, 64), strides=(1, 2), stride_weights=(1, 1), batch=1)
 
     assert plan_training(SMALL_UNET, config, 1, CARDS["L4"]).frames == 5

@@ -13,6 +13,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.clips import small_preset, write_frames
@@ -36,7 +37,7 @@ from venhancer.training.sources import find_media
 from venhancer.weights import load_model
 
 SETTINGS = PoolSettings(samples=12, crop=32, crops=4, part=6, flawed_share=0.5, seed=3)
-FLAT = dataclasses.replace(NANO.model.unet, base_channels=16, blocks_per_level=1)
+FLAT = dataclasses.replace(NANO.model.unet, base_channels=16, blocks_per_level=1, repair_blocks=1)
 PRESET = dataclasses.replace(NANO, model=dataclasses.replace(NANO.model, unet=FLAT))
 CONFIG = TrainingConfig(
     frames=1,
@@ -102,7 +103,8 @@ def test_a_pool_holds_what_was_asked_for(pool: Pool, folder: Path) -> None:
         "part-0001.npz",
         NAME,
     ]
-    assert pool.settings == json.loads(json.dumps(dataclasses.asdict(SETTINGS)))
+    settings = json.loads((folder / NAME).read_text())
+    assert settings == json.loads(json.dumps(dataclasses.asdict(SETTINGS)))
     shapes = {name: pool.arrays[name].shape[1:] for name in FIELDS}
     assert shapes == {
         "target": (3, 32, 32),
@@ -337,6 +339,41 @@ def test_a_run_learns_and_goes_on(folder: Path, tmp_path: Path) -> None:
     assert {cell["noise_level"] for cell in json.loads(line)["cells"]} == {0, 100}
 
 
+@pytest.mark.usefixtures("small_nano")
+def test_the_repair_learns_round_a_frozen_body(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On flawed samples; it goes on, bit for bit, with the file that the body came from alone."""
+    assert call(folder, tmp_path / "body", "--steps", "3") == 0
+    body = tmp_path / "body" / "model.safetensors"
+    options = ("--weights", str(body), "--set", "trains_repair=True")
+
+    assert call(folder, tmp_path / "whole", *options, "--steps", "4") == 0
+    assert call(folder, tmp_path / "halves", *options, "--steps", "2") == 0
+    capsys.readouterr()
+    assert call(folder, tmp_path / "halves", *options[2:], "--steps", "4", "--resume") == 2
+    assert "other frozen weights: name the same file" in refusal(capsys)
+    assert call(folder, tmp_path / "halves", *options, "--steps", "4", "--resume") == 0
+
+    whole, halves = (load_file(tmp_path / n / "model.safetensors") for n in ("whole", "halves"))
+    before = load_file(body)
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, halves[name]), name
+        if not name.startswith("controller.repair"):
+            assert torch.equal(tensor, before[name]), name
+    assert whole["controller.repair.head.weight"].any()
+    assert not before["controller.repair.head.weight"].any()
+
+
+def test_clean_and_flawed_samples_can_be_told_apart(pool: Pool, folder: Path) -> None:
+    """Together they are the pool."""
+    flawed, clean = (Pool(folder, is_flawed) for is_flawed in (True, False))
+
+    assert flawed.arrays["level"].min() > 0
+    assert not clean.arrays["level"].any()
+    assert len(flawed) + len(clean) == len(pool)
+
+
 def test_a_pool_measures_a_network_always_alike(pool: Pool) -> None:
     """The same scores each time, and the network is left training."""
     measured = PoolValidation(pool, PRESET, CONFIG, lapped_encoders(2.0))
@@ -390,7 +427,7 @@ def test_data_of_the_wrong_kind_is_one_line(
     for data, words in (
         (films, "trains on one pool"),
         (empty, "make it by `venhancer-train pool"),
-        (other, "holds no prepared samples"),
+        (other, "holds no clean samples"),
     ):
         assert call(data, run) == 2
         assert words in refusal(capsys)
