@@ -1,10 +1,10 @@
-"""Models that several tests need and no user has."""
+"""Presets that several tests take: too small to be useful, or of an edition that is gone."""
 
 from __future__ import annotations
 
 from venhancer.config import ModelConfig, Preset, RunDefaults, Shortcuts, UNetConfig
 
-SMALL_UNET = Preset(  # predicts samples over the lapped codec; a trained one was NANO once
+SMALL_UNET = Preset(  # the built-in model's second edition: a UNet that predicts a sample
     name="small-unet",
     model=ModelConfig(
         unet=UNetConfig(

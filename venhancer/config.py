@@ -76,7 +76,7 @@ class UNetConfig:
             "extra_rows": self.extra_rows,
         }
         present = [name for name, value in absent.items() if value]
-        if present or len(self.multipliers) != 1:
+        if present or self.multipliers != (1,):
             raise ConfigError(
                 f"a flat body has one level and none of {', '.join(present) or 'its others'}: "
                 f"give multipliers=(1,) and zero (or no) {', '.join(absent)}"
@@ -143,7 +143,7 @@ class ModelConfig:
             raise ConfigError(f"neighbours={self.neighbours}: only a flat body sees any")
         if self.unet.body == "flat" and (self.prediction, self.codec) != ("sample", "lapped"):
             raise ConfigError("a flat body predicts a `sample` of the `lapped` codec")
-        if self.neighbours % 2:
+        if self.neighbours % 2 or self.neighbours < 0:
             raise ConfigError(f"neighbours={self.neighbours}: take as many before as after")
 
     @property

@@ -89,8 +89,9 @@ class Flow:
         reached = needed_from(scene, first, count)
         for number in range(first, scene.stop):
             for early in range(reached, min(scene.stop, number + count // 2 + 1)):
-                latents = self._read(next(frames), early, aligner, is_shown=early >= first)
-                waiting.extend(latents)
+                with self.watch("read"):
+                    frame = next(frames)
+                waiting.extend(self._encoded(frame, early, aligner, is_shown=early >= first))
                 reached = early + 1
             latents = waiting.popleft()
             if count:
@@ -99,7 +100,7 @@ class Flow:
             self.progress("encode", number + 1, self.plan.source.frames)
             yield latents
 
-    def _read(self, frame: Frame, number: int, aligner: Aligner, is_shown: bool) -> Tensor:
+    def _encoded(self, frame: Frame, number: int, aligner: Aligner, is_shown: bool) -> Tensor:
         """Resize, pad and encode an input frame -> its latents, 1 c h w; none if not shown."""
         plan = self.plan
         geometry, upsampling = plan.geometry, plan.preset.model.upsampling

@@ -1,4 +1,4 @@
-"""What the key frames before and after one show of it: aligned by motion, compared, gated.
+"""Neighbours of a key frame as a part of its hint: aligned by motion, compared, gated.
 
 A key frame's neighbours hold detail that its own sampling lost. Each is enlarged, moved to where
 the key frame has it, and compared at half the size of the output. What it differs by counts where
@@ -31,7 +31,7 @@ LEAST_CONTRAST = 0.01
 
 
 def offsets(count: int) -> list[int]:
-    """Of `count` neighbours, from the key frame: as many before as after, in order of time."""
+    """Distances of `count` neighbours: as many before as after, in order of time."""
     return [d for d in range(-count // 2, count // 2 + 1) if d]
 
 
@@ -49,7 +49,7 @@ def compare(own: Tensor, aligned: Tensor, trust: Tensor) -> Tensor:
 
 
 def _gate(own: Tensor, difference: Tensor, trust: Tensor) -> Tensor:
-    """From 1, where a neighbour shows the same with other detail, to 0: b n h w."""
+    """Falls from 1, where a neighbour shows the same with other detail, to 0: b n h w."""
     coarse = F.avg_pool2d(difference.flatten(0, 1), 2).unflatten(0, trust.shape[:2])
     left = _box(coarse.abs().mean(2))
     small = F.avg_pool2d(own, 2)
@@ -64,9 +64,9 @@ def _box(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Lattice:
-    """Where positions of a coarser grid over the padded output lie in the input frame."""
+    """Positions of a coarser grid over the padded output, in pixels of the input frame."""
 
-    columns: NDArray[np.float32]  # pixels of the input
+    columns: NDArray[np.float32]
     rows: NDArray[np.float32]
 
     @classmethod

@@ -74,7 +74,15 @@ class Entry:
 
 @cache
 def name_table(config: UNetConfig) -> tuple[Entry, ...]:
-    """Every tensor of the released layout, in our order of modules, UNet first."""
+    """Every tensor of the released layout, in our order of modules, UNet first.
+
+    WeightsError for a flat body, which that layout has no names for.
+    """
+    if config.body == "flat":
+        raise WeightsError(
+            "these are weights in the released layout, which holds UNets, and this model is flat: "
+            "take the --preset that they belong to"
+        )
     with torch.device("meta"):
         model = UNetDenoiser(ModelConfig(unet=config))
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.clips import SMALL_UNET, small_preset
+from tests.clips import TINY_UNET, small_preset
 from venhancer.config import TINY, ModelConfig, UNetConfig
 from venhancer.contract import model_inputs
 from venhancer.errors import ConfigError
@@ -115,7 +115,7 @@ def test_every_size_comes_from_the_configuration() -> None:
     given = inputs(config)
 
     assert randomised(config)(**given).shape == given["latents"].shape
-    assert SMALL_UNET.row_remainder == 0
+    assert TINY_UNET.row_remainder == 0
 
 
 @pytest.mark.parametrize("branches", [1, 2])

@@ -61,7 +61,9 @@ class Watched(Reference):
 def build_networks(folder: Path) -> Watched:
     torch.manual_seed(0)
     config = RELEASED.model
-    model = assign(config, random_state(lambda: make_denoiser(config), DTYPE), dtype=DTYPE, device="cpu")
+    model = assign(
+        config, random_state(lambda: make_denoiser(config), DTYPE), dtype=DTYPE, device="cpu"
+    )
     write_tokenizer(folder / "tokenizer")
     text = build_network(random_state(text_tower, DTYPE))
     vae = autoencoder().to(DTYPE).eval().requires_grad_(False)

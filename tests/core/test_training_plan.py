@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.clips import SMALL_UNET, small_preset
+from tests.clips import TINY_UNET, small_preset
 from venhancer.activations import LiveBytes
 from venhancer.cards import CARDS, Card
 from venhancer.config import RELEASED, ModelConfig, Preset
@@ -49,7 +49,7 @@ A_CARD = Card("card", 8.0, 100.0, 50.0)
 def attentive_preset() -> Preset:
     """The released kind of network, with text and attention over space."""
     unet = dataclasses.replace(
-        SMALL_UNET, latent_channels=4, spatial_levels=(0,), text_width=16, extra_rows=1
+        TINY_UNET, latent_channels=4, spatial_levels=(0,), text_width=16, extra_rows=1
     )
     return Preset(name="attentive", model=ModelConfig(unet=unet))
 

@@ -103,7 +103,10 @@ class Denoiser(nn.Module):
         neighbours: Tensor | None,
         condition: Tensor,
     ) -> tuple[Tensor, Tensor | None]:
-        """What the controller's first convolution sees ((b f) c h w), and the anchor, if any."""
+        """Shape what the controller's first convolution sees: (b f) c h w, and the anchor, if any.
+
+        condition: (b f) e, of a repair
+        """
         if self.config.prediction == "sample":
             anchor = self._anchor(hint, is_key, noise_level)
             return to_frames(anchor, self.dtype), anchor
@@ -327,8 +330,12 @@ class FlatDenoiser(Denoiser):
 
 
 def _is_clean(noise_level: Tensor) -> bool:
-    """Whether no key frame is noisy; asked on a CPU alone, where reading a number costs nothing."""
-    return noise_level.device.type == "cpu" and not bool(noise_level.any())
+    """Tell that no key frame is noisy, on a CPU, where reading a number costs nothing.
+
+    Elsewhere, and where there are no numbers to read (export, counting), the answer is no.
+    """
+    has_numbers = type(noise_level) is Tensor and not torch.compiler.is_compiling()
+    return has_numbers and noise_level.device.type == "cpu" and not bool(noise_level.any())
 
 
 def make_denoiser(config: ModelConfig) -> Denoiser:

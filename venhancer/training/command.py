@@ -31,7 +31,7 @@ from venhancer.training.loop import Check, Run, train
 from venhancer.training.objective import DiffusionLoss, Objective, Perceive
 from venhancer.training.perceptual import VGG16, Lpips
 from venhancer.training.pool import NAME as POOL
-from venhancer.training.pool import Pool, PoolBatches
+from venhancer.training.pool import Pool, PoolBatches, open_pool
 from venhancer.training.pool_validation import PoolValidation
 from venhancer.training.resources import card_named, describe, plan_training
 from venhancer.training.samples import sampling_networks
@@ -72,9 +72,12 @@ def run(args: argparse.Namespace, show: Show) -> None:
 
 
 def open_data(
-    paths: Sequence[Path], preset: Preset, is_flawed: bool | None = None
+    paths: Sequence[Path],
+    preset: Preset,
+    option: str = "--data",
+    is_flawed: bool | None = None,
 ) -> Source | Pool:
-    """What `--data` names: a pool for a model that sees neighbours, clips for any other.
+    """Open what an option names: a pool for a model that sees neighbours, clips for any other.
 
     is_flawed: which samples of a pool
     """
@@ -88,10 +91,10 @@ def open_data(
         return open_sources(paths)
     if is_pool != [True]:
         raise OptionError(
-            f"--data {' '.join(map(str, paths))}: preset {preset.name!r} trains on one pool of "
+            f"{option} {' '.join(map(str, paths))}: preset {preset.name!r} trains on one pool of "
             "aligned key frames: make it by `venhancer-train pool FILMS -o POOL`"
         )
-    return Pool(paths[0], is_flawed)
+    return open_pool(paths[0], preset.model, is_flawed)
 
 
 def plan(args: argparse.Namespace, show: Show) -> None:
@@ -154,13 +157,14 @@ def open_trainer(
     torch.manual_seed(config.seed)
     source = args.prior or args.weights or args.teacher
     model = _begin(args, source, preset, config)
+    is_whole = config.trains_prior and model.controller.repair is None
     return Trainer(
         model,
         preset,
         config,
         accelerator,
         workers=args.workers,
-        frozen=None if config.trains_prior else sha256_of(source),
+        frozen=None if is_whole or source is None else sha256_of(source),
     )
 
 
@@ -230,7 +234,7 @@ def open_check(folder: Path, trainer: Trainer, encoders: Encoders) -> Check:
     """Held-out clips, and networks to make samples of them with; of a pool, its samples."""
     preset, config = trainer.preset, trainer.config
     if preset.model.neighbours:
-        pool = open_data([folder], preset)
+        pool = open_data([folder], preset, "--validate")
         assert isinstance(pool, Pool)
         return Check(PoolValidation(pool, preset, config, encoders), None, ())
     clips = read_held_out(folder, config)

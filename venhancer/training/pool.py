@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
+from venhancer.config import ModelConfig
 from venhancer.errors import OptionError
 from venhancer.neighbours import compare
 from venhancer.training.augmentation import Batch, Generator
@@ -83,6 +84,18 @@ class Pool:
             names=[f"sample {index} of the pool" for index in indices],
             neighbours=neighbours[:, :, None],
         )
+
+
+def open_pool(folder: Path, model: ModelConfig, is_flawed: bool | None = None) -> Pool:
+    """A pool for a model; OptionError where its samples show another number of neighbours."""
+    pool = Pool(folder, is_flawed)
+    found = pool.arrays["aligned"].shape[1]
+    if found != model.neighbours:
+        raise OptionError(
+            f"{folder} holds samples with {found} neighbours, the model sees {model.neighbours}: "
+            "make another pool"
+        )
+    return pool
 
 
 def _read(path: Path, is_flawed: bool | None) -> dict[str, NDArray[Any]]:

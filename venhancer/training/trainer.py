@@ -28,7 +28,7 @@ from venhancer.training.checkpoints import Facts
 from venhancer.training.config import TrainingConfig
 from venhancer.training.logs import Update
 from venhancer.training.objective import Objective
-from venhancer.training.parallel import distribute, keeping_gradients, local
+from venhancer.training.parallel import choose_learning, distribute, keeping_gradients, local
 from venhancer.weights import save_tensors
 
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -52,17 +52,6 @@ def initialise(model: Denoiser, config: TrainingConfig) -> None:
         for conv in convs:
             assert isinstance(conv, nn.Conv2d)
             conv.reset_parameters()
-
-
-def choose_learning(model: Denoiser, config: TrainingConfig) -> None:
-    """Freeze what the config does not train: a flat body and its repair learn one at a time."""
-    repair = model.controller.repair
-    if repair is None:
-        model.unet.requires_grad_(config.trains_prior)
-        model.time_embedding.requires_grad_(config.trains_prior)
-        return
-    model.requires_grad_(not config.trains_repair)
-    repair.requires_grad_(config.trains_repair)
 
 
 class Trainer:
@@ -89,7 +78,7 @@ class Trainer:
         self.workers, self.frozen = workers, frozen
         self.step = self.origin = 0
         self.accumulation = config.accumulation(accelerator.num_processes)
-        choose_learning(model, config)
+        choose_learning(model, trains_prior=config.trains_prior, trains_repair=config.trains_repair)
         self.network = distribute(model, config, accelerator)
         self.model = model
         self.weights = {n: p for n, p in model.named_parameters() if p.requires_grad}

@@ -214,8 +214,7 @@ def mean_loss(scores: Scores) -> float:
 def worst(scores: Scores, first: Scores | None = None) -> tuple[Cell, float]:
     """The cell whose loss has come down least from `first`, and what is left of it, as a share.
 
-    Without `first` the cell of the largest loss, and that loss: of a `sample` model it is already
-    relative to the anchor's error.
+    Without `first` the cell of the largest loss, and that loss.
     """
     shares = {
         cell: score.loss / first[cell].loss if first else score.loss
