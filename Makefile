@@ -81,11 +81,18 @@ bench-gpu: $(VENV)/.dev ## the same on a GPU, and the released model at 720p
 	$(BENCH).memory_prediction --device cuda --out $(RESULTS)/memory_prediction_cuda_$(CARD).json
 	$(BENCH).report
 
-bench-quality: data ## measure quality beside two baselines and three peers, and what shortcuts cost
+bench-quality: data ## measure quality beside two baselines and three peers, repair and conditions
 	$(BENCH).quality --peers --out $(RESULTS)/quality.json
-	$(BENCH).shortcuts --device cpu --out $(RESULTS)/shortcuts.json
-	$(BENCH).overlaps --device cpu --out $(RESULTS)/overlaps.json
+	$(BENCH).quality --peers --held-out --out $(RESULTS)/quality_held_out.json
+	$(BENCH).quality --peers --settings --out $(RESULTS)/quality_settings.json
+	$(BENCH).repair --device cpu --out $(RESULTS)/repair.json --pictures benchmarks/pictures \
+		$(if $(CLEAN_WEIGHTS),--clean-weights $(CLEAN_WEIGHTS))
 	$(BENCH).ablations --device cpu --out $(RESULTS)/ablations.json --pictures benchmarks/pictures
+	$(BENCH).report
+
+bench-generated: data ## fetch generated clips (106 MB, for measuring only) and judge without a reference
+	$(BIN)/python -m benchmarks.data_generated --out data
+	$(BENCH).no_reference --device cpu --out $(RESULTS)/no_reference.json
 	$(BENCH).report
 
 pool: data $(VENV)/.train ## make the samples that the built-in model trains on: 15 minutes, 2 GB
