@@ -196,10 +196,11 @@ def make_plan(clip: Clip, preset: Preset, options: Options, shape: Shape | None 
     timeline = _timeline(clip, options)
     stride = preset.model.latent_stride
     rows, columns = geometry.padded_height // stride, geometry.padded_width // stride
-    window = _or(options.window, preset.defaults.window) if shape is None else shape.window
     cuts = clip.cuts if options.scene_cuts else ()
     new_frames = _or(options.new_frames, preset.defaults.new_frames)
     gap = timeline.gap if new_frames == "model" else 1
+    usual = max(preset.defaults.window, gap + 1)  # at least two key frames
+    window = _or(options.window, usual) if shape is None else shape.window
     scenes = cut_scenes(clip.frames, cuts, gap, window, preset.defaults.overlap)
     if options.prompt and not preset.model.unet.text_width:
         raise OptionError(
