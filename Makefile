@@ -17,7 +17,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-full test-open-clip lint data bench bench-gpu bench-quality bench-generated train clean
+.PHONY: help demo test test-full test-open-clip lint data bench bench-gpu bench-quality bench-generated pool train clean
 unexport PYTHONPATH
 
 help: ## this list
@@ -81,15 +81,27 @@ bench-gpu: $(VENV)/.dev ## the same on a GPU, and the released model at 720p
 	$(BENCH).memory_prediction --device cuda --out $(RESULTS)/memory_prediction_cuda_$(CARD).json
 	$(BENCH).report
 
-bench-quality: data ## measure quality beside two baselines and three peers, and what shortcuts cost
+bench-quality: data ## measure quality beside two baselines and three peers, repair and conditions
 	$(BENCH).quality --peers --out $(RESULTS)/quality.json
-	$(BENCH).shortcuts --device cpu --out $(RESULTS)/shortcuts.json
-	$(BENCH).overlaps --device cpu --out $(RESULTS)/overlaps.json
+	$(BENCH).quality --peers --held-out --out $(RESULTS)/quality_held_out.json
+	$(BENCH).quality --peers --settings --out $(RESULTS)/quality_settings.json
+	$(BENCH).repair --device cpu --out $(RESULTS)/repair.json --pictures benchmarks/pictures \
+		$(if $(CLEAN_WEIGHTS),--clean-weights $(CLEAN_WEIGHTS))
 	$(BENCH).ablations --device cpu --out $(RESULTS)/ablations.json --pictures benchmarks/pictures
 	$(BENCH).report
 
-train: data $(VENV)/.train ## train the nano model on data/train; go on with RESUME=--resume
-	$(BIN)/venhancer-train --data data/train --validate data/validation \
+bench-generated: data ## fetch generated clips (106 MB, for measuring only) and judge without a reference
+	$(BIN)/python -m benchmarks.data_generated --out data
+	$(BENCH).no_reference --device cpu --out $(RESULTS)/no_reference.json
+	$(BENCH).report
+
+pool: data $(VENV)/.train ## make the samples that the built-in model trains on: 15 minutes, 2 GB
+	$(BIN)/venhancer-train pool data/train -o data/pool
+	$(BIN)/venhancer-train pool data/validation -o data/pool_validation --samples 384 --seed 9
+
+train: pool ## train the built-in model further, from its weights; go on with RESUME=--resume
+	$(BIN)/venhancer-train --data data/pool --validate data/pool_validation \
+		--weights venhancer/presets/nano.safetensors \
 		--perceptual data/metrics/vgg16.ckpt -o runs/nano $(RESUME)
 
 clean: ## remove what make made, but data/ and runs/

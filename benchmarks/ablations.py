@@ -1,14 +1,16 @@
 """The paper's ablations with the built-in model, on small pieces of the validation clips.
 
 The middle of a clip is brought to 80x48 times a factor: the truth. Made that much smaller
-(antialiased bicubic), it goes in. Changed are: what the model is told of the downscaling, the noise
-level on the key frames (once with an artefact added to them), the size asked for, and how many
-frames are left out. Detail is high-frequency energy over that of the truth. What is left of the
-artefact is its part of the output over the picture's, so that a fading picture removes nothing.
+(antialiased bicubic), it goes in. Changed are: the downscaling that the model is told, `--refine`
+(on an input with noise, and on a clean one), the size asked for, and how many frames are left
+out. Detail is high-frequency energy over that of the truth. What is left of the noise is its part
+of the output over the picture's, so that a fading picture removes nothing. An option that the
+model refuses is told and left out.
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,11 +24,15 @@ from PIL import Image, ImageOps
 
 from benchmarks import metrics
 from benchmarks.baselines import resize
+from benchmarks.degradations import noisy
 from benchmarks.metrics import Frames
 from benchmarks.pictures import save_sheet
-from benchmarks.quality import CLIPS, QualityError, enhanced, load_clip
+from benchmarks.quality_clips import CLIPS, QualityError, choose_clips, load_clip
+from benchmarks.quality_methods import enhanced
 from benchmarks.timing import make_parser, report
+from venhancer.config import PRESETS
 from venhancer.device import choose_device
+from venhancer.errors import OptionError
 
 MODULE = "benchmarks.ablations"
 WIDTH, HEIGHT = 80, 48  # of the input; every factor below gives whole pixels
@@ -34,9 +40,10 @@ FRAMES = 8  # where none are left out
 SCALE = 4.0
 TOLD = (2, 3, 4, 5, 6)
 NOISE_LEVELS = (0, 50, 100, 200, 300)
+NOISY, CLEAN = "noisy input,", "clean input,"  # with the level behind
 SCALES = (2.5, 3.0, 3.5, 4.0, 4.5)
 RATES = (3, 4, 5)
-ARTEFACT = 10.0  # grey levels: spread of the Gaussian noise that is added to the input
+REPAIR = 100  # the noise level that is for flawed input
 PICTURED_CLIP, PICTURED_FRAME = "bikes", 7  # a new frame at every rate
 
 Row = dict[str, float]
@@ -68,9 +75,9 @@ def resized(frames: Frames, scale: float) -> Frames:
     return np.stack([resize(frame, scale, Image.Resampling.BICUBIC) for frame in frames])
 
 
-def enhancer(device: str) -> Enhance:
-    """The built-in model, on every frame of a clip in one go."""
-    common = {"device": device, "interpolate": 1, "scene_cuts": False}
+def enhancer(device: str, **chosen: Any) -> Enhance:
+    """Our model, on every frame of a clip in one go; chosen: preset or weights."""
+    common = {"device": device, "interpolate": 1, "scene_cuts": False, **chosen}
     return lambda frames, **options: enhanced(frames, {**common, **options})[0]
 
 
@@ -89,15 +96,16 @@ def told_scales(source: Frames, enhance: Enhance, lpips: metrics.Lpips) -> dict[
 
 
 def noise_levels(source: Frames, enhance: Enhance, lpips: metrics.Lpips) -> dict[str, Outcome]:
-    """The noise on the key frames, to which an artefact was added."""
+    """`--refine`, which is the noise on the key frames: on an input with noise and a clean one."""
     truth = fitted(source[:FRAMES], SCALE)
     clean = resized(truth, 1 / SCALE)
-    flawed = with_artefact(clean)
+    flawed = noisy(clean)
     found = {}
     for level in NOISE_LEVELS:
         made, unflawed = (enhance(low, scale=SCALE, refine=level) for low in (flawed, clean))
         row = measure(made, truth, SCALE, lpips) | left((clean, flawed), (unflawed, made))
-        found[f"{level}"] = Outcome(made, truth, row)
+        found[f"{NOISY} {level}"] = Outcome(made, truth, row)
+        found[f"{CLEAN} {level}"] = Outcome(unflawed, truth, measure(unflawed, truth, SCALE, lpips))
     return found
 
 
@@ -130,7 +138,7 @@ def rates(source: Frames, enhance: Enhance, lpips: metrics.Lpips) -> dict[str, O
 
 STUDIES: Mapping[str, Study] = {
     "told s": told_scales,
-    "noise level": noise_levels,
+    "refine": noise_levels,
     "size": scales,
     "frames": rates,
 }
@@ -159,14 +167,8 @@ def measure(
     }
 
 
-def with_artefact(frames: Frames) -> Frames:
-    """Gaussian noise added to every frame, always the same."""
-    noise = np.random.default_rng(0).normal(0, ARTEFACT, frames.shape)
-    return np.clip(np.rint(frames + noise), 0, 255).astype(np.uint8)
-
-
 def left(inputs: Sequence[Frames], outputs: Sequence[Frames]) -> Row:
-    """What of picture and artefact is in the output; each pair without and with the artefact."""
+    """The shares of picture and noise in the output; each pair is without noise, then with it."""
     clean, flawed = (resized(frames, SCALE).astype(np.float64) for frames in inputs)
     unflawed, made = (frames.astype(np.float64) for frames in outputs)
     picture = share(unflawed, clean - clean.mean())
@@ -194,8 +196,25 @@ def more_told_is_more_detail(studies: Mapping[str, Rows]) -> bool:
     return is_rising([row["detail"] for row in studies["told s"].values()])
 
 
-def more_noise_leaves_less_of_an_artefact(studies: Mapping[str, Rows]) -> bool:
-    return is_rising([-row["artefact_left"] for row in studies["noise level"].values()])
+def of_input(studies: Mapping[str, Rows], kind: str) -> dict[int, Row]:
+    """Rows of `--refine` on one kind of input, by its level."""
+    rows = studies["refine"].items()
+    return {int(name.split()[-1]): row for name, row in rows if name.startswith(kind)}
+
+
+def noise_is_repaired(studies: Mapping[str, Rows]) -> bool:
+    rows = of_input(studies, NOISY)
+    before, after = rows[0], rows[REPAIR]
+    return after["psnr"] > before["psnr"] and after["lpips"] < before["lpips"]
+
+
+def more_refining_leaves_less_noise(studies: Mapping[str, Rows]) -> bool:
+    return is_rising([-row["artefact_left"] for row in of_input(studies, NOISY).values()])
+
+
+def clean_input_needs_none(studies: Mapping[str, Rows]) -> bool:
+    rows = of_input(studies, CLEAN)
+    return all(row["psnr"] < rows[0]["psnr"] for level, row in rows.items() if level)
 
 
 def key_frames_are_closer(studies: Mapping[str, Rows]) -> bool:
@@ -210,10 +229,24 @@ def key_frames_look_closer(studies: Mapping[str, Rows]) -> bool:
 
 
 CLAIMS = {
-    "The more s is told, the more detail": more_told_is_more_detail,
-    "The more noise, the less is left of an artefact": more_noise_leaves_less_of_an_artefact,
-    "Key frames are closer to the truth than new ones, in PSNR and SSIM": key_frames_are_closer,
-    "Key frames are closer to the truth than new ones, in LPIPS": key_frames_look_closer,
+    "The more s is told, the more detail": ("told s", more_told_is_more_detail),
+    f"A noisy input is closer to the truth with refine {REPAIR} than with 0": (
+        "refine",
+        noise_is_repaired,
+    ),
+    "The higher refine, the less is left of the noise": ("refine", more_refining_leaves_less_noise),
+    "A clean input is closest to the truth with refine 0, in PSNR": (
+        "refine",
+        clean_input_needs_none,
+    ),
+    "Key frames are closer to the truth than new ones, in PSNR and SSIM": (
+        "frames",
+        key_frames_are_closer,
+    ),
+    "Key frames are closer to the truth than new ones, in LPIPS": (
+        "frames",
+        key_frames_look_closer,
+    ),
 }
 
 
@@ -229,11 +262,12 @@ def mean(clips: Sequence[Mapping[str, Rows]]) -> dict[str, dict[str, Row]]:
 
 
 def judge(clips: Mapping[str, Mapping[str, Rows]]) -> dict[str, dict[str, Any]]:
-    """Of every claim: whether the means bear it out, and which clips do."""
+    """Every claim whose study was made: whether the means bear it out, and which clips do."""
     means = mean(list(clips.values()))
     return {
         claim: {"holds": holds(means), "clips": {name: holds(c) for name, c in clips.items()}}
-        for claim, holds in CLAIMS.items()
+        for claim, (study, holds) in CLAIMS.items()
+        if study in means
     }
 
 
@@ -264,19 +298,38 @@ def save_pictures(folder: Path, studies: Mapping[str, Mapping[str, Outcome]]) ->
     return names
 
 
-def main() -> None:
+def studied(
+    source: Frames, enhance: Enhance, lpips: metrics.Lpips
+) -> dict[str, dict[str, Outcome]]:
+    """Every study that the model takes part in; the others are told."""
+    found = {}
+    for name, study in STUDIES.items():
+        try:
+            found[name] = study(source, enhance, lpips)
+        except OptionError as error:
+            print(f"{name}: left out, {error}", flush=True)
+    return found
+
+
+def build_parser() -> argparse.ArgumentParser:
     parser = make_parser(__doc__)
     parser.add_argument("--data", type=Path, default=Path("data"), help="what `make data` filled")
     parser.add_argument("--pictures", type=Path, help="folder for side-by-side crops")
-    args = parser.parse_args()
+    parser.add_argument("--preset", choices=PRESETS, help="default: nano")
+    parser.add_argument("--weights", type=Path, help="default: the preset's")
+    parser.add_argument("--clips", help="with commas (default: all)")
+    return parser
+
+
+def main() -> None:
+    args = build_parser().parse_args()
     device = choose_device(args.device)
     lpips = metrics.Lpips(args.data / "metrics" / "alexnet.ckpt")
-    enhance = enhancer(device)
+    enhance = enhancer(device, preset=args.preset, weights=args.weights)
     clips: dict[str, dict[str, dict[str, Row]]] = {}
     pictures: list[str] = []
-    for clip in CLIPS:
-        source = load_clip(clip, args.data / "validation")
-        outcomes = {name: study(source, enhance, lpips) for name, study in STUDIES.items()}
+    for clip in choose_clips(CLIPS, args.clips):
+        outcomes = studied(load_clip(clip, args.data / "validation"), enhance, lpips)
         clips[clip.name] = {
             study: {setting: o.row for setting, o in found.items()}
             for study, found in outcomes.items()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from benchmarks import plain_layers
 from venhancer.model.controller import Controller
-from venhancer.model.denoiser import Denoiser, Prepared, fill_between_keys
+from venhancer.model.denoiser import Denoiser, Prepared, UNetDenoiser, fill_between_keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,7 @@ class PlainModel:
     """
 
     def __init__(self, ours: Denoiser) -> None:
+        assert isinstance(ours, UNetDenoiser)
         self.config = ours.config
         self.sigmas = ours.sigmas
         self.is_sample = ours.config.prediction == "sample"
@@ -92,8 +93,10 @@ class PlainModel:
         is_key: Tensor,
         noise_level: Tensor,
         scale: Tensor,
+        neighbours: Tensor | None = None,
         text_features: Tensor | None = None,
     ) -> Prepared:
+        assert neighbours is None, "the release's network sees none"
         told = torch.cat([is_key, noise_level[:, None], scale[:, None]], dim=1)
         return Prepared(hint.clone(), told, text_features)
 

@@ -37,6 +37,8 @@ def minterpolate(frames: Frames, interpolate: int = 2) -> Frames:
     The clip goes in with its first and last frames repeated, and the result is cut where
     its every `interpolate`-th frame is closest to the input frames.
     """
+    if interpolate == 1:
+        return frames
     height, width = frames.shape[1:3]
     padded = np.pad(frames, ((PADDING_FRAMES, PADDING_FRAMES), (0, 0), (0, 0), (0, 0)), "edge")
     raw = ["-f", "rawvideo", "-pix_fmt", "rgb24"]

@@ -15,7 +15,8 @@ from typing import Any
 
 from benchmarks import metrics
 from benchmarks.metrics import Frames
-from benchmarks.quality import CLIPS, degrade, enhanced, load_clip
+from benchmarks.quality_clips import CLIPS, degrade, load_clip
+from benchmarks.quality_methods import enhanced
 from benchmarks.timing import make_parser, report
 from venhancer.device import choose_device
 

@@ -27,7 +27,7 @@ from benchmarks.timing import parse_size
 from venhancer.config import PRESETS, RELEASED, Preset
 from venhancer.contract import Shape, sizes
 from venhancer.estimate import sample_inputs
-from venhancer.model.denoiser import Denoiser
+from venhancer.model.denoiser import make_denoiser
 
 
 def stage(models: Path, *options: str) -> dict[str, Any]:
@@ -80,7 +80,7 @@ class Whole(nn.Module):
 
     def __init__(self, preset: Preset) -> None:
         super().__init__()
-        self.denoiser = Denoiser(preset.model)
+        self.denoiser = make_denoiser(preset.model)
         self.names = list(sample_inputs(preset.model, 2, 10, 8))
 
     def forward(self, *inputs: Tensor) -> Tensor:

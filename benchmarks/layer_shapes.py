@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from benchmarks.ceiling import branches
 from benchmarks.random_models import random_state
 from venhancer.config import Preset, UNetConfig
-from venhancer.model.denoiser import Denoiser
+from venhancer.model.denoiser import UNetDenoiser, make_denoiser
 from venhancer.weights import assign
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -73,10 +73,11 @@ class Setting:
         made.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return made.eval().requires_grad_(False)
 
-    def denoiser(self) -> Denoiser:
-        """The whole network, as the product loads it."""
+    def denoiser(self) -> UNetDenoiser:
+        """The whole network, as the product loads it; candidates are parts of a UNet."""
         model = self.preset.model
         with torch.device(self.device):
-            state = random_state(lambda: Denoiser(model), self.dtype)
+            state = random_state(lambda: make_denoiser(model), self.dtype)
         made = assign(model, state, dtype=self.dtype, device=self.device)
+        assert isinstance(made, UNetDenoiser)
         return made.eval().requires_grad_(False)

@@ -31,7 +31,7 @@ from venhancer.activations import (
 from venhancer.config import PRESETS, VAE_STRIDE
 from venhancer.device import M_MMAP_THRESHOLD, keep_freed_memory
 from venhancer.estimate import sample_inputs
-from venhancer.model.denoiser import Denoiser
+from venhancer.model.denoiser import Denoiser, make_denoiser
 from venhancer.model.vae import AutoencoderCodec
 
 CHILD = "--child"
@@ -57,7 +57,7 @@ class Case:
 
 
 DENOISERS = {
-    "nano": ((1, 9, 48, 80), (1, 49, 92, 160)),
+    "nano": ((1, 3, 92, 160), (1, 3, 180, 320)),
     "tiny": ((2, 4, 26, 32), (2, 8, 50, 64)),
 }
 CODECS = ((1, 3, 16, 24), (1, 1, 32, 48))
@@ -71,8 +71,8 @@ CPU = (
     *(Case(n, d, *sizes) for n in CODEC for d in ("float32", "bfloat16") for sizes in CODECS),
 )
 CUDA = (
-    Case("nano", "float16", 1, 49, 92, 160),
-    Case("nano", "float32", 1, 49, 92, 160),
+    Case("nano", "float16", 1, 3, 180, 320),
+    Case("nano", "float32", 1, 3, 180, 320),
     Case("released", "float16", 1, 16, 90, 160),
     Case("released", "float16", 2, 16, 90, 160),
     Case("released", "float16", 2, 32, 90, 160),
@@ -103,7 +103,7 @@ def prepare_work(case: Case, device: str) -> Callable[[], object]:
 def _denoiser(case: Case, device: str) -> Callable[[bool], object]:
     model, dtype = PRESETS[case.network].model, getattr(torch, case.dtype)
     with torch.device(device):
-        network: Denoiser = Denoiser(model).to(dtype).eval()
+        network: Denoiser = make_denoiser(model).to(dtype).eval()
     side = model.unet.size_step
     small = (3, side + model.unet.row_remainder, side)
     prepared = []

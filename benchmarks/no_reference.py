@@ -1,15 +1,18 @@
-"""Clips that video models made, at twice the size and frames by the built-in model.
+"""Clips that video models made, at twice the size and frames, by nano and by others.
 
-There is no truth: frames are judged by NIQE and BRISQUE (lower is more natural), beside the
-bicubically enlarged input. Ewarp is the change along the motion of that input, from key frame to
-key frame; tdiff how far changes between them are from those of the input.
+There is no truth: frames are judged by NIQE and BRISQUE (lower is more natural), enlarged ones and
+new ones apart. Ewarp is the change along the motion of the bicubically enlarged input, from key
+frame to key frame; tdiff how far changes between them are from those of that input. Seconds are
+those of the method's own frames; those of nano are from PNG to PNG, loading included.
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +24,19 @@ from benchmarks.baselines import bicubic_repeat
 from benchmarks.data_generated import CLIPS
 from benchmarks.metrics import Frames, MetricError
 from benchmarks.no_reference_metrics import FETCH, Brisque, Niqe
-from benchmarks.pictures import save_sheet
-from benchmarks.quality import enhanced
+from benchmarks.peer_files import PeerError
+from benchmarks.peer_methods import Method
+from benchmarks.pictures import beside, detailed_region, panel
+from benchmarks.quality_clips import QualityError, Setting
+from benchmarks.quality_goals import BASELINES, RIVAL
+from benchmarks.quality_methods import choose_methods
 from benchmarks.timing import make_parser, report
 from venhancer.device import choose_device
 
 MODULE = "benchmarks.no_reference"
-SCALE, INTERPOLATE, FRAMES = 2, 2, 9  # frames of the input
+SETTING = Setting(scale=2, interpolate=2)
+FRAMES = 9  # of the input
+METHODS = (*BASELINES, RIVAL, "nano")
 
 Row = dict[str, float]
 Judges = Mapping[str, Callable[[Frames], float]]  # of one frame
@@ -61,25 +70,40 @@ def judged(frames: Frames, judges: Judges, kind: str = "") -> Row:
     }
 
 
-def measure(low: Frames, judges: Judges, device: str) -> tuple[dict[str, Row], dict[str, Frames]]:
-    """A row for the enlarged input and one for nano, whose new frames count apart; and frames."""
-    options = {"scale": SCALE, "interpolate": INTERPOLATE, "device": device, "scene_cuts": False}
-    made, done = enhanced(low, options)
-    keys, new = made[::INTERPOLATE], made[1::INTERPOLATE]
-    plain = bicubic_repeat(low, SCALE, 1)
-    moving = metrics.warping_errors({"input": plain, "nano": keys}, plain)
-    rows = {
-        "input": judged(plain, judges) | {"ewarp": moving["input"]},
-        "nano": judged(keys, judges, "_key")
-        | judged(new, judges, "_new")
-        | {
-            "ewarp": moving["nano"],
-            "tdiff": metrics.frame_difference_error(keys, plain),
-            "seconds_per_frame": done.wall / len(made),
-        },
-    }
-    middle = len(new) // 2
-    return rows, {"input, bicubic": plain[middle], "nano": keys[middle], "nano, new": new[middle]}
+def measure(
+    low: Frames, judges: Judges, methods: Mapping[str, Method]
+) -> tuple[dict[str, Row], dict[str, Frames]]:
+    """A row for each method, and its frames."""
+    plain = bicubic_repeat(low, SETTING.scale, 1)
+    rows: dict[str, Row] = {}
+    made: dict[str, Frames] = {}
+    for name, method in methods.items():
+        started = time.perf_counter()
+        made[name] = method(low)
+        seconds = (time.perf_counter() - started) / len(made[name])
+        keys, new = made[name][:: SETTING.interpolate], made[name][1 :: SETTING.interpolate]
+        rows[name] = judged(keys, judges, "_key") | judged(new, judges, "_new")
+        rows[name]["tdiff"] = metrics.frame_difference_error(keys, plain)
+        rows[name]["seconds_per_frame"] = seconds
+    keys_of = {name: frames[:: SETTING.interpolate] for name, frames in made.items()}
+    for name, value in metrics.warping_errors(keys_of, plain).items():
+        rows[name]["ewarp"] = value
+    return rows, made
+
+
+def save_crops(path: Path, made: Mapping[str, Frames]) -> None:
+    """What each method made of one region: a key frame in the upper row, a new one below."""
+    key = FRAMES // 2 * SETTING.interpolate
+    region = detailed_region(next(iter(made.values()))[key])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [
+        beside([panel(frames[index], region, f"{name}, {kind}") for name, frames in made.items()])
+        for index, kind in ((key, "key"), (key + 1, "new"))
+    ]
+    sheet = Image.new("RGB", (rows[0].width, 2 * rows[0].height))
+    for number, row in enumerate(rows):
+        sheet.paste(row, (0, number * row.height))
+    sheet.save(path)
 
 
 def median(clips: Mapping[str, Mapping[str, Row]]) -> dict[str, Row]:
@@ -90,29 +114,38 @@ def median(clips: Mapping[str, Mapping[str, Row]]) -> dict[str, Row]:
     }
 
 
-def run(data: Path, device: str, pictures: Path | None) -> dict[str, Any]:
-    judges = load_judges(data / "metrics")
+def run(args: argparse.Namespace, device: str) -> dict[str, Any]:
+    judges = load_judges(args.data / "metrics")
+    options = {"device": device, "scene_cuts": False, "weights": args.weights}
+    methods = choose_methods(args.methods.split(","), options, args.data / "peers", SETTING)
     clips: dict[str, dict[str, Row]] = {}
-    for name in CLIPS:
-        low = load(data / "generated" / f"{name}.webp")
-        clips[name], frames = measure(low, judges, device)
-        if pictures is not None:
-            save_sheet(pictures / f"{name}.png", frames)
+    for name in args.clips.split(","):
+        low = load(args.data / "generated" / f"{name}.webp")
+        clips[name], made = measure(low, judges, methods)
+        if args.pictures is not None:
+            save_crops(args.pictures / f"{name}.png", made)
         for method, row in clips[name].items():
             figures = ", ".join(f"{key} {value:.4g}" for key, value in row.items())
             print(f"{name} {low.shape[2]}x{low.shape[1]} {method}: {figures}", flush=True)
     return {"clips": clips, "median": median(clips)}
 
 
-def main() -> int:
+def build_parser() -> argparse.ArgumentParser:
     parser = make_parser(__doc__)
+    parser.add_argument("--methods", default=",".join(METHODS), help="with commas")
+    parser.add_argument("--clips", default=",".join(CLIPS), help="with commas")
+    parser.add_argument("--weights", type=Path, help="of nano (default: the built-in ones)")
     parser.add_argument("--data", type=Path, default=Path("data"))
-    parser.add_argument("--pictures", type=Path, help="folder for side-by-side crops")
-    args = parser.parse_args()
+    parser.add_argument("--pictures", type=Path, help="folder for crops to look at: do not publish")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
     device = choose_device(args.device)
     try:
-        report(MODULE, device, run(args.data, device, args.pictures), args.out)
-    except MetricError as error:
+        report(MODULE, device, run(args, device), args.out)
+    except (MetricError, PeerError, QualityError) as error:
         print(f"{MODULE}: {error}", file=sys.stderr)
         return 1
     return 0

@@ -21,7 +21,7 @@ from PIL import Image
 from benchmarks import metrics
 from benchmarks.baselines import resize
 from benchmarks.metrics import Frames
-from benchmarks.quality import INTERPOLATE, SCALE
+from benchmarks.quality_clips import MAIN
 from benchmarks.timing import make_parser, report
 from venhancer import Options, api, pipeline
 from venhancer.config import NANO
@@ -31,6 +31,7 @@ from venhancer.seams import SeamMeter
 from venhancer.video import probe
 
 MODULE = "benchmarks.overlaps"
+SCALE, INTERPOLATE = MAIN.scale, MAIN.interpolate
 FRAMES = 193
 CLIPS = {"bikes": (2.0, (256, 112)), "bbb": (43.0, (256, 144)), "city": (1.0, (256, 144))}
 SETTINGS = ((49, 0.5), (33, 0.5), (33, 0.25), (33, 0.125), (17, 0.25))

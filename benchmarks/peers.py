@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
+from benchmarks.peer_files import PEERS
 from benchmarks.peer_ncnn import Span
 from benchmarks.peer_rife import Rife
 from venhancer.conditioning import Frame
@@ -17,19 +18,21 @@ from venhancer.video import probe, read_frames
 from venhancer.video_writer import open_writer
 
 
-def load(scale: int) -> tuple[Rife, Span]:
+def load(scale: int, folder: Path = PEERS) -> tuple[Rife, Span]:
     """Both; PeerError where they were not fetched."""
-    return Rife(), Span(scale)
+    return Rife(folder / "rife"), Span(scale, folder / "span")
 
 
-def enhance(source: Path, target: Path, scale: int, factor: int) -> dict[str, float]:
+def enhance(
+    source: Path, target: Path, scale: int, factor: int, folder: Path = PEERS
+) -> dict[str, float]:
     """RIFE at the size of the input, then SPAN -> seconds per stage.
 
     Read ahead, written behind and encoded as our own frames are.
     """
     watch, writing = Stopwatch(), Stopwatch()
     with watch("load"):
-        rife, span = load(scale)
+        rife, span = load(scale, folder)
     clip = probe(source)
     timeline = interpolated(clip.times, clip.fps, factor)
     width, height = clip.width * scale, clip.height * scale

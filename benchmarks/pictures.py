@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -65,19 +65,43 @@ def middle(frame: Frames) -> Image.Image:
     return Image.fromarray(frame).resize(size, Image.Resampling.NEAREST, box)
 
 
-def save_comparison(folder: Path, clip: str, videos: Mapping[str, Frames], truth: Frames) -> None:
-    """Write the middle new frame and the key frame before it as `<clip>_odd.png`, `_even.png`."""
+def save_comparison(
+    folder: Path, clip: str, videos: Mapping[str, Frames], truth: Frames, interpolate: int = 2
+) -> None:
+    """Write the key frame in the middle as `<clip>_even.png`, a new one after it as `_odd.png`."""
     folder.mkdir(parents=True, exist_ok=True)
-    middle = len(truth) // 2
-    new = middle if middle % 2 else middle + 1
+    key = len(truth) // 2 // interpolate * interpolate
+    new = key + interpolate // 2
     region = detailed_region(truth[new])
-    for kind, index in (("even", new - 1), ("odd", new)):
+    for kind, index in {"even": key, "odd": new}.items():
+        if kind == "odd" and new == key:
+            continue
         panels = [panel(frames[index], region, name) for name, frames in videos.items()]
         panels.append(panel(truth[index], region, f"truth (frame {index})"))
-        width = sum(image.width for image in panels)
-        sheet = Image.new("RGB", (width, panels[0].height), "white")
-        left = 0
-        for image in panels:
-            sheet.paste(image, (left, 0))
-            left += image.width
-        sheet.save(folder / f"{clip}_{kind}.png")
+        beside(panels).save(folder / f"{clip}_{kind}.png")
+
+
+def beside(panels: Sequence[Image.Image]) -> Image.Image:
+    """Pictures of one height in a row."""
+    row = Image.new("RGB", (sum(image.width for image in panels), panels[0].height), "white")
+    left = 0
+    for image in panels:
+        row.paste(image, (left, 0))
+        left += image.width
+    return row
+
+
+def save_rows(path: Path, rows: Sequence[Mapping[str, Frames]], most_bytes: int) -> None:
+    """Rows of named pictures below each other as a JPEG file of limited size."""
+    made = [beside([captioned(Image.fromarray(f), name) for name, f in r.items()]) for r in rows]
+    width, height = max(row.width for row in made), sum(row.height for row in made)
+    sheet = Image.new("RGB", (width, height), "white")
+    top = 0
+    for row in made:
+        sheet.paste(row, (0, top))
+        top += row.height
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for quality in range(JPEG_QUALITY, 20, -10):
+        sheet.save(path, quality=quality)
+        if path.stat().st_size < most_bytes:
+            return

@@ -1,10 +1,15 @@
-"""Measure 4x size and 2x frame rate against the truth, beside baselines and networks of others.
+"""Measure larger and more frames against the truth, beside baselines and networks of others.
 
-Of 17 true frames every second one is made 4x smaller (antialiased bicubic) and goes in; 17
-frames come back. Even frames were only enlarged, odd frames are new. Ahead means: better than
-both baselines in VMAF, LPIPS and the PSNR of the new frames, by the median over the clips. Where
-the peers have run too, the goals against them are judged. Seconds are those of the method's own
-frames: loading is in them for nano, as are its PNGs, and not for the peers.
+By default at 4x size and 2x frame rate: of 17 true frames every second one is made 4x smaller
+(antialiased bicubic) and goes in; 17 frames come back. Key frames were only enlarged, the others
+are new. Ahead means: better than both baselines in VMAF, LPIPS and the PSNR of the new frames, by
+the median over the clips. Where RIFE + SPAN has run too, the goals against it are judged.
+Seconds are those of the method's own frames (for nano from PNG to PNG); file to file is from an
+mp4 to an mp4, loading included.
+
+To choose weights: `--methods nano --weights FILE --peers-from benchmarks/results/quality.json`
+runs nano alone and prints its rows, the goals and one number. `--held-out` measures other places
+of the clips, which are not for choosing.
 """
 
 from __future__ import annotations
@@ -14,122 +19,60 @@ import ast
 import json
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import av
 import numpy as np
-from PIL import Image
 
 from benchmarks import metrics
-from benchmarks.baselines import bicubic_repeat, lanczos_minterpolate, resize
 from benchmarks.machine import describe_run, shown
 from benchmarks.metrics import Frames
 from benchmarks.peer_files import PeerError
-from benchmarks.peer_methods import ENLARGERS, Method, load_method
+from benchmarks.peer_methods import ENLARGERS, Method, cannot, note_of
 from benchmarks.pictures import save_comparison
-from benchmarks.quality_goals import BASELINES, goal_lines, judge, judge_goals, verdict_line
-from benchmarks.quality_table import Row, table
+from benchmarks.quality_borrowed import borrow
+from benchmarks.quality_clips import (
+    CLIPS,
+    HELD_OUT,
+    MAIN,
+    Clip,
+    QualityError,
+    Setting,
+    choose_clips,
+    cut_to_fit,
+    degrade,
+    extra_clip,
+    load_clip,
+)
+from benchmarks.quality_goals import (
+    BASELINES,
+    RIVAL,
+    goal_lines,
+    judge,
+    judge_goals,
+    score,
+    score_line,
+    verdict_line,
+)
+from benchmarks.quality_methods import choose_methods, file_seconds
+from benchmarks.quality_table import Row, compact_table, table
 from benchmarks.timing import describe_device
 from venhancer.device import choose_device
 
-if TYPE_CHECKING:
-    from venhancer.pipeline import Report
-
-SCALE, INTERPOLATE, FRAMES = 4, 2, 17
-OPTIONS = ("weights", "steps", "refine", "detail", "solver", "eta", "seed")
+SETTINGS = "2x1,2x2,3x2,8x2,4x4"  # times the size x times the frames
+OPTIONS = ("weights", "preset", "steps", "refine", "detail", "solver", "eta", "seed", "new_frames")
 
 
-class QualityError(Exception):
-    """One clear line: a missing clip, or a method that returned something else than asked."""
+# --- measuring ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Clip:
-    """17 true frames: where they start, and the size they are brought to (None: as they are)."""
-
-    name: str
-    start_seconds: float
-    size: tuple[int, int] | None
-    note: str
-
-
-CLIPS = (
-    Clip("city", 1.0, (1280, 720), "drone over a city, nearly still; 1080p made 720p by Lanczos"),
-    Clip("bikes", 5.76, None, "cars behind a railing; 640x272 as it is, so the input is 160x68"),
-    Clip("bbb", 43.0, None, "pan over trees and grass; 1280x720 as it is; 463 s into the film"),
-)
-
-
-def load_clip(clip: Clip, folder: Path) -> Frames:
-    """The true frames of a clip: 17 H W 3."""
-    path = folder / f"{clip.name}.mp4"
-    if not path.is_file():
-        raise QualityError(f"{path} is missing: run `make data`")
-    frames: list[Frames] = []
-    with av.open(str(path)) as container:
-        for frame in container.decode(container.streams.video[0]):
-            if frame.time is not None and frame.time >= clip.start_seconds - 1e-6:
-                image = Image.fromarray(frame.to_ndarray(format="rgb24"))
-                if clip.size is not None:
-                    image = image.resize(clip.size, Image.Resampling.LANCZOS)
-                frames.append(np.asarray(image))
-            if len(frames) == FRAMES:
-                return np.stack(frames)
-    raise QualityError(f"{path}: {len(frames)} frames after {clip.start_seconds} s, not {FRAMES}")
-
-
-def degrade(truth: Frames) -> Frames:
-    """What goes in: every second frame, 4x smaller: 17 H W 3 -> 9 H/4 W/4 3."""
-    kept = truth[::INTERPOLATE]
-    return np.stack([resize(frame, 1 / SCALE, Image.Resampling.BICUBIC) for frame in kept])
-
-
-# --- methods ------------------------------------------------------------------------------------
-
-
-def enhanced(frames: Frames, options: Mapping[str, Any]) -> tuple[Frames, Report]:
-    """By our enhancer, through folders of numbered PNGs as a user would call it."""
-    from venhancer import Options, enhance  # late: the baselines need no network
-
-    with tempfile.TemporaryDirectory() as scratch:
-        source, target = Path(scratch, "in"), Path(scratch, "out")
-        source.mkdir()
-        for index, frame in enumerate(frames):
-            Image.fromarray(frame).save(source / f"{index:05d}.png", compress_level=1)
-        asked = {"scale": SCALE, "interpolate": INTERPOLATE, **options}
-        report = enhance(source, target, Options(**asked))
-        made = [
-            np.asarray(Image.open(path).convert("RGB")) for path in sorted(target.glob("*.png"))
-        ]
-    if not made:
-        raise QualityError("nano wrote no frames")
-    return np.stack(made), report
-
-
-def choose_methods(
-    names: Sequence[str], options: Mapping[str, Any], peers: Path
-) -> dict[str, Method]:
-    """The asked methods by name, each from low-resolution frames to full ones."""
-    own: dict[str, Method] = {
-        "bicubic": bicubic_repeat,
-        "lanczos-minterpolate": lanczos_minterpolate,
-        "nano": lambda frames: enhanced(frames, options)[0],
-    }
-    unknown = sorted(set(names) - {*own, *ENLARGERS})
-    if unknown:
-        known = ", ".join((*own, *ENLARGERS))
-        raise QualityError(f"no method {', '.join(unknown)}: there are {known}")
-    return {name: own[name] if name in own else load_method(name, peers) for name in names}
-
-
-def run_method(name: str, method: Method, truth: Frames) -> tuple[Frames, float]:
+def run_method(
+    name: str, method: Method, truth: Frames, setting: Setting = MAIN
+) -> tuple[Frames, float]:
     """Run a method on the degraded truth -> its frames and its seconds per frame."""
-    low = degrade(truth)
+    low = degrade(truth, setting)
     started = time.perf_counter()
     made = method(low)
     seconds = time.perf_counter() - started
@@ -138,41 +81,116 @@ def run_method(name: str, method: Method, truth: Frames) -> tuple[Frames, float]
     return made, seconds / len(made)
 
 
-# --- measuring ----------------------------------------------------------------------------------
-
-
-def measure(made: Frames, truth: Frames, lpips: metrics.Lpips) -> Row:
+def measure(made: Frames, truth: Frames, lpips: metrics.Lpips, setting: Setting = MAIN) -> Row:
     """Everything that compares one method's frames with the truth, but the warping error."""
     pairs = list(zip(made, truth, strict=True))
-    psnr = [metrics.psnr(*pair) for pair in pairs]
-    ssim = [metrics.ssim(*pair) for pair in pairs]
-    return {
-        "psnr_even": statistics.fmean(psnr[::2]),
-        "psnr_odd": statistics.fmean(psnr[1::2]),
-        "ssim_even": statistics.fmean(ssim[::2]),
-        "ssim_odd": statistics.fmean(ssim[1::2]),
+    is_key = np.arange(len(truth)) % setting.interpolate == 0
+    cutoff = 0.5 / setting.scale  # cycles a pixel: the finest that the input carries
+    row: Row = {}
+    for name, metric in (("psnr", metrics.psnr), ("ssim", metrics.ssim)):
+        values = np.array([metric(*pair) for pair in pairs])
+        row[f"{name}_even"] = float(values[is_key].mean())
+        if not is_key.all():
+            row[f"{name}_odd"] = float(values[~is_key].mean())
+    return row | {
         "vmaf": metrics.vmaf(made, truth),
         "lpips": statistics.fmean(lpips(*pair) for pair in pairs),
         "grid": statistics.fmean(metrics.patch_grid_energy(frame) for frame in made),
-        "detail": statistics.fmean(metrics.high_frequency_ratio(*pair) for pair in pairs),
+        "detail": statistics.fmean(metrics.high_frequency_ratio(*pair, cutoff) for pair in pairs),
         "tdiff": metrics.frame_difference_error(made, truth),
     }
 
 
 def measure_clip(
-    truth: Frames, methods: Mapping[str, Method], lpips: metrics.Lpips
+    truth: Frames,
+    methods: Mapping[str, Method],
+    lpips: metrics.Lpips,
+    setting: Setting = MAIN,
 ) -> tuple[dict[str, Row], dict[str, Frames]]:
     """Run and measure every method on a clip -> rows (with one for the truth) and frames."""
     videos: dict[str, Frames] = {}
     rows: dict[str, Row] = {}
     for name, method in methods.items():
-        videos[name], seconds = run_method(name, method, truth)
-        rows[name] = measure(videos[name], truth, lpips) | {"seconds_per_frame": seconds}
+        videos[name], seconds = run_method(name, method, truth, setting)
+        row = measure(videos[name], truth, lpips, setting)
+        rows[name] = row | {"seconds_per_frame": seconds}
     grid = statistics.fmean(metrics.patch_grid_energy(frame) for frame in truth)
-    rows["truth"] = {"grid": grid, "detail": 1.0, "tdiff": 0.0}
+    pixels = float(truth.shape[1] * truth.shape[2])
+    rows["truth"] = {"grid": grid, "detail": 1.0, "tdiff": 0.0, "pixels": pixels}
     for name, value in metrics.warping_errors(videos | {"truth": truth}, truth).items():
         rows[name]["ewarp"] = value
     return rows, videos
+
+
+def measure_setting(
+    args: argparse.Namespace, setting: Setting, lpips: metrics.Lpips
+) -> dict[str, Any]:
+    """All clips at one setting -> rows, verdict and goals; tables are printed on the way."""
+    names, options = asked_methods(args), asked_options(args)
+    clips = asked_clips(args)
+    peers = args.data / "peers"
+    borrowed = borrow(args.peers_from, setting, clips, names) if args.peers_from else {}
+    methods = choose_methods(names, options, peers, setting)
+    notes = {n: note for n in names if (note := note_of(n, setting.scale, setting.interpolate))}
+    left_out = {name: why for name in names if (why := cannot_run(name, setting))}
+    results: dict[str, dict[str, Row]] = {}
+    for clip in clips:
+        truth = cut_to_fit(load_clip(clip, args.data / "validation"), setting)
+        rows, videos = measure_clip(truth, methods, lpips, setting)
+        low = degrade(truth, setting)
+        for name in methods:
+            seconds = file_seconds(name, low, options, peers, setting)
+            if seconds is not None:
+                rows[name]["file_seconds"] = seconds / len(truth)
+        results[clip.name] = {**borrowed.get(clip.name, {}), **rows}
+        if not args.peers_from:
+            show_clip(clip, truth, rows, setting, notes)
+        if args.pictures is not None:
+            folder = args.pictures if setting == MAIN else args.pictures / f"{setting}"
+            save_comparison(folder, clip.name, videos, truth, setting.interpolate)
+    for name, why in left_out.items():
+        print(f"{name}: {why}")
+    goals = judge_goals(results)
+    return {
+        "scale": setting.scale,
+        "interpolate": setting.interpolate,
+        "clips": {c.name: {"start_seconds": c.start_seconds, "note": c.note} for c in clips},
+        "notes": notes,
+        "left_out": left_out,
+        "results": results,
+        "verdict": judge(results),
+        "goals": goals,
+        "score": None if goals is None else score(goals),
+    }
+
+
+def cannot_run(name: str, setting: Setting) -> str:
+    return cannot(name, setting.scale) if name in ENLARGERS else ""
+
+
+# --- telling ------------------------------------------------------------------------------------
+
+
+def show_clip(
+    clip: Clip, truth: Frames, rows: Mapping[str, Row], setting: Setting, notes: Mapping[str, str]
+) -> None:
+    height, width = truth.shape[1:3]
+    print(
+        f"\n**{clip.name}** {width}x{height} from {clip.start_seconds:g} s, {setting}: "
+        f"{clip.note}\n"
+    )
+    print(table(rows, notes), flush=True)
+
+
+def show_outcome(entry: Mapping[str, Any], is_compact: bool) -> None:
+    """The goals, and for choosing weights the rows and the number instead of the verdict."""
+    if is_compact:
+        print(compact_table(entry["results"], ("nano", RIVAL)) + "\n")
+    else:
+        print("\n" + verdict_line(entry["verdict"]))
+    print("\n".join(goal_lines(entry["goals"])))
+    if entry["goals"] is not None:
+        print(score_line(entry["goals"]), flush=True)
 
 
 # --- command ------------------------------------------------------------------------------------
@@ -186,54 +204,82 @@ def literal(text: str) -> Any:
         return text
 
 
+def parse_settings(text: str) -> list[Setting]:
+    """Settings such as 2x1,4x4."""
+    try:
+        pairs = [tuple(map(int, part.split("x"))) for part in text.split(",")]
+        return [Setting(scale, interpolate) for scale, interpolate in pairs]
+    except ValueError:
+        raise QualityError(f"--settings {text}: take for instance {SETTINGS}") from None
+
+
+def asked_methods(args: argparse.Namespace) -> list[str]:
+    return list(dict.fromkeys([*args.methods.split(","), *(ENLARGERS if args.peers else ())]))
+
+
+def asked_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The options that are passed on to nano."""
+    return {name: getattr(args, name) for name in OPTIONS if getattr(args, name) is not None}
+
+
+def asked_clips(args: argparse.Namespace) -> list[Clip]:
+    known = [*(HELD_OUT if args.held_out else CLIPS), *map(extra_clip, args.extra)]
+    return choose_clips(known, args.clips)
+
+
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
-    names = ",".join(clip.name for clip in CLIPS)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.quality",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    names = ", ".join(clip.name for clip in CLIPS)
     parser.add_argument("--methods", default=",".join((*BASELINES, "nano")), help="with commas")
     peers = ", ".join(ENLARGERS)
     parser.add_argument("--peers", action="store_true", help=f"these methods too: {peers}")
-    parser.add_argument("--clips", default=names, help=f"with commas (default: {names})")
+    parser.add_argument(
+        "--peers-from", type=Path, metavar="JSON", help="earlier results: others do not run again"
+    )
+    parser.add_argument("--scale", type=int, default=MAIN.scale)
+    parser.add_argument("--interpolate", type=int, default=MAIN.interpolate)
+    parser.add_argument(
+        "--settings", nargs="?", const=SETTINGS, help=f"several into one file: {SETTINGS}"
+    )
+    parser.add_argument("--held-out", action="store_true", help="other places of the clips")
+    parser.add_argument(
+        "--extra", action="append", default=[], metavar="FILE[@SECONDS]", help="a clip of yours too"
+    )
+    parser.add_argument("--clips", help=f"with commas (default: all, as {names})")
     parser.add_argument("--data", type=Path, default=Path("data"), help="what `make data` filled")
     parser.add_argument("--out", type=Path, help="results as JSON")
     parser.add_argument("--pictures", type=Path, help="folder for side-by-side crops")
     for name in OPTIONS:
         kind = Path if name == "weights" else literal
-        parser.add_argument(f"--{name}", type=kind, help="passed on to nano")
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help="passed on to nano")
     return parser
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measure, print a table per clip, the verdict and the JSON line; write what was asked."""
-    options = {name: getattr(args, name) for name in OPTIONS if getattr(args, name) is not None}
-    names = [*args.methods.split(","), *(ENLARGERS if args.peers else ())]
-    methods = choose_methods(names, options, args.data / "peers")
-    chosen = [clip for clip in CLIPS if clip.name in args.clips.split(",")]
-    if not chosen:
-        raise QualityError(f"no clip {args.clips}: there are {', '.join(c.name for c in CLIPS)}")
+    """Measure, print tables, verdict and goals; write what was asked, print it as one line."""
+    single = Setting(args.scale, args.interpolate)
+    settings = [single] if args.settings is None else parse_settings(args.settings)
+    choose_methods(asked_methods(args), {}, args.data / "peers", settings[0])  # what is missing
     lpips = metrics.Lpips(args.data / "metrics" / "alexnet.ckpt")
-    results: dict[str, dict[str, Row]] = {}
-    for clip in chosen:
-        truth = load_clip(clip, args.data / "validation")
-        results[clip.name], videos = measure_clip(truth, methods, lpips)
-        height, width = truth.shape[1:3]
-        print(f"\n**{clip.name}** {width}x{height} from {clip.start_seconds} s: {clip.note}\n")
-        print(table(results[clip.name]), flush=True)
-        if args.pictures is not None:
-            save_comparison(args.pictures, clip.name, videos, truth)
-    verdict, goals = judge(results), judge_goals(results)
-    print("\n" + "\n".join([verdict_line(verdict), *goal_lines(goals)]))
+    entries = []
+    for setting in settings:
+        entries.append(measure_setting(args, setting, lpips))
+        show_outcome(entries[-1], is_compact=args.peers_from is not None)
     report = describe_run("benchmarks.quality") | {
         "device": describe_device(choose_device("auto")),
-        "options": {name: shown(str(value)) for name, value in options.items()},
-        "clips": {c.name: {"start_seconds": c.start_seconds, "note": c.note} for c in chosen},
-        "results": results,
-        "verdict": verdict,
-        "goals": goals,
+        "options": {name: shown(str(value)) for name, value in asked_options(args).items()},
+        "held_out": args.held_out,
+        **(entries[0] if args.settings is None else {"settings": entries}),
     }
     if args.out is not None:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps(report, indent=1) + "\n")
-    print(json.dumps(report))
+    if args.peers_from is None:
+        print(json.dumps(report))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

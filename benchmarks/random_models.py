@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from venhancer.activations import autoencoder, text_tower
 from venhancer.config import RELEASED, Preset
-from venhancer.model.denoiser import Denoiser
+from venhancer.model.denoiser import make_denoiser
 
 
 def random_state(build: Callable[[], nn.Module], dtype: torch.dtype) -> dict[str, Tensor]:
@@ -46,7 +46,7 @@ def write_tokenizer(folder: Path, merges: str = "") -> None:
 
 def write_checkpoint(path: Path, preset: Preset) -> None:
     """A checkpoint of ours, in float16."""
-    tensors = random_state(lambda: Denoiser(preset.model), torch.float16)
+    tensors = random_state(lambda: make_denoiser(preset.model), torch.float16)
     save_file(tensors, path, metadata={"preset": preset.to_json()})
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmarks import cards, projection
 from benchmarks.machine import ROOT
+from benchmarks.report_fidelity import FIDELITY
 from benchmarks.report_quality import QUALITY
 from benchmarks.report_tables import CARDS, NONE, QUESTIONS, Question, Result, Row, markdown
 
@@ -67,11 +68,17 @@ def provenance(name: str, result: Result) -> str:
     )
 
 
+def belongs(result: Result, question: Question) -> bool:
+    """Whether a file is one of those that the table is made of."""
+    return bool(
+        result["benchmark"] == f"benchmarks.{question.benchmark}" and question.wants(result)
+    )
+
+
 def sections(results: dict[str, Result]) -> Iterator[str]:
     rest = dict(results)
-    for question in (*QUESTIONS, *QUALITY):
-        name = f"benchmarks.{question.benchmark}"
-        own = {file: r for file, r in results.items() if r["benchmark"] == name}
+    for question in (*QUESTIONS, *FIDELITY, *QUALITY):
+        own = {file: r for file, r in results.items() if belongs(r, question)}
         for file in own:
             rest.pop(file, None)  # two tables may be of one file
         yield f"## {question.title}\n\n{question.about}\n\n{table(question, [*own.values()])}"

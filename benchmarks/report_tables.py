@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.quality_goals import EWARP_LIMIT, EWARP_STILL, goal_cells
-from benchmarks.quality_table import COLUMNS, cells
-
 Result = dict[str, Any]
 Row = tuple[str, ...]
 NONE = "-"
 CARDS = ("A100", "L4", "H200")
+
+
+def every(result: Result) -> bool:
+    """A table of all files of a benchmark."""
+    return True
 
 
 def nothing(result: Result) -> Iterator[str]:
@@ -31,6 +33,7 @@ class Question:
     rows: Callable[[Result], Iterator[Row]]
     reading: Callable[[Result], Iterator[str]] = nothing  # paragraphs, computed as well
     has_cards: bool = True  # a row for each card that is to be measured
+    wants: Callable[[Result], bool] = every  # files of the benchmark that belong into it
 
 
 def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -206,17 +209,6 @@ def memory_rows(result: Result) -> Iterator[Row]:
         yield str(frames), gigabytes(peak), gigabytes(run.get("predicted_bytes"))
 
 
-def quality_rows(result: Result) -> Iterator[Row]:
-    for clip, rows in result["results"].items():
-        for method, row in rows.items():
-            yield (clip, method, *cells(row, NONE))
-
-
-def goal_rows(result: Result) -> Iterator[Row]:
-    for goal in result.get("goals") or ():
-        yield tuple(goal_cells(goal))
-
-
 def onnx_rows(result: Result) -> Iterator[Row]:
     for name, way in result["ways"].items():
         quality = way["psnr_to_float32"]
@@ -290,30 +282,6 @@ QUESTIONS = (
             *("of the ceiling", "seconds per stage", "peak GB"),
         ),
         rows=run_rows,
-    ),
-    Question(
-        title="How near is it to the truth?",
-        benchmark="quality",
-        about="17 frames of three real clips: every second one, 4x smaller, goes in. Even frames "
-        "were only enlarged, odd frames are new. RIFE doubles the frames at the small size, then "
-        "SPAN, BasicVSR or Real-ESRGAN animevideov3 enlarges all of them, on the processor. `grid` "
-        "is energy at the codec's 4-pixel period, `detail` high-frequency energy relative to the "
-        "truth, Ewarp the warping error (flicker), tdiff the error of frame differences. Seconds "
-        "of `nano` are from PNG to PNG, loading included; those of the others are of their frames "
-        "alone; one run each.",
-        columns=("clip", "method", *COLUMNS),
-        rows=quality_rows,
-        has_cards=False,
-    ),
-    Question(
-        title="Which goals of quality are reached?",
-        benchmark="quality",
-        about="Of the same run. Differences count by the median of the clips; Ewarp over the "
-        f"truth's own by the worst, {EWARP_LIMIT} at most, of clips whose truth has more than "
-        f"{EWARP_STILL}.",
-        columns=("goal", "clips", "what counts", "verdict"),
-        rows=goal_rows,
-        has_cards=False,
     ),
     Question(
         title="What does a shortcut gain and cost?",

@@ -15,9 +15,10 @@ from typing import Any
 
 from benchmarks import metrics
 from benchmarks.metrics import Frames
-from benchmarks.quality import CLIPS, degrade, enhanced, load_clip
+from benchmarks.quality_clips import CLIPS, degrade, load_clip
+from benchmarks.quality_methods import enhanced
 from benchmarks.timing import make_parser, report, spread
-from venhancer.config import PRESETS, RELEASED
+from venhancer.config import PRESETS, RELEASED, Shortcuts
 from venhancer.device import choose_device
 
 MODULE = "benchmarks.shortcuts"
@@ -26,16 +27,20 @@ Settings = Mapping[str, Mapping[str, Any]]
 
 
 def settings(preset: str) -> Settings:
-    """By their options; the guidance interval is for models that have guidance."""
+    """By their options: those that the preset has any use for."""
+    chosen = PRESETS[preset]
+    fast = chosen.defaults.fast
     found: dict[str, Mapping[str, Any]] = {EXACT: {}}
-    steps = (7, 4) if preset == RELEASED.name else (3, 2, 1)
+    fewer = (7, 4) if preset == RELEASED.name else (3, 2, 1)
+    steps = [n for n in fewer if n < chosen.defaults.steps]
     found |= {f"--steps {n}": {"steps": n, "solver": "normal"} for n in steps}
-    found |= {f"--reuse {n}": {"reuse": n} for n in (2, 4)}
-    if PRESETS[preset].model.unet.text_width:
-        interval = PRESETS[preset].defaults.fast.guidance_interval
+    if fast.reuse > 1:
+        found |= {f"--reuse {n}": {"reuse": n} for n in (2, 4)}
+    if chosen.model.unet.text_width:
+        interval = fast.guidance_interval
         name = "--guidance-interval {}:{}".format(*interval)
         found[name] = {"guidance_interval": interval}
-    return {**found, "--mode fast": {"mode": "fast"}}
+    return {**found, "--mode fast": {"mode": "fast"}} if fast != Shortcuts() else found
 
 
 def measure_clip(truth: Frames, chosen: Settings, lpips: metrics.Lpips) -> dict[str, Any]:

@@ -16,10 +16,10 @@ import torch
 from benchmarks.random_models import write_tokenizer
 from tests.clips import small_checkpoint
 from tests.training_parts import TEXT_WIDTH, small_v_preset
-from venhancer.config import Preset, RunDefaults
+from venhancer.config import NANO, Preset, RunDefaults
 from venhancer.contract import Precision
 from venhancer.manifest import NAME, signed
-from venhancer.model.denoiser import Denoiser
+from venhancer.model.denoiser import make_denoiser
 from venhancer.weights import save_checkpoint
 from venhancer_export.bundle_writer import build_bundle
 from venhancer_export.request import make_request
@@ -61,6 +61,11 @@ def small_bundle(folder: Path, sizes: Sequence[tuple[int, int]], windows: Sequen
     return build(folder, small_checkpoint(folder / "small.safetensors"), sizes, windows)
 
 
+def flat_bundle(folder: Path, sizes: Sequence[tuple[int, int]], windows: Sequence[int]) -> Built:
+    """Of NANO, with a random checkpoint."""
+    return build(folder, random_checkpoint(folder / "flat.safetensors", NANO), sizes, windows)
+
+
 def text_bundle(
     folder: Path, precision: Precision = "float32", kind: str = "AutoencoderKL"
 ) -> Built:
@@ -88,12 +93,17 @@ def text_preset() -> Preset:
 
 
 def text_checkpoint(path: Path) -> Path:
+    return random_checkpoint(path, text_preset())
+
+
+def random_checkpoint(path: Path, preset: Preset) -> Path:
+    """Random weights, none of them zero, and none that makes values grow."""
     torch.manual_seed(0)
-    model = Denoiser(text_preset().model)
+    model = make_denoiser(preset.model)
     for parameter in model.parameters():
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
-    save_checkpoint(path, model, text_preset())
+    save_checkpoint(path, model, preset)
     return path
 
 

@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from venhancer.config import NANO, Preset, RunDefaults, UNetConfig
-from venhancer.model.denoiser import Denoiser
+from tests.models import SMALL_UNET
+from venhancer.config import Preset, RunDefaults, UNetConfig
+from venhancer.model.denoiser import make_denoiser
 from venhancer.video import Clip
 from venhancer.video_colour import Colour
 from venhancer.weights import save_checkpoint
 
-SMALL_UNET = UNetConfig(
+TINY_UNET = UNetConfig(
     latent_channels=48,
     base_channels=16,
     multipliers=(1, 2),
@@ -35,8 +36,8 @@ SMALL_UNET = UNetConfig(
 
 
 def small_preset() -> Preset:
-    """A NANO that runs in no time."""
-    model = dataclasses.replace(NANO.model, unet=SMALL_UNET)
+    """A `SMALL_UNET` that runs in no time, under the name of the built-in model."""
+    model = dataclasses.replace(SMALL_UNET.model, unet=TINY_UNET)
     return Preset(
         name="nano", model=model, defaults=RunDefaults(steps=2, solver="normal", scale=2.0)
     )
@@ -46,7 +47,7 @@ def small_checkpoint(path: Path) -> Path:
     """A checkpoint of `small_preset` with random weights, none of them zero."""
     torch.manual_seed(0)
     preset = small_preset()
-    model = Denoiser(preset.model)
+    model = make_denoiser(preset.model)
     for parameter in model.parameters():
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=0.02)

@@ -101,7 +101,7 @@ def test_the_peers_go_from_file_to_file(
 ) -> None:
     """As many frames, as large and as fast as asked; every stage has its seconds."""
     span = SimpleNamespace(enlarge=lambda frame: frame.repeat(2, axis=0).repeat(2, axis=1))
-    monkeypatch.setattr(peers, "load", lambda scale: (rife, span))
+    monkeypatch.setattr(peers, "load", lambda scale, folder: (rife, span))
     source, target = tmp_path / "in.mp4", tmp_path / "out.mp4"
     write_clip(source, frames=3, width=64, height=48)
 

@@ -1,22 +1,36 @@
-"""Measuring quality: the peers' methods, whom a run compares, and what its figures say of nano."""
+"""Measuring quality: the peers' methods, and which of them a run compares."""
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks import data, peer_methods, quality, report
+from benchmarks import data, peer_methods, quality, quality_methods
+from benchmarks.baselines import bicubic_repeat
 from benchmarks.peer_basicvsr import BasicVsr
 from benchmarks.peer_files import PeerError, module_of
-from benchmarks.peer_methods import ENLARGERS
-from benchmarks.quality_goals import goal_lines, judge_goals
-from benchmarks.report_tables import QUESTIONS
+from benchmarks.peer_methods import ENLARGERS, cannot, note_of
+from benchmarks.quality_borrowed import borrow
+from benchmarks.quality_clips import (
+    CLIPS,
+    HELD_OUT,
+    MAIN,
+    QualityError,
+    Setting,
+    cut_to_fit,
+    degrade,
+    extra_clip,
+    load_clip,
+)
+from benchmarks.quality_table import cells
+from tests.clips import moving_frames, write_clip
 
 ARCHITECTURE = """
 import torch
@@ -94,7 +108,7 @@ def test_a_peer_enlarges_what_rife_made(monkeypatch: pytest.MonkeyPatch) -> None
     """All frames of twice the rate, old and new, go to the enlarger in their order."""
     mixing = SimpleNamespace(interpolate=lambda frames, factor: iter([1, 2, 3]))
     monkeypatch.setattr(peer_methods, "Rife", lambda folder: mixing)
-    monkeypatch.setitem(ENLARGERS, "rife-span", lambda peers: lambda frames: 4 * frames)
+    monkeypatch.setitem(ENLARGERS, "rife-span", lambda peers, scale: lambda f: scale * f)
 
     made = peer_methods.load_method("rife-span", Path("peers"))(np.zeros((2, 1, 1, 3), np.uint8))
 
@@ -116,12 +130,12 @@ def test_the_methods_that_run_are_those_asked(
     """`--peers` adds all three to the rest, `--methods` takes any of them; nothing runs twice."""
     chosen: list[str] = []
 
-    def first_clip(truth: Any, methods: dict[str, Any], lpips: Any) -> None:
+    def first_clip(truth: Any, methods: dict[str, Any], *_: Any) -> None:
         chosen.extend(methods)
-        raise quality.QualityError("enough")
+        raise QualityError("enough")
 
-    monkeypatch.setattr(quality, "load_method", lambda name, peers: name)
-    monkeypatch.setattr(quality, "load_clip", lambda clip, folder: None)
+    monkeypatch.setattr(quality_methods, "load_method", lambda name, *_: name)
+    monkeypatch.setattr(quality, "load_clip", lambda clip, folder: np.zeros((17, 8, 8, 3)))
     monkeypatch.setattr(quality.metrics, "Lpips", lambda weights: None)
     monkeypatch.setattr(quality, "measure_clip", first_clip)
 
@@ -131,8 +145,8 @@ def test_the_methods_that_run_are_those_asked(
 
 def test_an_unknown_method_is_refused() -> None:
     """By one line that names those there are, the peers too."""
-    with pytest.raises(quality.QualityError, match=r"no method rife: .* rife-basicvsr"):
-        quality.choose_methods(["rife"], {}, Path("peers"))
+    with pytest.raises(QualityError, match=r"no method rife: .* rife-basicvsr"):
+        quality_methods.choose_methods(["rife"], {}, Path("peers"))
 
 
 def test_a_run_ends_where_peers_were_not_fetched(
@@ -150,95 +164,177 @@ def test_a_run_ends_where_peers_were_not_fetched(
 def test_every_peer_says_which_file_is_missing(name: str, tmp_path: Path) -> None:
     """The enlarger's files are asked for like RIFE's."""
     with pytest.raises(PeerError, match=r"(param|arch_util\.py) is missing: run `make data`$"):
-        ENLARGERS[name](tmp_path)
+        ENLARGERS[name](tmp_path, 4)
 
 
-# --- goals --------------------------------------------------------------------------------------
+# --- sizes and rates ----------------------------------------------------------------------------
 
 
-def results(**nano: list[float]) -> dict[str, dict[str, dict[str, float]]]:
-    """Three clips of which nano reaches every goal, but for the given figures of it."""
-    own = {"lpips": [0.1] * 3, "vmaf": [80.0] * 3, "psnr_odd": [30.0] * 3, "ewarp": [1.0] * 3}
-    own |= nano
-    rivals = {
-        "rife-span": {"lpips": 0.2},
-        "rife-animevideov3": {"vmaf": 70.0},
-        "lanczos-minterpolate": {"psnr_odd": 29.0},
-        "truth": {"ewarp": 1.0},
-    }
-    clips = ("city", "bikes", "bbb")
-    return {
-        clip: {"nano": {key: values[index] for key, values in own.items()}, **rivals}
-        for index, clip in enumerate(clips)
-    }
+class Doubling:
+    """A network that repeats pixels, as SPAN's would be loaded."""
 
+    loaded: ClassVar[list[int]] = []
 
-def reached(found: dict[str, dict[str, dict[str, float]]]) -> list[bool]:
-    """Of LPIPS, VMAF, PSNR of new frames and Ewarp."""
-    goals = judge_goals(found)
-    assert goals is not None
-    return [goal["reached"] for goal in goals]
+    def __init__(self, factor: int, folder: Path) -> None:
+        self.factor = factor
+        self.loaded.append(factor)
+
+    def enlarge(self, frame: Any) -> Any:
+        return frame.repeat(self.factor, axis=0).repeat(self.factor, axis=1)
 
 
 @pytest.mark.parametrize(
-    ("nano", "expected"),
+    ("scale", "networks", "note"),
     [
-        ({}, [True, True, True, True]),
-        ({"lpips": [0.1, 0.3, 0.1]}, [True, True, True, True]),
-        ({"lpips": [0.1, 0.2, 0.3]}, [False, True, True, True]),
-        ({"vmaf": [90.0, 69.0, 69.0]}, [True, False, True, True]),
-        ({"psnr_odd": [28.0, 29.0, 40.0]}, [True, True, False, True]),
-        ({"ewarp": [0.0, 0.0, 1.1]}, [True, True, True, True]),
-        ({"ewarp": [0.0, 0.0, 1.11]}, [True, True, True, False]),
+        (2, [2], ""),
+        (3, [4], "SPAN x4, then made smaller to 3x by antialiased bicubic"),
+        (4, [4], ""),
+        (8, [4, 2], "SPAN x4, then x2"),
     ],
 )
-def test_each_goal_is_judged_alone(nano: dict[str, list[float]], expected: list[bool]) -> None:
-    """Better by the median of the clips, equal is not better; and hardly more flicker on each."""
-    assert reached(results(**nano)) == expected
+def test_span_reaches_every_scale(
+    scale: int, networks: list[int], note: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its own weights where it has any, else by a way that is told beside its name."""
+    monkeypatch.setattr(Doubling, "loaded", [])
+    monkeypatch.setattr(peer_methods, "Span", Doubling)
 
-
-def test_flicker_counts_only_where_something_moves() -> None:
-    """A clip whose truth stands still has no say, and without one that moves nothing is shown."""
-    found = results(ewarp=[9.0, 1.0, 1.0])
-    found["city"]["truth"] = {"ewarp": 0.5}
-
-    assert reached(found)[-1]
-    for rows in found.values():
-        rows["truth"] = {"ewarp": 0.1}
-    assert not reached(found)[-1]
-    assert [*goal_lines(judge_goals(found))][-1].endswith("; ; -; NOT reached")
-
-
-@pytest.mark.parametrize("method", ["nano", "rife-span", "rife-animevideov3"])
-def test_without_a_rival_there_are_no_goals(method: str) -> None:
-    """One clip on which it did not run is enough."""
-    found = results()
-    del found["bbb"][method]
-
-    assert judge_goals(found) is None
-    assert [*goal_lines(None)] == ["goals: none (need nano, the baselines and the peers)"]
-
-
-def test_a_goal_is_told_with_its_figures() -> None:
-    """Of every clip, the one that counts, and the word."""
-    lines = [*goal_lines(judge_goals(results(lpips=[0.1, 0.15, 0.3])))]
-
-    assert lines[0] == (
-        "goal: lpips: nano - rife-span, median below 0; "
-        "city -0.100, bikes -0.050, bbb 0.100; -0.050; reached"
+    made = peer_methods.load_method("rife-span", Path("peers"), scale, 1)(
+        np.zeros((2, 6, 8, 3), np.uint8)
     )
 
+    assert made.shape == (2, 6 * scale, 8 * scale, 3)
+    assert Doubling.loaded == networks
+    assert note_of("rife-span", scale, 2) == note
+    assert "without RIFE" in note_of("rife-span", scale, 1)
 
-def test_the_page_shows_peers_and_goals() -> None:
-    """A row for each method, a row for each goal; a file without goals says not measured."""
-    found = results()
-    file = {"machine": {"cpu": "a processor", "cores": 2}, "results": found}
-    judged = {**file, "goals": judge_goals(found)}
-    figures, goals = (q for q in QUESTIONS if q.benchmark == "quality")
 
-    shown = report.table(figures, [judged])
-    assert "| a processor, 2 threads | city | rife-span | - | - | - | - | - | 0.200 |" in shown
-    assert "| vmaf: nano - rife-animevideov3, median above 0 | city 10.000, " in report.table(
-        goals, [judged]
-    )
-    assert "| any | not measured | - | - | - |" in report.table(goals, [file])
+def test_peers_of_one_scale_are_left_out_by_name() -> None:
+    """BasicVSR and animevideov3 have weights for 4x only; the run goes on without them."""
+    names = ["rife-basicvsr", "rife-animevideov3", "bicubic"]
+
+    made = quality_methods.choose_methods(names, {}, Path("peers"), Setting(3, 2))
+
+    assert [*made] == ["bicubic"]
+    assert all("4x only" in cannot(name, 3) for name in names[:2])
+    assert not any(cannot(name, 4) for name in names)
+
+
+@pytest.mark.parametrize(("scale", "interpolate"), [(2, 1), (2, 2), (3, 3), (8, 2), (4, 4)])
+def test_the_baselines_make_what_is_asked(scale: int, interpolate: int) -> None:
+    """As many frames, as large, after the truth was cut; without new frames there is no figure."""
+    setting = Setting(scale, interpolate)
+    truth = cut_to_fit(np.stack(moving_frames(17, 133, 119)), setting)
+
+    methods = quality_methods.choose_methods(["bicubic"], {}, Path("peers"), setting)
+    rows, _ = quality.measure_clip(truth, methods, lambda made, true: 0.5, setting)
+
+    assert degrade(truth, setting).shape[1] * scale == truth.shape[1]
+    assert not any(side % 2 for side in degrade(truth, setting).shape[1:3])
+    assert ("psnr_odd" in rows["bicubic"]) == (interpolate > 1)
+    assert rows["truth"]["pixels"] == truth.shape[1] * truth.shape[2]
+    new = cells(rows["bicubic"], columns=("PSNR new", "SSIM new"))
+    assert (new == ["-", "-"]) == (interpolate == 1)
+
+
+def test_the_usual_sizes_are_not_cut() -> None:
+    """At 4x size and 2x frames all of the three clips is used."""
+    for height, width in ((720, 1280), (272, 640)):
+        truth = np.zeros((17, height, width, 3), np.uint8)
+        assert cut_to_fit(truth, MAIN).shape == truth.shape
+
+
+def test_settings_are_asked_in_one_word() -> None:
+    """Times the size, times the frames; anything else is one line."""
+    assert quality.parse_settings("2x1,4x4") == [Setting(2, 1), Setting(4, 4)]
+    for words in ("4", "2x", "1x2", "4x9"):
+        with pytest.raises(QualityError):
+            quality.parse_settings(words)
+
+
+# --- clips --------------------------------------------------------------------------------------
+
+
+def test_held_out_places_are_others_of_the_same_files() -> None:
+    """By the same names, well apart from those that weights are chosen by."""
+    for chosen, held in zip(CLIPS, HELD_OUT, strict=True):
+        assert chosen.name == held.name
+        assert chosen.size == held.size
+        assert abs(chosen.start_seconds - held.start_seconds) > 2
+
+
+def test_a_clip_of_the_user_keeps_its_shape(tmp_path: Path) -> None:
+    """It starts where asked, is never enlarged, and is named where it is missing."""
+    path = tmp_path / "mine.mp4"
+    write_clip(path, 25, 64, 48)
+
+    clip = extra_clip(f"{path}@0.1")
+
+    assert (clip.name, clip.start_seconds) == ("mine", 0.1)
+    assert load_clip(clip, tmp_path / "none").shape == (17, 48, 64, 3)
+    with pytest.raises(QualityError, match=r"^none\.mp4 is missing$"):
+        load_clip(extra_clip(str(tmp_path / "none.mp4")), tmp_path)
+    with pytest.raises(QualityError, match="`soon` are no seconds"):
+        extra_clip("mine.mp4@soon")
+
+
+# --- borrowed rows ------------------------------------------------------------------------------
+
+
+def earlier(path: Path, **entry: Any) -> Path:
+    """A results file with one clip."""
+    rows = {
+        "nano": {"lpips": 9.0},
+        "rife-span": {"lpips": 0.2, "seconds_per_frame": 1.0, "file_seconds": 2.0},
+        "truth": {"ewarp": 1.0},
+    }
+    found = {"clips": {"bbb": {"start_seconds": 43.0}}, "results": {"bbb": rows}, **entry}
+    path.write_text(json.dumps(found))
+    return path
+
+
+def test_rows_of_peers_are_borrowed_without_their_seconds(tmp_path: Path) -> None:
+    """Those that run anew, and the truth, are not taken from the file."""
+    path = earlier(tmp_path / "q.json")
+
+    assert borrow(path, MAIN, [CLIPS[2]], ["nano"]) == {"bbb": {"rife-span": {"lpips": 0.2}}}
+
+
+@pytest.mark.parametrize(
+    ("entry", "clip", "setting", "message"),
+    [
+        ({}, CLIPS[0], MAIN, "has no city"),
+        ({}, HELD_OUT[2], MAIN, r"has no bbb from 11\.5 s"),
+        ({}, CLIPS[2], Setting(2, 2), "has nothing at 2x space, 2x time"),
+        ({"results": {"bbb": {"nano": {}}}}, CLIPS[2], MAIN, "has no row of rife-span"),
+    ],
+)
+def test_rows_of_other_frames_are_not_borrowed(
+    entry: dict[str, Any], clip: Any, setting: Setting, message: str, tmp_path: Path
+) -> None:
+    """The clip, its place, the setting and the rival have to be those of the run."""
+    with pytest.raises(QualityError, match=message):
+        borrow(earlier(tmp_path / "q.json", **entry), setting, [clip], ["nano"])
+
+
+def test_weights_are_compared_by_one_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nano runs alone; its row, the rival's, six goals and the number are all that is printed."""
+    monkeypatch.setattr(quality.metrics, "Lpips", lambda weights: lambda made, true: 0.1)
+    truth = np.stack(moving_frames(17, 128, 96))
+    monkeypatch.setattr(quality, "load_clip", lambda clip, folder: truth)
+    plain = {"nano": lambda low: bicubic_repeat(low, 4, 2)}
+    monkeypatch.setattr(quality, "choose_methods", lambda *_: plain)
+    monkeypatch.setattr(quality, "file_seconds", lambda *_: 17.0)
+    rival = {"psnr_even": 1.0, "psnr_odd": 1.0, "vmaf": 0.0, "lpips": 0.2, "grid": 1e9, "ewarp": 99}
+    path = earlier(tmp_path / "q.json", results={"bbb": {"rife-span": rival}})
+    words = ["--methods", "nano", "--clips", "bbb", "--peers-from", str(path)]
+
+    assert quality.main([*words, "--out", str(tmp_path / "new.json")]) == 0
+
+    told = capsys.readouterr().out.splitlines()
+    assert [line.split("|")[2].strip() for line in told[2:4]] == ["nano", "rife-span"]
+    assert sum(line.startswith("goal: ") for line in told) == 6
+    assert told[-1].startswith("score 5.0000: 5 of 5 goals reached")
+    assert json.loads((tmp_path / "new.json").read_text())["score"] == 5

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -126,44 +125,74 @@ def test_the_first_frames_of_a_clip_are_read(tmp_path: Path) -> None:
 # what is told
 
 
-def bicubic(low: Frames, options: dict[str, Any]) -> tuple[Frames, SimpleNamespace]:
-    made = bicubic_repeat(low, options["scale"], options["interpolate"])
+def darkened(low: Frames) -> Frames:
+    """Enlarged, with black new frames."""
+    made = bicubic_repeat(low, 2, 2)
     made[1::2] = 0
-    return made, SimpleNamespace(wall=2.0 * len(made))
+    return made
 
 
 @pytest.fixture
-def found(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Of two clips, by an enhancer that enlarges and makes black new frames."""
-    monkeypatch.setattr(no_reference, "enhanced", bicubic)
+def found() -> dict[str, Any]:
+    """Two clips by a method that enlarges, and by one that makes black new frames besides."""
     judges = {"niqe": lambda frame: frame.mean(), "brisque": lambda frame: frame.max()}
+    methods = {"bicubic": lambda low: bicubic_repeat(low, 2, 2), "nano": darkened}
     clips = {}
     for name in ("a", "b"):
         low = np.stack(moving_frames(3, 48, 32))
-        clips[name], _ = no_reference.measure(low, judges, "cpu")
+        clips[name], _ = no_reference.measure(low, judges, methods)
     return {"clips": clips, "median": no_reference.median(clips)}
 
 
 def test_new_frames_count_apart(found: dict[str, Any]) -> None:
     """Key frames that equal the enlarged input get its figures, whatever the new ones are."""
-    plain, nano = found["median"]["input"], found["median"]["nano"]
+    plain, nano = found["median"]["bicubic"], found["median"]["nano"]
 
-    assert (nano["niqe_key"], nano["brisque_key"]) == (plain["niqe"], plain["brisque"])
+    assert (nano["niqe_key"], nano["brisque_key"]) == (plain["niqe_key"], plain["brisque_key"])
     assert (nano["niqe_new"], nano["brisque_new"]) == (0, 0)
     assert nano["ewarp"] == plain["ewarp"] > 0
-    assert (nano["tdiff"], nano["seconds_per_frame"]) == (0, 2)
+    assert nano["tdiff"] == 0
+    assert nano["seconds_per_frame"] > 0 < plain["seconds_per_frame"]
+
+
+def test_others_are_judged_too() -> None:
+    """Baselines and RIFE + SPAN, unless the user names others; an unknown one is one line."""
+    assert no_reference.build_parser().parse_args([]).methods == (
+        "bicubic,lanczos-minterpolate,rife-span,nano"
+    )
+
+
+def test_a_run_tells_every_method(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One clip from its file to its lines and crops; what is missing ends it with one line."""
+    frames = [Image.fromarray(frame) for frame in moving_frames(9, 96, 64)]
+    (tmp_path / "generated").mkdir()
+    frames[0].save(
+        tmp_path / "generated" / "svd.webp", save_all=True, append_images=frames[1:], lossless=True
+    )
+    words = ["--data", str(tmp_path), "--clips", "svd", "--device", "cpu", "--methods", "bicubic"]
+
+    assert no_reference.main(words) == 1
+    assert "niqe.npz is missing" in capsys.readouterr().err
+    monkeypatch.setattr(no_reference, "load_judges", lambda folder: {"niqe": np.mean})
+    assert no_reference.main([*words, "--pictures", str(tmp_path / "crops")]) == 0
+
+    assert "svd 96x64 bicubic: niqe_key" in capsys.readouterr().out
+    with Image.open(tmp_path / "crops" / "svd.png") as sheet:
+        assert sheet.height > 2 * 22
 
 
 def test_the_page_tells_every_clip(found: dict[str, Any]) -> None:
     """Rows of each clip and of the median, and what they come to; without a file, that."""
     [question] = [q for q in QUALITY if q.benchmark == "no_reference"]
     for rows in found["clips"].values():
-        rows["nano"]["ewarp"] = rows["input"]["ewarp"] - 1
+        rows["nano"]["ewarp"] = rows["bicubic"]["ewarp"] - 1
     result = {**step_result("NVIDIA H200"), **found}
 
     table, reading = report.table(question, [result]), "".join(question.reading(result))
 
     assert "| any | not measured |" in report.table(question, [])
-    assert table.count("| input |") == table.count("| nano |") == 3
-    assert "NIQE of key frames: lower in 0 of 2 clips, median +0.00" in reading
-    assert "Ewarp: lower in 2 of 2 clips, median -1.00" in reading
+    assert table.count("| bicubic |") == table.count("| nano |") == 3
+    assert "NIQE of key frames lower than bicubic: in 0 of 2 clips, median +0.00" in reading
+    assert "Ewarp lower than bicubic: in 2 of 2 clips, median -1.00" in reading

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tests.clips import moving_frames, write_clip
 from venhancer.config import ModelConfig, Preset, UNetConfig
-from venhancer.model.denoiser import Denoiser
+from venhancer.model.denoiser import make_denoiser
 from venhancer.training.augmentation import Batch, Take, make_batch
 from venhancer.training.config import TrainingConfig
 from venhancer.training.encoders import Encoders, lapped_encoders
@@ -58,7 +58,7 @@ def new_trainer(
 ) -> Trainer:
     """A trainer of random weights, none of which is zero where that would hide something."""
     torch.manual_seed(0)
-    model = Denoiser(preset.model)
+    model = make_denoiser(preset.model)
     for parameter in model.unet.parameters():
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=0.05)

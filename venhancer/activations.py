@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves
 from venhancer import hub
 from venhancer.config import VAE_STRIDE, ModelConfig
 from venhancer.estimate import sample_inputs
-from venhancer.model.denoiser import Denoiser
+from venhancer.model.denoiser import Denoiser, make_denoiser
 from venhancer.model.text import HEAD_CHANNELS, LAYERS
 from venhancer.model.vae import AutoencoderCodec
 
@@ -112,7 +112,7 @@ def denoiser_bytes(
     """
     with torch.device("meta"):
         inputs = sample_inputs(model, frames, rows, columns, branches)
-    network = _on_meta(lambda: Denoiser(model), dtype)
+    network = _on_meta(lambda: make_denoiser(model), dtype)
     with torch.no_grad():
         text = network.prepare_text(inputs.pop("text", None))
     return peak_bytes(lambda: evaluate(network, inputs, text))

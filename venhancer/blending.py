@@ -112,7 +112,7 @@ class Blending:
         out[0].copy_(self._cut(self.latents.x.index_select(0, self.slots), out).transpose(0, 1))
 
     def gather_hint(self, out: Tensor) -> None:
-        """Its key frames, zero between them -> 1 c f h w."""
+        """What is shown of its key frames, zero between them -> 1 c f h w."""
         keys = self._cut(self.latents.keys.index_select(0, self.key_slots), out)
         out.zero_()
         out[0, :, :: self.gap].copy_(keys.transpose(0, 1))

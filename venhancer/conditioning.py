@@ -27,6 +27,8 @@ def resize(frame: Frame, width: int, height: int, upsampling: Upsampling = "bili
 def pad(frames: Tensor, geometry: Geometry, padding: Padding) -> Tensor:
     """Surround f 3 H W to the size that the network takes, by reflection or in white."""
     sides = (geometry.left, geometry.right, geometry.top, geometry.bottom)
+    if not any(sides):
+        return frames
     if padding == "white":
         return F.pad(frames, sides, value=1.0)
     h, w = frames.shape[-2:]

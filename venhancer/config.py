@@ -16,13 +16,20 @@ Prediction = Literal["v", "sample"]
 CodecName = Literal["autoencoder", "lapped"]
 SolverName = Literal["fast", "normal"]
 Upsampling = Literal["bilinear", "bicubic"]
+Body = Literal["unet", "flat"]
 NewFrames = Literal["model", "motion"]  # who makes the frames between key frames
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UNetConfig:
-    """Sizes of the 3D-UNet and its controller; the defaults are the released checkpoint."""
+    """Sizes of the denoising network; the defaults are the released checkpoint.
 
+    `unet`: a 3D-UNet as prior and the Space-Time Controller that copies its encoder. `flat`: one
+    level of `blocks_per_level` residual blocks without normalisation, for prior and controller
+    together; it sees each frame by itself, so it has no text and nothing temporal.
+    """
+
+    body: Body = "unet"
     latent_channels: int = 4
     base_channels: int = 320
     multipliers: tuple[int, ...] = (1, 2, 4, 4)
@@ -35,8 +42,14 @@ class UNetConfig:
     norm_groups: int = 32
     temporal_convs: int = 4  # in the block that ends each ResBlock
     extra_rows: int = 1  # rows that each downsampling adds beyond the usual padding of one
+    repair_blocks: int = 0  # of a flat body: they clean a hint whose noise level is above 0
 
     def __post_init__(self) -> None:
+        if self.body == "flat":
+            self._check_flat()
+            return
+        if self.repair_blocks:
+            raise ConfigError(f"repair_blocks={self.repair_blocks}: only a flat body has any")
         for level, width in enumerate(self.widths):
             if width % self.norm_groups:
                 raise ConfigError(
@@ -50,6 +63,24 @@ class UNetConfig:
                 )
         if self.spatial_levels and not self.text_width:
             raise ConfigError("spatial transformers attend to text: text_width=0 needs none")
+
+    def _check_flat(self) -> None:
+        """ConfigError for what a flat body does not have."""
+        absent = {
+            "spatial_levels": self.spatial_levels,
+            "temporal_levels": self.temporal_levels,
+            "first_temporal_heads": self.first_temporal_heads,
+            "text_width": self.text_width,
+            "norm_groups": self.norm_groups,
+            "temporal_convs": self.temporal_convs,
+            "extra_rows": self.extra_rows,
+        }
+        present = [name for name, value in absent.items() if value]
+        if present or self.multipliers != (1,):
+            raise ConfigError(
+                f"a flat body has one level and none of {', '.join(present) or 'its others'}: "
+                f"give multipliers=(1,) and zero (or no) {', '.join(absent)}"
+            )
 
     def _attends(self, level: int) -> bool:
         is_last = level == len(self.multipliers) - 1
@@ -67,6 +98,11 @@ class UNetConfig:
     @property
     def downsamplings(self) -> int:
         return len(self.multipliers) - 1
+
+    @property
+    def has_coarse_features(self) -> bool:
+        """True where there are levels below the finest, whose features steps can share."""
+        return self.body == "unet"
 
     def coarse_size(self, rows: int, columns: int) -> tuple[int, int, int]:
         """Channels, rows and columns of what the finest level is given by the coarser ones."""
@@ -95,6 +131,7 @@ class ModelConfig:
     codec: CodecName = "autoencoder"
     latent_scale: float = 0.18215
     upsampling: Upsampling = "bilinear"  # of the key frames, before they are encoded
+    neighbours: int = 0  # key frames before and after, aligned, that the hint of one holds too
 
     def __post_init__(self) -> None:
         if (self.prediction == "sample") != (self.residual_std > 0):
@@ -102,11 +139,22 @@ class ModelConfig:
                 f"prediction={self.prediction!r} with residual_std={self.residual_std}: "
                 "`sample` needs a positive spread, `v` has none"
             )
+        if self.neighbours and self.unet.body != "flat":
+            raise ConfigError(f"neighbours={self.neighbours}: only a flat body sees any")
+        if self.unet.body == "flat" and (self.prediction, self.codec) != ("sample", "lapped"):
+            raise ConfigError("a flat body predicts a `sample` of the `lapped` codec")
+        if self.neighbours % 2 or self.neighbours < 0:
+            raise ConfigError(f"neighbours={self.neighbours}: take as many before as after")
 
     @property
     def latent_stride(self) -> int:
         """Pixels to a latent position, in each direction."""
         return VAE_STRIDE if self.codec == "autoencoder" else 4
+
+    @property
+    def neighbour_channels(self) -> int:
+        """Of the aligned neighbours, at the size of the latents: see `venhancer.neighbours`."""
+        return 13 * self.neighbours  # four pixels of three colours, and a gate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,35 +232,37 @@ NANO = Preset(
     name="nano",
     model=ModelConfig(
         unet=UNetConfig(
+            body="flat",
             latent_channels=48,
-            base_channels=48,
-            multipliers=(1, 2, 2),
-            blocks_per_level=1,
+            base_channels=64,
+            multipliers=(1,),
+            blocks_per_level=6,
             spatial_levels=(),
-            temporal_levels=(2,),
-            head_channels=48,
+            temporal_levels=(),
             first_temporal_heads=0,
             text_width=0,
-            norm_groups=8,
-            temporal_convs=2,
+            norm_groups=0,
+            temporal_convs=0,
             extra_rows=0,
+            repair_blocks=3,
         ),
         prediction="sample",
         residual_std=0.1,
         codec="lapped",
         latent_scale=2.0,
         upsampling="bicubic",
+        neighbours=4,
     ),
     defaults=RunDefaults(
-        steps=4,
+        steps=1,
         solver="normal",
         eta=0.0,
         guidance=1.0,
-        window=33,
-        overlap=0.25,
+        window=3,
+        overlap=0.0,
         refine=0,
-        fast=Shortcuts(steps=2, reuse=2),
         new_frames="motion",
+        fast=Shortcuts(),  # one step is as fast as it gets, and nothing is coarse
     ),
 )
 

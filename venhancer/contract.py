@@ -44,10 +44,15 @@ class NetworkSpec:
 
 
 def condition_inputs(model: ModelConfig) -> tuple[TensorSpec, ...]:
-    """What the controller is shown of one window."""
-    c = model.unet.latent_channels
+    """What the controller is shown of one window; `neighbours` only where the model has any."""
+    c, n = model.unet.latent_channels, model.neighbour_channels
+    neighbours = (TensorSpec("neighbours", f"b {n} f h w"),) if n else ()
+    return (TensorSpec("hint", f"b {c} f h w"), *neighbours, *told_inputs())
+
+
+def told_inputs() -> tuple[TensorSpec, ...]:
+    """Which frames are key frames, and how degraded they are."""
     return (
-        TensorSpec("hint", f"b {c} f h w"),
         TensorSpec("is_key", "b f"),
         TensorSpec("noise_level", "b"),
         TensorSpec("scale", "b"),

@@ -26,7 +26,12 @@ def choose_dtype(asked: str, device: str) -> torch.dtype:
         return getattr(torch, asked)
     if device == "cuda":
         return torch.float16
-    return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
+    return torch.bfloat16 if computes_in_bfloat16() else torch.float32
+
+
+def computes_in_bfloat16() -> bool:
+    """Whether the CPU has instructions for it; without, it is ten times slower than float32."""
+    return torch.cpu._is_avx512_bf16_supported()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

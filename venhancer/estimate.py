@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from venhancer.config import ModelConfig
 from venhancer.contract import TEXT_LENGTH, model_inputs
-from venhancer.model.denoiser import Denoiser
+from venhancer.model.denoiser import Denoiser, UNetDenoiser, make_denoiser
 from venhancer.plan import Plan
 from venhancer.windows import Scene
 
@@ -32,7 +32,7 @@ class Cost:
 def denoiser_flop(model: ModelConfig, frames: int, rows: int, columns: int) -> int:
     """Operations (two a multiply-add) of one evaluation of one branch, counted on shapes alone."""
     with torch.device("meta"):
-        network = Denoiser(model)
+        network = make_denoiser(model)
         inputs = sample_inputs(model, frames, rows, columns)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(**inputs)
@@ -43,7 +43,7 @@ def denoiser_flop(model: ModelConfig, frames: int, rows: int, columns: int) -> i
 def finest_flop(model: ModelConfig, frames: int, rows: int, columns: int) -> int:
     """Of one that reuses coarse features."""
     with torch.device("meta"):
-        network = Denoiser(model)
+        network = UNetDenoiser(model)
         inputs = sample_inputs(model, frames, rows, columns)
         coarse = torch.ones(frames, *model.unet.coarse_size(rows, columns))
     with torch.no_grad():
@@ -89,7 +89,7 @@ def scene_flop(plan: Plan, scene: Scene) -> int:
 @cache
 def weight_bytes(model: ModelConfig, dtype: torch.dtype) -> int:
     with torch.device("meta"):
-        network = Denoiser(model)
+        network = make_denoiser(model)
     return sum(p.numel() for p in network.parameters()) * dtype.itemsize
 
 
@@ -101,7 +101,7 @@ def calibrate(model: ModelConfig, device: str, dtype: torch.dtype) -> float:
     if weight_bytes(model, torch.int8) <= SMALL:
         frames, side = 9, 8 * model.unet.size_step
         rows = side + model.unet.row_remainder
-        network: Denoiser = Denoiser(model).eval().to(device=device, dtype=dtype)
+        network: Denoiser = make_denoiser(model).eval().to(device=device, dtype=dtype)
         inputs = {k: v.to(device) for k, v in sample_inputs(model, frames, rows, side).items()}
         with torch.inference_mode():
             seconds = _seconds(lambda: network(**inputs), device)

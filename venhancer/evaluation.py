@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from venhancer.config import ModelConfig
-from venhancer.contract import TensorSpec, condition_inputs, noisy_inputs
+from venhancer.contract import TensorSpec, noisy_inputs, told_inputs
 from venhancer.diffusion.guidance import guide
 from venhancer.diffusion.schedule import denoised_from
 from venhancer.model.denoiser import Prepared
@@ -35,9 +35,12 @@ class Model(Protocol):
         is_key: Tensor,
         noise_level: Tensor,
         scale: Tensor,
+        neighbours: Tensor | None = None,
         text_features: Tensor | None = None,
     ) -> Prepared:
-        """hint b c f h w, is_key b f, noise_level (b), scale (b): what no timestep changes."""
+        """hint b c f h w, is_key b f, noise_level (b), scale (b), neighbours b n f h w where the
+        model sees any: what no timestep changes.
+        """
 
     def step(self, latents: Tensor, timestep: Tensor, prepared: Prepared) -> Tensor:
         """One evaluation: latents b c f h w, timestep (b) -> b c f h w, v or x_0."""
@@ -91,7 +94,10 @@ class Texts:
 
 
 class Evaluation:
-    """Buffers by the contract: `latents` and `hint` go in (1 c f h w), `x0` comes out."""
+    """Buffers by the contract: `latents` and `shown` go in (1 c f h w), `x0` comes out.
+
+    shown: the hint's channels, then those of its neighbours
+    """
 
     def __init__(
         self,
@@ -104,7 +110,7 @@ class Evaluation:
         coarse: CoarseFeatures | None = None,
     ) -> None:
         letters = {"b": 1, "f": frames, "h": len(sampling.rows[0]), "w": len(sampling.columns[0])}
-        specs = (*noisy_inputs(model.config), *condition_inputs(model.config))
+        specs = (*noisy_inputs(model.config), *told_inputs())
         buffers = allocate(specs, letters, device)
         steps = sampling.schedule
         self.model = model
@@ -112,7 +118,11 @@ class Evaluation:
         self.texts = texts
         self.coarse = coarse
         self.latents = buffers["latents"]
-        self.hint = buffers["hint"]
+        channels, neighbours = self.latents.shape[1], model.config.neighbour_channels
+        size = self.latents.shape[2:]
+        self.shown = torch.zeros(1, channels + neighbours, *size, device=device)
+        self.hint = self.shown[:, :channels]
+        self.neighbours = self.shown[:, channels:] if neighbours else None
         self.is_key = buffers["is_key"]
         self.is_key[:, :: sampling.gap] = 1
         self.noise_level = buffers["noise_level"].fill_(conditions.noise_level)
@@ -132,6 +142,7 @@ class Evaluation:
             is_key=self.is_key.expand(batch, -1),
             noise_level=self.noise_level.expand(batch),
             scale=self.scale.expand(batch),
+            neighbours=self._neighbours(batch),
             text_features=self.texts.guided if is_guided else self.texts.alone,
         )
         kept = self.prepared.setdefault(is_guided, made)
@@ -142,6 +153,9 @@ class Evaluation:
             _copy(own, new)
         if kept.anchor is not None and made.anchor is not None:
             _copy(kept.anchor, made.anchor)
+
+    def _neighbours(self, batch: int) -> Tensor | None:
+        return None if self.neighbours is None else self.neighbours.expand(batch, -1, -1, -1, -1)
 
     def run(self, is_guided: bool, is_reusing: bool = False) -> None:
         """`latents` at `step` -> `x0`; both branches as one batch.

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from itertools import repeat
 
+import torch
 from torch import Tensor
 
 from venhancer import conditioning
 from venhancer.conditioning import Frame
 from venhancer.contract import DECODED_FRAMES
+from venhancer.neighbours import Aligner, Key, needed_from
 from venhancer.networks import Networks, SceneSampler
 from venhancer.options import Options
 from venhancer.plan import Plan
@@ -18,7 +21,7 @@ from venhancer.queues import ahead
 from venhancer.state import State
 from venhancer.stopwatch import Stopwatch
 from venhancer.video import read_frames
-from venhancer.windows import Scene
+from venhancer.windows import Scene, Span
 
 Progress = Callable[[str, int, int], None]  # stage, parts done, parts in all
 QUEUE = 4  # frames that are read ahead, and that wait to be written
@@ -59,10 +62,11 @@ class Flow:
         if state.turns:
             sampler.restore(state.tensors)
         first = scenes[0].keys.start + sampler.first_key(scenes[0], state.turns)
+        begin = needed_from(scenes[0].keys, first, self.plan.preset.model.neighbours)
         self._count(state)
-        with ahead(read_frames(self.plan.source, first), QUEUE) as frames:
-            keys = self._keys(frames, first)
+        with ahead(read_frames(self.plan.source, begin), QUEUE) as frames:
             for number, scene in enumerate(scenes, state.scene):
+                keys = self._keys(frames, scene.keys, max(first, scene.keys.start))
                 for outcome in self._scene(number, scene, sampler, keys, state):
                     yield outcome
                     self.progress("decode", outcome.state.frames, self.plan.sampled_frames)
@@ -74,19 +78,40 @@ class Flow:
         turns = sum(map(plan.turns_of, plan.scenes[: state.scene])) + state.turns
         self.evaluations = turns * len(plan.sampling.rows) * len(plan.sampling.columns)
 
-    def _keys(self, frames: Iterator[Frame], first: int) -> Iterator[Tensor]:
-        """Resize, pad and encode the input frames, one at a time -> c h w."""
+    def _keys(self, frames: Iterator[Frame], scene: Span, first: int) -> Iterator[Tensor]:
+        """Key frames of a scene from `first` on, as the sampler takes them: c h w each.
+
+        frames: from `needed_from(scene, first, ...)` on; a few are read and encoded early
+        """
+        count = self.plan.preset.model.neighbours
+        aligner = Aligner(count, self.plan.geometry)
+        waiting: deque[Tensor] = deque()
+        reached = needed_from(scene, first, count)
+        for number in range(first, scene.stop):
+            for early in range(reached, min(scene.stop, number + count // 2 + 1)):
+                with self.watch("read"):
+                    frame = next(frames)
+                waiting.extend(self._encoded(frame, early, aligner, is_shown=early >= first))
+                reached = early + 1
+            latents = waiting.popleft()
+            if count:
+                with self.watch("align"):
+                    latents = torch.cat([latents, aligner.hint(number)])
+            self.progress("encode", number + 1, self.plan.source.frames)
+            yield latents
+
+    def _encoded(self, frame: Frame, number: int, aligner: Aligner, is_shown: bool) -> Tensor:
+        """Resize, pad and encode an input frame -> its latents, 1 c h w; none if not shown."""
         plan = self.plan
         geometry, upsampling = plan.geometry, plan.preset.model.upsampling
-        for i in range(first, plan.source.frames):
-            with self.watch("read"):
-                frame = next(frames)
-            with self.watch("encode"):
-                pixels = conditioning.resize(frame, geometry.width, geometry.height, upsampling)
-                padded = conditioning.pad(pixels, geometry, self.options.padding)
-                latents = self.networks.encode(padded, i, plan.codec_tile)[0]
-            self.progress("encode", i + 1, plan.source.frames)
-            yield latents
+        with self.watch("encode"):
+            pixels = conditioning.resize(frame, geometry.width, geometry.height, upsampling)
+            padded = conditioning.pad(pixels, geometry, self.options.padding)
+            if aligner.count:
+                aligner.add(number, Key.of(frame, padded))
+            if not is_shown:
+                return padded.new_empty(0)
+            return self.networks.encode(padded, number, plan.codec_tile)
 
     def _scene(
         self,

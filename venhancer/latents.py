@@ -31,9 +31,10 @@ class Room:
         """For every step: an overlap, a place for what is not needed, and one that stays zero."""
         return self.steps * (self.overlap + 2)
 
-    def bytes(self, size: Size) -> int:
-        """Memory of `Latents`, float32."""
-        return 4 * (2 * self.frames + self.keys + self.sums) * size[0] * size[1] * size[2]
+    def bytes(self, size: Size, neighbours: int = 0) -> int:
+        """Memory of `Latents`, float32; neighbours: channels of theirs that a key frame has too."""
+        channels = size[0] * (2 * self.frames + self.keys + self.sums) + neighbours * self.keys
+        return 4 * channels * size[1] * size[2]
 
 
 @cache
@@ -48,15 +49,19 @@ def room_for(scenes: tuple[Scene, ...], steps: int) -> Room:
 
 
 class Latents:
-    """Frames by their number in a scene; all memory is allocated here, once."""
+    """Frames by their number in a scene; all memory is allocated here, once.
 
-    def __init__(self, room: Room, size: Size, device: str) -> None:
+    neighbours: channels of theirs that a key frame has behind its latents
+    """
+
+    def __init__(self, room: Room, size: Size, device: str, neighbours: int = 0) -> None:
         self.room = room
         self.size = size
         self.device = device
         self.x = torch.zeros(room.frames, *size, device=device)  # noise as sigma / alpha
         self.previous = torch.zeros_like(self.x)  # x_0 as the step before saw it
-        self.keys = torch.zeros(room.keys, *size, device=device)  # the hint
+        shown = size[0] + neighbours
+        self.keys = torch.zeros(room.keys, shown, *size[1:], device=device)
         self.sums = torch.zeros(room.sums, *size, device=device)  # x_0 times shares so far
 
     def tensors(self) -> dict[str, Tensor]:
@@ -73,7 +78,7 @@ class Latents:
         self.x[frame % self.room.frames].copy_(start)
 
     def show(self, key: int, hint: Tensor) -> None:
-        """The hint of a key frame: c h w."""
+        """What the controller sees of a key frame: its hint, and its neighbours' channels."""
         self.keys[key % self.room.keys].copy_(hint)
 
     def get(self, span: Span) -> Tensor:

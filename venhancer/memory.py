@@ -31,6 +31,7 @@ PROCESS_BYTES = 750_000_000  # Python, PyTorch with its kernels and PyAV, measur
 CONTEXT_BYTES = 600_000_000  # of CUDA on the card: not measured, assumed
 FREE_SHARE = 0.9  # of what is free, taken where no limit is given
 WINDOW_SHARES = (1.0, 0.75, 0.5, 0.25)  # of the preset's window
+LEAST_WINDOW = 2  # frames: as `Options.window` has it
 TILE_SHARES = (1.0, 0.75, 0.5, 0.375, 0.25)  # of the preset's tile, or of the frame if that is less
 LEAST_TILE = 96  # pixels
 CODEC_TILES = (64, 32)  # rows and columns of latents
@@ -57,7 +58,7 @@ def need(plan: Plan, device: str, dtype: torch.dtype) -> Need:
     return Need(
         weights=_weights(plan.preset.model, dtype),
         latents=0 if plan.holds_latents_on_host and not is_cpu else plan.latent_bytes,
-        working=_buffers(plan, dtype) + _together(plan, device, dtype),
+        working=_buffers(plan, dtype) + _together(plan, device, dtype) + is_cpu * _aligner(plan),
         other=PROCESS_BYTES if is_cpu else CONTEXT_BYTES,
     )
 
@@ -76,13 +77,32 @@ def _weights(model: ModelConfig, dtype: torch.dtype) -> int:
 
 
 def _buffers(plan: Plan, dtype: torch.dtype) -> int:
-    """Of `Evaluation`: x, hint and x_0 of a tile. Of `Blending`: x_0 and noise of a window, and
-    what a solver step makes of it. Coarse features, where steps reuse them.
+    """Bytes that stay from evaluation to evaluation.
+
+    Of `Evaluation`: x, hint and x_0 of a tile, and what is shown of neighbours. Of `Blending`: x_0
+    and noise of a window, and what a solver step makes of it. Coarse features, where steps reuse
+    them.
     """
     sampling, (channels, rows, columns) = plan.sampling, plan.latents
     tile = len(sampling.rows[0]) * len(sampling.columns[0])
-    own = 4 * channels * sampling.window * (3 * tile + 4 * rows * columns)
+    values = (3 * channels + plan.preset.model.neighbour_channels) * tile
+    own = 4 * sampling.window * (values + 4 * channels * rows * columns)
     return own + dtype.itemsize * plan.coarse_values
+
+
+def _aligner(plan: Plan) -> int:
+    """Bytes of the host that hold key frames and their motion, and latents that wait for a hint.
+
+    What it takes to make a hint of them is less than the codec takes.
+    """
+    count = plan.preset.model.neighbours
+    if not count:
+        return 0
+    g, came_in = plan.geometry, plan.source.width * plan.source.height
+    half = 3 * 4 * (g.padded_width // 2) * (g.padded_height // 2)
+    flows = 2 * count * 2 * 4 * came_in  # between neighbours, there and back
+    waiting = (count // 2 + 1) * 4 * math.prod(plan.latents)
+    return (count + 1) * (half + 3 * came_in) + flows + waiting
 
 
 def _denoiser(plan: Plan, device: str, dtype: torch.dtype) -> int:
@@ -175,7 +195,8 @@ def holdings(plan: Plan, device: str) -> Iterator[Plan]:
 def _windows(preset: Preset, options: Options) -> list[int]:
     if options.window is not None:
         return [options.window]
-    return [int(share * preset.defaults.window) for share in WINDOW_SHARES]
+    shares = (int(share * preset.defaults.window) for share in WINDOW_SHARES)
+    return list(dict.fromkeys(max(LEAST_WINDOW, length) for length in shares))
 
 
 def _tiles(clip: Clip, preset: Preset, options: Options) -> list[tuple[int, int]]:

@@ -22,7 +22,10 @@ class SceneSampler(Protocol):
     def run(
         self, scene: Scene, keys: Iterator[Tensor], taken: int, progress: Callable[[], None]
     ) -> Iterator[Tensor]:
-        """After every turn the x_0 (f c h w) that are done now, none or some."""
+        """After every turn the x_0 (f c h w) that are done now, none or some.
+
+        keys: key frames as `Sampler.run` takes them
+        """
 
     def tensors(self) -> Mapping[str, Tensor]:
         """What a state has to hold between two turns."""

@@ -83,7 +83,6 @@ def enhance(
     smaller: plans of the same windows, to go on with when the device runs out of memory
     """
     check_output(target, plan, options)
-    _warn(plan)
     start = time.perf_counter()
     with open_output(plan, target, options) as files, torch.inference_mode():
         flow = Flow(plan, networks, options, progress)
@@ -96,15 +95,6 @@ def enhance(
     wall = time.perf_counter() - start
     seconds = {**flow.watch.seconds, **outlet.watch.seconds}
     return Report(flow.plan, target, wall, seconds, outlet.seams())
-
-
-def _warn(plan: Plan) -> None:
-    if plan.preset.name == "nano" and plan.refine > plan.preset.defaults.refine:
-        logger.warning(
-            "refine %d: the built-in model leaves most of this noise in the picture; "
-            "it is too small for it, take 0",
-            plan.refine,
-        )
 
 
 @dataclass(slots=True)

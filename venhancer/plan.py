@@ -163,7 +163,7 @@ class Plan:
     @property
     def latent_bytes(self) -> int:
         """Memory that they take, however long the clip."""
-        return self.room.bytes(self.latents)
+        return self.room.bytes(self.latents, self.preset.model.neighbour_channels)
 
     @property
     def coarse_values(self) -> int:
@@ -281,7 +281,7 @@ def _sampling(
     shape: Shape | None,
 ) -> Sampling:
     defaults, unet = preset.defaults, preset.model.unet
-    shortcuts = defaults.fast if options.mode == "fast" else Shortcuts()
+    shortcuts = _shortcuts(preset, options)
     tile_rows, tile_columns = _tile(preset.model, defaults, options, shape)
     rows, columns = size
     sampling = Sampling(
@@ -300,6 +300,26 @@ def _sampling(
     )
     assert len(sampling.schedule)  # refuses impossible steps here, before any work
     return sampling
+
+
+def _shortcuts(preset: Preset, options: Options) -> Shortcuts:
+    """Those of the preset for `--mode fast`; OptionError for what the model does not have."""
+    if preset.model.unet.has_coarse_features:
+        return preset.defaults.fast if options.mode == "fast" else Shortcuts()
+    if options.reuse is not None and options.reuse > 1:
+        raise OptionError(
+            f"reuse={options.reuse}: the model of preset {preset.name!r} has one level, "
+            "and no coarse features to reuse: leave it out"
+        )
+    if options.mode == "exact":
+        return Shortcuts()
+    steps = preset.defaults.fast.steps
+    if steps in (None, preset.defaults.steps):
+        raise OptionError(
+            f"mode=fast: preset {preset.name!r} has no shortcuts, it takes "
+            f"steps={preset.defaults.steps} anyway: leave it out"
+        )
+    return Shortcuts(steps=steps)
 
 
 def _tile(

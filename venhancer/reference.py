@@ -93,6 +93,7 @@ class Reference:
 
     def sampler(self, plan: Plan, text: Tensor | None) -> Sampler:
         device = "cpu" if plan.holds_latents_on_host else self.placement.device
-        latents = Latents(plan.room, plan.latents, device)
+        neighbours = self.model.config.neighbour_channels
+        latents = Latents(plan.room, plan.latents, device, neighbours)
         conditions = Conditions(plan.refine, plan.scale, text)
         return Sampler(self.model, plan.sampling, conditions, latents, self.placement)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from venhancer.blending import Blending, cut_tiles
@@ -82,7 +83,7 @@ def _as_it_is(work: Work) -> Work:
 
 
 def _prepare(blending: Blending, evaluation: Evaluation, is_guided: bool) -> None:
-    blending.gather_hint(evaluation.hint)
+    blending.gather_hint(evaluation.shown)
     evaluation.prepare(is_guided)
 
 
@@ -155,7 +156,8 @@ class Sampler:
     ) -> Iterator[Tensor]:
         """After every turn the x_0 (f c h w) that are done now, none or some.
 
-        keys: clean latents (c h w) of the scene's key frames from `first_key` on
+        keys: the scene's key frames from `first_key` on: clean latents (c h w), behind them the
+            channels of their neighbours, where the model sees any
         taken: turns of an earlier run, whose latents were restored
         progress: told after every evaluation
         """
@@ -183,12 +185,13 @@ class Sampler:
             return scene.frames
         return front.settled // DECODED_FRAMES * DECODED_FRAMES
 
-    def _enter(self, scene: Scene, key: int, clean: Tensor, entered: int) -> None:
+    def _enter(self, scene: Scene, key: int, shown: Tensor, entered: int) -> None:
         """A key frame is shown, and the frames up to the next one begin."""
-        seed, first = self.sampling.seed, scene.start
+        seed, first, channels = self.sampling.seed, scene.start, self.latents.size[0]
         frame = key * scene.gap
+        clean, neighbours = shown.split([channels, len(shown) - channels])
         hint = noisy_hint(clean, self.conditions.refine, first + frame, seed)
-        self.latents.show(key, hint)
+        self.latents.show(key, torch.cat([hint, neighbours]))
         sigma = float(self.sampling.schedule.sigmas[0])
         for j in range(max(frame, entered), min(frame + scene.gap, scene.frames)):
             self.latents.enter(j, noisy_start(clean, first + j, seed).mul_(sigma))

@@ -48,6 +48,7 @@ class StaticDenoiser:
         is_key: Tensor,
         noise_level: Tensor,
         scale: Tensor,
+        neighbours: Tensor | None = None,
         text_features: Tensor | None = None,
     ) -> Prepared:
         """As `Denoiser.prepare`, for a window of at most the network's frames."""
@@ -57,6 +58,8 @@ class StaticDenoiser:
             "noise_level": noise_level,
             "scale": scale,
         }
+        if neighbours is not None:
+            inputs["neighbours"] = self._frames(neighbours, axis=2)
         made = self.runs["prepare"]({name: self._branches(x) for name, x in inputs.items()})
         return Prepared(**made, text_features=text_features)
 

@@ -292,11 +292,15 @@ class FolderWriter(_Writer):
 
 
 def encode_png(frame: NDArray[np.uint8]) -> bytes:
-    """uint8 H W 3 RGB -> the bytes of a PNG file."""
+    """uint8 H W 3 RGB -> the bytes of a PNG file, lightly compressed.
+
+    A 720p frame takes 40 ms so and 226 by default, for 3 % less.
+    """
     context = CodecContext.create("png", "w")
     assert isinstance(context, VideoCodecContext)
     context.height, context.width = frame.shape[:2]
     context.pix_fmt, context.time_base = "rgb24", Fraction(1, 24)
+    context.options = {"compression_level": "1", "pred": "up"}
     image = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
     return b"".join(bytes(p) for p in (*context.encode(image), *context.encode(None)))
 

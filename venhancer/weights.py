@@ -17,7 +17,7 @@ from venhancer import hub
 from venhancer.config import TINY, ModelConfig, Preset
 from venhancer.diffusion.schedule import noise_schedule
 from venhancer.errors import WeightsError
-from venhancer.model.denoiser import Denoiser
+from venhancer.model.denoiser import Denoiser, make_denoiser
 from venhancer.weights_names import CONTROLLER, check_shapes, from_prior, from_released
 
 UNREADABLE = (
@@ -135,7 +135,7 @@ def assign(
     numbers stay in float32, which costs nothing and is most of what half precision would lose.
     """
     with torch.device("meta"):
-        model = Denoiser(config)
+        model = make_denoiser(config)
     placed = {
         name: _place(state.pop(name), precision_of(name, dtype), device) for name in list(state)
     }
@@ -158,7 +158,7 @@ def _place(tensor: Tensor, dtype: torch.dtype, device: str) -> Tensor:
 def _our_state(tensors: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
     if any(name.startswith("unet.") for name in tensors):
         with torch.device("meta"):
-            expected = Denoiser(config).state_dict()
+            expected = make_denoiser(config).state_dict()
         check_shapes(tensors, {name: tuple(tensor.shape) for name, tensor in expected.items()})
         return tensors
     if "input_blocks.0.0.weight" in tensors and not _has_controller(tensors):

@@ -18,7 +18,7 @@ from venhancer.config import ModelConfig, UNetConfig
 from venhancer.errors import WeightsError
 from venhancer.model.attention import SpatialTransformer, TemporalTransformer
 from venhancer.model.controller import Controller
-from venhancer.model.denoiser import Denoiser
+from venhancer.model.denoiser import UNetDenoiser
 from venhancer.model.layers import Downsample, Embedding, ResBlock, Upsample
 from venhancer.model.unet import Encoder, Middle, UNet
 
@@ -74,9 +74,17 @@ class Entry:
 
 @cache
 def name_table(config: UNetConfig) -> tuple[Entry, ...]:
-    """Every tensor of the released layout, in our order of modules, UNet first."""
+    """Every tensor of the released layout, in our order of modules, UNet first.
+
+    WeightsError for a flat body, which that layout has no names for.
+    """
+    if config.body == "flat":
+        raise WeightsError(
+            "these are weights in the released layout, which holds UNets, and this model is flat: "
+            "take the --preset that they belong to"
+        )
     with torch.device("meta"):
-        model = Denoiser(ModelConfig(unet=config))
+        model = UNetDenoiser(ModelConfig(unet=config))
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     return tuple(
         Entry(name, f"{theirs}.{kind}", shapes[name], _has_trailing_axis(ours, kind))
@@ -158,7 +166,7 @@ def _has_trailing_axis(module: str, kind: str) -> bool:
     return kind == "weight" and (is_temporal_conv or is_pointwise)
 
 
-def _module_names(model: Denoiser) -> Names:
+def _module_names(model: UNetDenoiser) -> Names:
     """(our module, its released module) for all that carry weights, UNet first."""
     yield from _layer("time_embedding", "time_embed", model.time_embedding)
     yield from _unet("unet", model.unet)

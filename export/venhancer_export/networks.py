@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from venhancer.config import ModelConfig
 from venhancer.contract import NetworkSpec, Precision, networks
 from venhancer.diffusion.schedule import noise_schedule
-from venhancer.model.denoiser import Denoiser, Prepared
+from venhancer.model.denoiser import Denoiser, Prepared, make_denoiser
 from venhancer.weights import precision_of
 from venhancer_export.graph import Graph
 from venhancer_export.trace import Function, trace
@@ -49,7 +49,7 @@ def denoiser_networks(
 def empty_denoiser(model: ModelConfig, precision: Precision) -> Denoiser:
     """On the meta device, in the precision that is exported; the noise schedule has data."""
     with torch.device("meta"):
-        module = Denoiser(model).eval().requires_grad_(False)
+        module = make_denoiser(model).eval().requires_grad_(False)
     for name, parameter in module.named_parameters():
         parameter.data = parameter.data.to(precision_of(name, getattr(torch, precision)))
     module.sigmas = noise_schedule().float()

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from venhancer import conditioning
@@ -17,6 +18,7 @@ from venhancer.estimate import denoiser_flop
 from venhancer.evaluation import Conditions
 from venhancer.geometry import fit
 from venhancer.model import lapped
+from venhancer.neighbours import Aligner, Key
 from venhancer.plan import Sampling
 from venhancer.windows import Scene, Span
 
@@ -97,8 +99,39 @@ def conditions(preset: Preset, shape: Shape) -> Conditions:
 
 
 def keys(preset: Preset, shape: Shape) -> Tensor:
-    """Clean latents of the key frames: k c h w."""
-    return clean_latents(preset.model, shape)[::GAP]
+    """Clean latents of the key frames, behind them their neighbours' channels, if any: k c h w."""
+    clean = clean_latents(preset.model, shape)[::GAP]
+    if not preset.model.neighbours:
+        return clean
+    return torch.cat([clean, aligned_neighbours(preset.model, shape)], dim=1)
+
+
+def aligned_neighbours(model: ModelConfig, shape: Shape) -> Tensor:
+    """Those of the key frames, as a run aligns them: k n h w."""
+    pictures = moving_pictures(shape.window, shape.width, shape.height)[::GAP]
+    seen = {number: _half_as_large(model, x) for number, x in enumerate(pictures.split(1))}
+    aligner = Aligner(model.neighbours, fit(shape.width, shape.height, model), seen)
+    return torch.stack([aligner.hint(number) for number in seen])
+
+
+def _half_as_large(model: ModelConfig, picture: Tensor) -> Key:
+    """A key frame that came in at half the size of `picture`, 1 3 H W."""
+    height, width = picture.shape[-2:]
+    frame = conditioning.to_pixels(F.avg_pool2d(picture, 2))[0]
+    return Key.of(frame, conditioning.resize(frame, width, height, model.upsampling))
+
+
+def random_neighbours(model: ModelConfig, shape: Shape) -> Tensor:
+    """Differences and gates of any values, at key frames: 1 n f h w."""
+    letters = sizes(model, shape)
+    size = (letters["f"], letters["h"], letters["w"])
+    gates = model.neighbours
+    generator = torch.Generator().manual_seed(SEED)
+    shown = torch.zeros(1, model.neighbour_channels, *size)
+    shown.normal_(std=0.5, generator=generator)
+    shown[:, -gates:].uniform_(generator=generator)
+    is_key = torch.arange(size[0]) % GAP == 0
+    return shown * is_key[:, None, None]
 
 
 def scene(shape: Shape) -> Scene:
@@ -137,6 +170,9 @@ def once_inputs(preset: Preset, shape: Shape) -> dict[str, Tensor]:
         "noise_level": torch.full((branches,), float(known.noise_level)),
         "scale": torch.full((branches,), known.scale),
     }
+    if preset.model.neighbours:
+        shown = random_neighbours(preset.model, shape)
+        inputs["neighbours"] = shown.repeat(branches, 1, 1, 1, 1)
     return inputs if known.text is None else {**inputs, "text": known.text}
 
 

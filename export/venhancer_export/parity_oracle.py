@@ -79,7 +79,7 @@ def sample_run(model: Model, preset: Preset, case: Case, eta: float, device: str
     """x_0 of a whole run: f c h w. The noise is that of a seed, whoever runs it."""
     sampling, scene = parity_cases.sampling(preset, case.shape, eta), parity_cases.scene(case.shape)
     keys = parity_cases.keys(preset, case.shape)
-    _, c, h, w = keys.shape
+    size = (preset.model.unet.latent_channels, *keys.shape[2:])
     room = room_for((scene,), len(sampling.schedule))
     placement = Placement(device=device)
     with torch.inference_mode():
@@ -87,7 +87,7 @@ def sample_run(model: Model, preset: Preset, case: Case, eta: float, device: str
             model,
             sampling,
             parity_cases.conditions(preset, case.shape),
-            Latents(room, (c, h, w), device),
+            Latents(room, size, device, preset.model.neighbour_channels),
             placement,
         )
         return torch.cat(list(sampler.run(scene, iter(keys), 0, lambda: None)))

@@ -23,7 +23,9 @@ from venhancer.weights import find_weights, read_preset
 from venhancer_export.engine_builder import open_builder
 from venhancer_export.targets import Target, find_target
 
-SHORTEST, LONGEST = 9, 129  # windows: two key frames at eight times the frames; what was thought of
+# windows: two key frames at eight times the frames, or just two where the model is shown frames
+# one by one, and others are made of its own; what was thought of
+SHORTEST, SHORTEST_FLAT, LONGEST = 9, 2, 129
 LARGEST_SIDE = 4096
 MOST_WORKSPACE = 1024  # GiB
 
@@ -84,7 +86,7 @@ def make_request(  # noqa: PLR0913 (one for each option of the command)
     for size in sizes:
         _check_size(chosen.model, *size)
     for window in windows:
-        _check_window(window)
+        _check_window(chosen.model, window)
     if workspace_gib is not None and not 0 < workspace_gib <= MOST_WORKSPACE:
         raise OptionError(f"--max-workspace {workspace_gib:g}: take GiB, to {MOST_WORKSPACE}")
     builder, targets = _builder(builder, gpus)
@@ -148,10 +150,14 @@ def _check_size(model: ModelConfig, width: int, height: int) -> None:
     )
 
 
-def _check_window(window: int) -> None:
-    if not SHORTEST <= window <= LONGEST:
-        nearest = SHORTEST if window < SHORTEST else LONGEST
-        raise OptionError(
-            f"--window {window}: take {SHORTEST} to {LONGEST} frames, here {nearest}; "
-            "25 or 49 suits 2, 3, 4, 6 and 8 times the frames"
-        )
+def _check_window(model: ModelConfig, window: int) -> None:
+    """OptionError with the nearest window; a flat body sees each frame by itself."""
+    is_flat = model.unet.body == "flat"
+    shortest = SHORTEST_FLAT if is_flat else SHORTEST
+    if shortest <= window <= LONGEST:
+        return
+    nearest = shortest if window < shortest else LONGEST
+    advice = "" if is_flat else "; 25 or 49 suits 2, 3, 4, 6 and 8 times the frames"
+    raise OptionError(
+        f"--window {window}: take {shortest} to {LONGEST} frames, here {nearest}{advice}"
+    )

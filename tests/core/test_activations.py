@@ -24,7 +24,7 @@ from venhancer.activations import (
 )
 from venhancer.config import NANO, RELEASED, TINY, ModelConfig, Preset
 from venhancer.estimate import sample_inputs
-from venhancer.model.denoiser import Denoiser
+from venhancer.model.denoiser import Denoiser, make_denoiser
 from venhancer.model.layers import GroupNorm
 
 FLOAT = 4  # bytes
@@ -90,7 +90,7 @@ def test_tensors_with_data_count_the_same(preset: Preset, monkeypatch: pytest.Mo
     monkeypatch.setattr(GroupNorm, "small", 0)
     model = preset.model
     frames, rows, columns = 3, 24 + model.unet.row_remainder, 24
-    network: Denoiser = Denoiser(model).eval()
+    network: Denoiser = make_denoiser(model).eval()
     inputs = sample_inputs(model, frames, rows, columns)
     with torch.no_grad():
         text = network.prepare_text(inputs.pop("text", None))

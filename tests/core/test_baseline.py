@@ -11,7 +11,7 @@ from tests.clips import small_preset
 from tests.training_parts import small_v_preset
 from venhancer.config import TINY, ModelConfig
 from venhancer.evaluation import Model
-from venhancer.model.denoiser import Denoiser
+from venhancer.model.denoiser import Denoiser, make_denoiser
 
 CONFIGS = {
     "sample": small_preset().model,
@@ -25,7 +25,7 @@ TOLERANCE = 1e-4  # relative L2, in float32
 def random_model(config: ModelConfig) -> Denoiser:
     """No weight is zero, and filters are channels last, as a checkpoint's are."""
     torch.manual_seed(0)
-    model = Denoiser(config).eval().requires_grad_(False)
+    model = make_denoiser(config).eval().requires_grad_(False)
     for parameter in model.parameters():
         fan_in = parameter[0].numel() if parameter.ndim > 1 else 100
         nn.init.normal_(parameter, mean=float(parameter.ndim == 1) / 2, std=fan_in**-0.5)

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.clips import SMALL_UNET, small_preset
+from tests.clips import TINY_UNET, small_preset
 from venhancer.config import TINY, ModelConfig, UNetConfig
 from venhancer.contract import model_inputs
 from venhancer.errors import ConfigError
-from venhancer.model.denoiser import Denoiser, fill_between_keys
+from venhancer.model.denoiser import Denoiser, fill_between_keys, make_denoiser
 from venhancer.model.layers import GroupNorm, clip_view
 
 SMALL = small_preset().model
@@ -32,7 +32,7 @@ def inputs(config: ModelConfig, frames: int = 5) -> dict[str, Tensor]:
 
 def randomised(config: ModelConfig) -> Denoiser:
     torch.manual_seed(0)
-    model = Denoiser(config).eval()
+    model = make_denoiser(config).eval()
     for parameter in model.parameters():
         fan_in = parameter[0].numel() if parameter.ndim > 1 else 100
         torch.nn.init.normal_(parameter, std=fan_in**-0.5)
@@ -115,7 +115,7 @@ def test_every_size_comes_from_the_configuration() -> None:
     given = inputs(config)
 
     assert randomised(config)(**given).shape == given["latents"].shape
-    assert SMALL_UNET.row_remainder == 0
+    assert TINY_UNET.row_remainder == 0
 
 
 @pytest.mark.parametrize("branches", [1, 2])

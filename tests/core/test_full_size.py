@@ -18,7 +18,7 @@ from benchmarks.random_models import random_state, write_tokenizer
 from tests.clips import read_all, write_clip
 from venhancer.activations import autoencoder, text_tower
 from venhancer.config import RELEASED
-from venhancer.model.denoiser import Denoiser
+from venhancer.model.denoiser import make_denoiser
 from venhancer.model.text import TextEncoder, build_network
 from venhancer.model.vae import AutoencoderCodec
 from venhancer.networks import CodecTile
@@ -61,7 +61,9 @@ class Watched(Reference):
 def build_networks(folder: Path) -> Watched:
     torch.manual_seed(0)
     config = RELEASED.model
-    model = assign(config, random_state(lambda: Denoiser(config), DTYPE), dtype=DTYPE, device="cpu")
+    model = assign(
+        config, random_state(lambda: make_denoiser(config), DTYPE), dtype=DTYPE, device="cpu"
+    )
     write_tokenizer(folder / "tokenizer")
     text = build_network(random_state(text_tower, DTYPE))
     vae = autoencoder().to(DTYPE).eval().requires_grad_(False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,12 +19,11 @@ from torch import Tensor
 from tests.clips import (
     moving_frames,
     read_all,
-    small_checkpoint,
     small_preset,
     write_clip,
     write_frames,
 )
-from venhancer import conditioning, enhance, pipeline
+from venhancer import conditioning, pipeline
 from venhancer.conditioning import Frame
 from venhancer.errors import OptionError, OutputError
 from venhancer.flow import QUEUE
@@ -297,16 +295,3 @@ class Trickle(RepeatSampler):
         for turn in range(turns):
             first, last = (scene.frames * (turn + k) // turns for k in (0, 1))
             yield torch.stack([next(keys) for _ in range(first, last)]) if last > first else EMPTY
-
-
-@pytest.mark.parametrize(("refine", "is_told"), [(None, False), (PRESET.defaults.refine + 1, True)])
-def test_noise_that_nano_cannot_remove_is_told(
-    refine: int | None, is_told: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """More than its default is a warning, before the work begins."""
-    options = Options(refine=refine, weights=small_checkpoint(tmp_path / "small.safetensors"))
-
-    with caplog.at_level(logging.WARNING):
-        enhance(write_clip(tmp_path / "in.mp4", 1, 16, 16), tmp_path / "out", options)
-
-    assert ("leaves most of this noise" in caplog.text) == is_told

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tests.clips import small_checkpoint
 from tests.core.test_denoiser import SMALL, inputs, randomised
+from tests.models import SMALL_UNET
 from tests.sampler_parts import (
     PRESET,
     key_frames,
@@ -21,11 +22,11 @@ from tests.sampler_parts import (
     whole_and_resumed,
 )
 from tests.training_parts import small_v_preset
-from venhancer.config import NANO, RELEASED, TINY, ModelConfig, Shortcuts
+from venhancer.config import RELEASED, TINY, ModelConfig, Shortcuts
 from venhancer.estimate import denoiser_flop, finest_flop
 from venhancer.evaluation import Conditions
 from venhancer.latents import Latents, room_for
-from venhancer.model.denoiser import Denoiser, Prepared
+from venhancer.model.denoiser import Denoiser, Prepared, UNetDenoiser, make_denoiser
 from venhancer.model.unet import Keep
 from venhancer.plan import Sampling
 from venhancer.sampler import Placement, Sampler, Work
@@ -67,10 +68,10 @@ def test_with_features_of_the_same_step_it_is_exact(config: ModelConfig) -> None
 @pytest.mark.parametrize("rows", [90, 91, 46])
 def test_the_size_that_is_kept_is_that_of_the_network(rows: int) -> None:
     """Rows that the released padding adds, and odd ones, included."""
-    sizes = [(preset.model.unet, rows if preset is NANO else 90) for preset in (NANO, TINY)]
+    sizes = [(SMALL_UNET.model.unet, rows), (TINY.model.unet, 90)]
     for unet, height in sizes:
         with torch.device("meta"):
-            network = Denoiser(ModelConfig(unet=unet))
+            network = make_denoiser(ModelConfig(unet=unet))
             x = torch.zeros(1, unet.widths[0], height, 16)
             half = next(m for m in network.unet.encoder.stages if hasattr(m, "stride"))(x)
         assert unet.coarse_size(height, 16)[1:] == half.shape[-2:]
@@ -105,7 +106,7 @@ def test_as_many_places_as_windows_on_their_way(frames: int, steps: int) -> None
     assert places <= min(2 * steps, len(windows))
 
 
-class Marked(Denoiser):
+class Marked(UNetDenoiser):
     """Its coarse features say which window and tile they are of, and are checked when reused."""
 
     reused = 0
@@ -233,8 +234,8 @@ def test_guidance_may_end_between() -> None:
 
 
 def test_it_costs_less_as_counted() -> None:
-    """Of the released model about a third to a half is left, of NANO about a half."""
-    for model, rows in ((RELEASED.model, 90), (NANO.model, 96)):
+    """Of the released model about a third to a half is left, of a small one about a half."""
+    for model, rows in ((RELEASED.model, 90), (SMALL_UNET.model, 96)):
         share = finest_flop(model, 9, rows, 160) / denoiser_flop(model, 9, rows, 160)
         assert 0.3 < share < 0.6
 
@@ -242,7 +243,7 @@ def test_it_costs_less_as_counted() -> None:
 def test_as_it_stands_nothing_is_cut_short() -> None:
     """Exact is what `Shortcuts` says without arguments; a preset's fast mode is not."""
     assert Shortcuts() == Shortcuts(steps=None, reuse=1, guidance_interval=(0, 999))
-    for preset in (NANO, RELEASED):
+    for preset in (SMALL_UNET, RELEASED):
         assert preset.defaults.fast != Shortcuts()
 
 

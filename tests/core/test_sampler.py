@@ -30,7 +30,7 @@ from venhancer.diffusion.solver import advance, frame_noise, solver_table
 from venhancer.errors import DeviceError
 from venhancer.evaluation import Conditions, Model
 from venhancer.latents import Latents, room_for
-from venhancer.model.denoiser import Denoiser
+from venhancer.model.denoiser import make_denoiser
 from venhancer.sampler import Placement, Sampler, Work
 from venhancer.weights import load_model
 from venhancer.windows import Scene, Span
@@ -272,7 +272,7 @@ def test_guidance_acts_in_its_interval_only() -> None:
     """Outside of it the prompt's branch alone is evaluated; inside, both as one batch."""
     torch.manual_seed(0)
     preset = small_v_preset()
-    model = Denoiser(preset.model).eval()
+    model = make_denoiser(preset.model).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     unet = preset.model.unet

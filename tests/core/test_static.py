@@ -11,7 +11,7 @@ from torch import Tensor
 from tests.training_parts import TEXT_WIDTH, small_v_preset
 from venhancer.contract import Shape, networks, sizes
 from venhancer.errors import ShapeError
-from venhancer.model.denoiser import Denoiser, Prepared
+from venhancer.model.denoiser import Denoiser, Prepared, make_denoiser
 from venhancer.model.vae import AutoencoderCodec
 from venhancer.static import (
     Run,
@@ -29,7 +29,7 @@ SIZES = sizes(MODEL, SHAPE)
 @pytest.fixture(scope="module")
 def model() -> Denoiser:
     torch.manual_seed(0)
-    made = Denoiser(MODEL).eval().requires_grad_(False)
+    made = make_denoiser(MODEL).eval().requires_grad_(False)
     for parameter in made.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     return made

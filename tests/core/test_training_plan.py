@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.clips import SMALL_UNET, small_preset
+from tests.clips import TINY_UNET, small_preset
 from venhancer.activations import LiveBytes
 from venhancer.cards import CARDS, Card
 from venhancer.config import RELEASED, ModelConfig, Preset
 from venhancer.errors import ConfigError, DeviceError, OptionError
 from venhancer.estimate import sample_inputs
-from venhancer.model.denoiser import Denoiser
+from venhancer.model.denoiser import make_denoiser
 from venhancer.training import resources
 from venhancer.training.config import TrainingConfig
 from venhancer.training.counting import MicroBatch, Work, count_work
@@ -49,7 +49,7 @@ A_CARD = Card("card", 8.0, 100.0, 50.0)
 def attentive_preset() -> Preset:
     """The released kind of network, with text and attention over space."""
     unet = dataclasses.replace(
-        SMALL_UNET, latent_channels=4, spatial_levels=(0,), text_width=16, extra_rows=1
+        TINY_UNET, latent_channels=4, spatial_levels=(0,), text_width=16, extra_rows=1
     )
     return Preset(name="attentive", model=ModelConfig(unet=unet))
 
@@ -73,7 +73,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def really_saved(batch: MicroBatch) -> tuple[int, int]:
     """Bytes that autograd saves, and bytes alive at the most, on real data."""
-    model = Denoiser(batch.model)
+    model = make_denoiser(batch.model)
     model.unet.requires_grad_(batch.trains_prior)
     model.time_embedding.requires_grad_(batch.trains_prior)
     if batch.is_checkpointed:
@@ -152,7 +152,7 @@ def parts(sharding: Any, devices: int, **changes: Any) -> dict[str, int]:
 @pytest.mark.usefixtures("counted")
 def test_weights_are_held_as_the_trainer_holds_them() -> None:
     """What learns is float32 with gradient, two moments and average; what does not, bfloat16."""
-    model = Denoiser(small_preset().model)
+    model = make_denoiser(small_preset().model)
     learning = sum(p.numel() for p in model.controller.parameters())
     frozen = sum(p.numel() for p in model.unet.parameters())
     embedding = sum(p.numel() for p in model.time_embedding.parameters())

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tests.clips import moving_frames, read_all, small_preset, write_clip
 from venhancer.config import Preset
 from venhancer.errors import OptionError
-from venhancer.model.denoiser import Denoiser
+from venhancer.model.denoiser import Denoiser, make_denoiser
 from venhancer.training.config import TrainingConfig
 from venhancer.training.encoders import Encoders, lapped_encoders
 from venhancer.training.held_out import HeldOut, read_held_out
@@ -47,7 +47,7 @@ def held_out(count: int = 2, frames: int = 5) -> list[HeldOut]:
 
 def random_model(preset: Preset) -> Denoiser:
     torch.manual_seed(0)
-    model = Denoiser(preset.model)
+    model = make_denoiser(preset.model)
     for parameter in model.parameters():
         if parameter.ndim > 1:
             nn.init.normal_(parameter, std=0.02)

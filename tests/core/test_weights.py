@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from venhancer import hub, weights
 from venhancer.config import NANO, RELEASED, TINY, ModelConfig, Preset, RunDefaults, UNetConfig
 from venhancer.errors import WeightsError
-from venhancer.model.denoiser import Denoiser
+from venhancer.model.denoiser import Denoiser, make_denoiser
 from venhancer.weights_names import from_prior, from_released, to_released
 
 SHAPES = Path(__file__).parents[1] / "golden" / "released_state_dict.json"
@@ -38,7 +38,7 @@ SMALL = Preset(  # the released layout, with one of everything
 def small() -> Denoiser:
     """SMALL with random weights everywhere, zero-initialised layers included."""
     torch.manual_seed(0)
-    model = Denoiser(SMALL.model)
+    model = make_denoiser(SMALL.model)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter)
     return model
@@ -61,7 +61,7 @@ def test_every_released_tensor_has_one_of_ours(preset: Preset, layout: str) -> N
     shapes = json.loads(SHAPES.read_text())[layout]
     released = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
     with torch.device("meta"):
-        model = Denoiser(preset.model)
+        model = make_denoiser(preset.model)
 
     ours = from_released(released, preset.model.unet)
     model.load_state_dict(ours, strict=True)
@@ -88,7 +88,7 @@ def test_errors_name_what_is_missing_unexpected_and_misshaped(released: dict[str
 @pytest.mark.parametrize("preset", [SMALL, NANO])
 def test_our_checkpoints_carry_their_configuration(preset: Preset, tmp_path: Path) -> None:
     """A saved model loads again whatever preset is asked for: the file's own wins."""
-    model = Denoiser(preset.model)
+    model = make_denoiser(preset.model)
     path = tmp_path / "model.safetensors"
     weights.save_checkpoint(path, model, preset)
 

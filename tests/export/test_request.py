@@ -12,7 +12,7 @@ from tests.clips import small_checkpoint
 from venhancer.config import NANO, TINY
 from venhancer.contract import Shape
 from venhancer.errors import OptionError, VEnhancerError, WeightsError
-from venhancer.model.denoiser import Denoiser
+from venhancer.model.denoiser import make_denoiser
 from venhancer.weights import save_checkpoint
 from venhancer_export.request import Request, make_request
 
@@ -63,11 +63,11 @@ def test_a_checkpoint_brings_its_preset(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        ({"sizes": [(250, 130)]}, "the nearest are 240x128 and 256x144"),
-        ({"sizes": [(8, 8)]}, "the nearest are 16x16"),
+        ({"sizes": [(250, 130)]}, "the nearest are 248x128 and 252x132"),
+        ({"sizes": [(2, 2)]}, "the nearest are 4x4"),
         ({"sizes": [(9000, 128)]}, "take a width and height to 4096"),
-        ({"windows": [4]}, "take 9 to 129 frames, here 9"),
-        ({"windows": [500]}, "take 9 to 129 frames, here 129"),
+        ({"windows": [1]}, "take 2 to 129 frames, here 2$"),
+        ({"windows": [500]}, "take 2 to 129 frames, here 129$"),
         ({"gpus": ["voodoo2"], "builder": "auto"}, "take a100, a10"),
         ({"gpus": ["a100"]}, "leave --gpu out"),
         ({"workspace_gib": -1.0}, "take GiB, to 1024"),
@@ -81,9 +81,19 @@ def test_what_cannot_be_built_is_told(wanted: dict[str, Any], message: str) -> N
         request(**wanted)
 
 
+def test_windows_of_a_temporal_model_are_longer(tmp_path: Path) -> None:
+    """They hold two key frames at up to eight times the frames."""
+    small = {"preset": None, "weights": small_checkpoint(tmp_path / "small.safetensors")}
+
+    assert request(windows=[9], **small).shapes[0].window == 9
+    for window, nearest in ((4, 9), (500, 129)):
+        with pytest.raises(OptionError, match=f"take 9 to 129 frames, here {nearest}; 25 or 49"):
+            request(windows=[window], **small)
+
+
 def test_heights_of_the_release_have_a_remainder(tmp_path: Path) -> None:
     """90 latent rows, not 88 or 96: 720 lines are as they are, 704 are not."""
-    save_checkpoint(tmp_path / "tiny.safetensors", Denoiser(TINY.model), TINY)
+    save_checkpoint(tmp_path / "tiny.safetensors", make_denoiser(TINY.model), TINY)
     tiny = {"preset": "tiny", "weights": tmp_path / "tiny.safetensors"}
 
     assert request(sizes=[(1280, 720)], **tiny).shapes[0].height == 720

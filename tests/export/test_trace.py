@@ -13,17 +13,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.clips import small_preset
+from tests.models import SMALL_UNET
 from tests.training_parts import small_v_preset
 from venhancer.config import NANO, RELEASED, TINY, Preset
 from venhancer.contract import NetworkSpec, Precision, Shape, TensorSpec, sizes
 from venhancer.errors import WeightsError
-from venhancer.model.denoiser import Denoiser
+from venhancer.model.denoiser import Denoiser, make_denoiser
 from venhancer.weights import precision_of
 from venhancer_export.networks import Network, denoiser_networks
 from venhancer_export.onnx_file import write_onnx
 from venhancer_export.trace import UnknownOperatorError, trace
 from venhancer_export.weights_file import Stored, file_size, lay_out, write_weights
 
+KINDS = [small_preset(), NANO, small_v_preset()]
 NAIVE_TRANSPOSES = 649  # of the released model, exported by torch.onnx
 
 
@@ -152,7 +154,7 @@ def test_an_unknown_function_is_named_where_it_matters() -> None:
 
 def random_denoiser(preset: Preset, precision: Precision) -> Denoiser:
     torch.manual_seed(0)
-    model = Denoiser(preset.model).eval().requires_grad_(False)
+    model = make_denoiser(preset.model).eval().requires_grad_(False)
     for name, parameter in model.named_parameters():
         fan_in = parameter[0].numel() if parameter.ndim > 1 else 100
         nn.init.normal_(parameter, std=fan_in**-0.5)
@@ -197,6 +199,9 @@ def given(preset: Preset, letters: dict[str, int]) -> dict[str, Tensor]:
     made["timestep"] = torch.full((b,), 400)
     made["is_key"] = (torch.arange(f) % 3 == 0).float().repeat(b, 1)
     made["noise_level"], made["scale"] = torch.full((b,), 20.0), torch.full((b,), 4.0)
+    if channels := preset.model.neighbour_channels:
+        size = (b, channels, f, letters["h"], letters["w"])
+        made["neighbours"] = torch.randn(size, generator=generator)
     if preset.model.unet.text_width:
         made["text"] = torch.randn(b, 77, preset.model.unet.text_width, generator=generator)
     return made
@@ -214,13 +219,13 @@ def outputs(
     return {spec.name: x for spec, x in zip(network.spec.outputs, found, strict=True)}
 
 
-@pytest.mark.parametrize("preset", [small_preset(), small_v_preset()], ids=["sample", "v"])
+@pytest.mark.parametrize("preset", KINDS, ids=["sample", "flat", "v"])
 def test_exported_networks_equal_the_module(preset: Preset, tmp_path: Path) -> None:
     """Text keys, prepare and denoiser one after the other give what `forward` gives."""
     assert exported_error(preset, "float32", tmp_path) < 1e-5
 
 
-@pytest.mark.parametrize("preset", [small_preset(), small_v_preset()], ids=["sample", "v"])
+@pytest.mark.parametrize("preset", KINDS, ids=["sample", "flat", "v"])
 def test_half_precision_is_strongly_typed(preset: Preset, tmp_path: Path) -> None:
     """Close to float32, with float16 weights in the file but for embeddings of numbers."""
     assert exported_error(preset, "float16", tmp_path) < 3e-3
@@ -231,18 +236,22 @@ def test_half_precision_is_strongly_typed(preset: Preset, tmp_path: Path) -> Non
     assert "time_embedding.0.weight" not in halves
 
 
-@pytest.mark.parametrize("preset", [RELEASED, TINY, NANO], ids=lambda preset: preset.name)
+@pytest.mark.parametrize(
+    "preset", [RELEASED, TINY, NANO, SMALL_UNET], ids=lambda preset: preset.name
+)
 def test_every_preset_traces_without_weights(preset: Preset) -> None:
     """The 2 B model too, in seconds; attention keeps tokens, so few transposes are left."""
     made = denoiser_networks(preset.model, "float16")
     graph = made["denoiser"].graph(sizes(preset.model, shape_for(preset)))
 
     counts = graph.operators()
-    if preset is not NANO:
+    if preset.model.unet.text_width:
         assert counts["Attention"] == 96
         assert counts["GroupNormalization"] == 241
     assert counts["Transpose"] < 0.3 * NAIVE_TRANSPOSES
     assert "Where" not in counts
+    if preset is NANO:
+        assert not {"Attention", "GroupNormalization"} & set(counts)
 
 
 def test_weights_beyond_float16_are_refused(tmp_path: Path) -> None:

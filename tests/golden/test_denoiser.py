@@ -16,7 +16,7 @@ from torch import Tensor
 
 from venhancer.config import RELEASED, TINY, Preset
 from venhancer.diffusion.schedule import noise_schedule
-from venhancer.model.denoiser import Denoiser
+from venhancer.model.denoiser import Denoiser, make_denoiser
 from venhancer.weights_names import from_released
 
 GOLDEN = Path(__file__).parent
@@ -38,7 +38,7 @@ def golden_denoiser(preset: Preset, layout: str) -> Denoiser:
     shapes = json.loads((GOLDEN / "released_state_dict.json").read_text())[layout]
     released = {name: golden_weight(name, shape) for name, shape in shapes.items()}
     with torch.device("meta"):
-        model = Denoiser(preset.model)
+        model = make_denoiser(preset.model)
     model.load_state_dict(from_released(released, preset.model.unet), assign=True)
     model.sigmas = noise_schedule().float()
     return model.eval()

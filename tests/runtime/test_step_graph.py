@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from venhancer.config import NANO
+from tests.models import SMALL_UNET
+from venhancer.config import NANO, Preset
 from venhancer.contract import Shape, model_inputs, sizes
-from venhancer.model.denoiser import Denoiser
+from venhancer.model.denoiser import make_denoiser
 from venhancer.weights import precision_of
 from venhancer_rt.step_graph import CudaRecorder, Graph, GraphCapture, Work, lack_of_memory
 
@@ -174,24 +175,27 @@ COMPILED = [False, pytest.param(True, marks=pytest.mark.slow)]
 
 
 class Evaluation:
-    """One evaluation of NANO's network, from buffers into a buffer."""
+    """One evaluation of a network, from buffers into a buffer."""
 
-    def __init__(self, is_compiled: bool = False, seed: int = 0) -> None:
+    def __init__(
+        self, is_compiled: bool = False, seed: int = 0, preset: Preset = SMALL_UNET
+    ) -> None:
         torch.manual_seed(seed)
-        letters = sizes(NANO.model, SHAPE)
+        model = preset.model
+        letters = sizes(model, SHAPE)
         self.inputs = {
             spec.name: torch.randint(1, 900, spec.shape(letters), device="cuda")
             if spec.dtype == "int64"
             else torch.rand(spec.shape(letters), device="cuda")
-            for spec in model_inputs(NANO.model)
+            for spec in model_inputs(model)
         }
-        network = Denoiser(NANO.model).eval().requires_grad_(False).to("cuda")
+        network = make_denoiser(model).eval().requires_grad_(False).to("cuda")
         for name, parameter in network.named_parameters():
             if parameter.ndim > 1:
                 torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
             parameter.data = parameter.data.to(precision_of(name, torch.float16))
         self.network: Callable[..., Tensor] = torch.compile(network) if is_compiled else network
-        self.out = torch.zeros(model_inputs(NANO.model)[0].shape(letters), device="cuda")
+        self.out = torch.zeros(model_inputs(model)[0].shape(letters), device="cuda")
 
     def __call__(self) -> None:
         self.out.copy_(self.network(**self.inputs))
@@ -215,9 +219,10 @@ def private_pools() -> set[tuple[int, int]]:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("is_compiled", COMPILED)
-def test_a_replay_is_the_work_bit_for_bit(is_compiled: bool) -> None:
-    """Of NANO's network, for inputs that change; and a replay allocates nothing."""
-    work = Evaluation(is_compiled)
+@pytest.mark.parametrize("preset", [SMALL_UNET, NANO], ids=lambda preset: preset.name)
+def test_a_replay_is_the_work_bit_for_bit(preset: Preset, is_compiled: bool) -> None:
+    """For inputs that change, of both bodies; and a replay allocates nothing."""
+    work = Evaluation(is_compiled, preset=preset)
     step = GraphCapture()(work)
     seen = []
     for call in range(8):

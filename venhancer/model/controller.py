@@ -8,37 +8,49 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from venhancer.config import UNetConfig
+from venhancer.config import ModelConfig
+from venhancer.model.flat import Repair
 from venhancer.model.layers import Embedding, zero_init
 from venhancer.model.unet import Encoder, Middle, Texts, encoder_widths
 
 
-class Controller(nn.Module):
+class HintEncoder(nn.Module):
+    """Embeds what the controller is told of the key frames, and convolves what it is shown.
+
+    Of a flat body this is the whole controller.
+    """
+
+    def __init__(self, model: ModelConfig) -> None:
+        super().__init__()
+        config = model.unet
+        width, channels = config.embedding_width, config.latent_channels + model.neighbour_channels
+        self.time_embedding = Embedding(config)
+        self.noise_level_embedding = zero_init(nn.Linear(width, width))
+        self.scale_embedding = Embedding(config, zero=True)
+        self.hint_conv = zero_init(nn.Conv2d(channels, config.base_channels, 3, padding=1))
+        self.repair = Repair(config, channels) if config.repair_blocks else None
+
+    def condition(self, noise_level: Tensor, scale: Tensor) -> Tensor:
+        """What a key frame's embedding gains: noise_level (b), scale (b) -> (b e)."""
+        noise = self.noise_level_embedding(self.time_embedding(noise_level))
+        return noise + self.scale_embedding(scale)
+
+
+class Controller(HintEncoder):
     """Noisy latents of all frames, hint of the key frames -> residuals for the UNet's skips.
 
     Returns one tensor per encoder output, then the middle's.
     """
 
-    def __init__(self, config: UNetConfig) -> None:
-        super().__init__()
-        width = config.embedding_width
-        self.time_embedding = Embedding(config)
-        self.noise_level_embedding = zero_init(nn.Linear(width, width))
-        self.scale_embedding = Embedding(config, zero=True)
-        self.hint_conv = zero_init(
-            nn.Conv2d(config.latent_channels, config.base_channels, 3, padding=1)
-        )
+    def __init__(self, model: ModelConfig) -> None:
+        super().__init__(model)
+        config = model.unet
         self.encoder = Encoder(config)
         self.middle = Middle(config)
         self.zero_convs = nn.ModuleList(
             zero_init(nn.Conv2d(channels, channels, 1)) for channels in encoder_widths(config)
         )
         self.zero_conv_middle = zero_init(nn.Conv2d(config.widths[-1], config.widths[-1], 1))
-
-    def condition(self, noise_level: Tensor, scale: Tensor) -> Tensor:
-        """What a key frame's embedding gains: noise_level (b), scale (b) -> (b e)."""
-        noise = self.noise_level_embedding(self.time_embedding(noise_level))
-        return noise + self.scale_embedding(scale)
 
     def forward(
         self, x: Tensor, embedding: Tensor, texts: Texts, frames: int, hint: Tensor

@@ -1,4 +1,4 @@
-"""UNet and controller as one network with dense, static inputs; `contract.py` names them."""
+"""Prior and controller as one network with dense, static inputs; `contract.py` names them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from venhancer.config import ModelConfig
-from venhancer.diffusion.schedule import noise_schedule
+from venhancer.diffusion.schedule import alpha_sigma, noise_schedule
+from venhancer.model import lapped
 from venhancer.model.attention import KeysValues, SpatialTransformer
-from venhancer.model.controller import Controller
+from venhancer.model.controller import Controller, HintEncoder
+from venhancer.model.flat import FlatBody
 from venhancer.model.layers import Embedding, per_frame
 from venhancer.model.unet import Keep, UNet
 
@@ -54,22 +56,22 @@ def fill_between_keys(hint: Tensor, is_key: Tensor) -> Tensor:
 
 
 class Denoiser(nn.Module):
-    """One evaluation of VEnhancer's network (paper, section 3)."""
+    """One evaluation of VEnhancer's network (paper, section 3); made by `make_denoiser`."""
 
     sigmas: Tensor
+    unet: UNet | FlatBody
+    controller: HintEncoder
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         self.time_embedding = Embedding(config.unet)
-        self.unet = UNet(config.unet)
-        self.controller = Controller(config.unet)
         self.register_buffer("sigmas", noise_schedule().float(), persistent=False)
 
     @property
     def dtype(self) -> torch.dtype:
         """The precision that the network computes in; inputs and output keep their own."""
-        return self.unet.head.weight.dtype
+        return self.controller.hint_conv.get_parameter("weight").dtype
 
     def prepare(
         self,
@@ -78,21 +80,127 @@ class Denoiser(nn.Module):
         is_key: Tensor,
         noise_level: Tensor,
         scale: Tensor,
+        neighbours: Tensor | None = None,
         text_features: Tensor | None = None,
     ) -> Prepared:
         """Compute what is the same at every timestep; inputs as in `forward`.
 
         text_features: what `prepare_text` made, once for all windows
         """
-        frames = hint.shape[2]
-        anchor = fill_between_keys(hint, is_key) if self.config.prediction == "sample" else None
-        shown = hint * is_key[:, None, :, None, None].to(hint.dtype) if anchor is None else anchor
-        features = self.controller.hint_conv(to_frames(shown, self.dtype))
+        gain = self.controller.condition(noise_level, scale)
+        condition = self._per_frame(gain, hint.shape[2]) * is_key.reshape(-1, 1).to(self.dtype)
+        shown, anchor = self._shown(hint, is_key, noise_level, neighbours, condition)
+        features = self.controller.hint_conv(shown)
         if anchor is None:  # the bias too is for key frames only
             features = features * is_key.reshape(-1, 1, 1, 1).to(features.dtype)
-        gain = self.controller.condition(noise_level, scale)
-        condition = self._per_frame(gain, frames) * is_key.reshape(-1, 1).to(self.dtype)
         return Prepared(features, condition, text_features, anchor)
+
+    def _shown(
+        self,
+        hint: Tensor,
+        is_key: Tensor,
+        noise_level: Tensor,
+        neighbours: Tensor | None,
+        condition: Tensor,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Shape what the controller's first convolution sees: (b f) c h w, and the anchor, if any.
+
+        condition: (b f) e, of a repair
+        """
+        if self.config.prediction == "sample":
+            anchor = self._anchor(hint, is_key, noise_level)
+            return to_frames(anchor, self.dtype), anchor
+        keys = hint * is_key[:, None, :, None, None].to(hint.dtype)
+        return to_frames(keys, self.dtype), None
+
+    def _anchor(self, hint: Tensor, is_key: Tensor, noise_level: Tensor) -> Tensor:
+        """The key frames, filled in between and no longer dimmed by their noise level."""
+        alpha, _ = alpha_sigma(self.sigmas, noise_level.long(), hint.ndim)
+        return fill_between_keys(hint, is_key) / alpha.to(hint.dtype)
+
+    def prepare_text(self, text: Tensor | None) -> Tensor | None:
+        """What of the text no timestep changes: b l d -> b l t; None without text."""
+        assert text is None, "this model has no text encoder"
+        return None
+
+    def step(self, latents: Tensor, timestep: Tensor, prepared: Prepared) -> Tensor:
+        """One evaluation with what `prepare` made: latents b c f h w, timestep (b) -> b c f h w."""
+        return self._predict(latents, timestep, prepared, partial(self._network, prepared=prepared))
+
+    def _network(self, latents: Tensor, timestep: Tensor, prepared: Prepared) -> Tensor:
+        raise NotImplementedError
+
+    def _predict(
+        self, latents: Tensor, timestep: Tensor, prepared: Prepared, network: Network
+    ) -> Tensor:
+        if prepared.anchor is None:
+            return network(latents, timestep)
+        return self._corrected(latents, timestep, prepared.anchor, network)
+
+    def _per_frame(self, embedding: Tensor, frames: int) -> Tensor:
+        return per_frame(embedding.to(self.dtype), frames)
+
+    def _corrected(
+        self, latents: Tensor, timestep: Tensor, anchor: Tensor, network: Network
+    ) -> Tensor:
+        """Predict x0 as a correction to what Gaussian statistics say already.
+
+        If the truth lies round the anchor with spread `residual_std`, then given x_t its mean is
+        anchor + known, with known = gain (x_t - alpha anchor), and its spread is `doubt`. The
+        network sees `known`, which fades where there is nothing but noise, and predicts the rest in
+        units of `doubt`: the preconditioning of Karras et al. 2022 (EDM, section 5), with the hint
+        in the place of zero.
+        """
+        sigma = self.sigmas[timestep.round().long()][:, None, None, None, None]
+        alpha = (1 - sigma**2).clamp(min=0).sqrt()
+        spread = self.config.residual_std
+        total = (alpha**2 * spread**2 + sigma**2).sqrt()
+        gain = alpha * spread**2 / total**2
+        known = gain * (latents.float() - alpha * anchor)
+        rest = network(known / spread, timestep)
+        doubt = spread * sigma / total
+        return (anchor + known + doubt * rest).to(latents.dtype)
+
+    def forward(  # noqa: PLR0913  what `contract.model_inputs` names
+        self,
+        *,
+        latents: Tensor,
+        timestep: Tensor,
+        hint: Tensor,
+        is_key: Tensor,
+        noise_level: Tensor,
+        scale: Tensor,
+        neighbours: Tensor | None = None,
+        text: Tensor | None = None,
+    ) -> Tensor:
+        """Predict v (or x0, as the configuration says) of the noisy latents.
+
+        latents: b c f h w; timestep: (b), 0 to 999; text: b l d, if the model has an encoder;
+        hint: b c f h w, condition latents, ignored where `is_key` (b f) is 0;
+        neighbours: b n f h w, if the model sees any (`venhancer.neighbours`);
+        noise_level: (b), the hint's noise_aug - 1; scale: (b), its downscaling s -> b c f h w
+        """
+        prepared = self.prepare(
+            hint=hint,
+            is_key=is_key,
+            noise_level=noise_level,
+            scale=scale,
+            neighbours=neighbours,
+            text_features=self.prepare_text(text),
+        )
+        return self.step(latents, timestep, prepared)
+
+
+class UNetDenoiser(Denoiser):
+    """The paper's network: a 3D-UNet as prior, and a controller that copies its encoder."""
+
+    unet: UNet
+    controller: Controller
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.unet = UNet(config.unet)
+        self.controller = Controller(config)
 
     def prepare_text(self, text: Tensor | None) -> Tensor | None:
         """Keys and values of every spatial transformer, side by side: text b l d -> b l t."""
@@ -147,15 +255,8 @@ class Denoiser(nn.Module):
         network = partial(self._finest, prepared=prepared, coarse=coarse)
         return self._predict(latents, timestep, prepared, network)
 
-    def _predict(
-        self, latents: Tensor, timestep: Tensor, prepared: Prepared, network: Network
-    ) -> Tensor:
-        if prepared.anchor is None:
-            return network(latents, timestep)
-        return self._corrected(latents, timestep, prepared.anchor, network)
-
     def _network(
-        self, latents: Tensor, timestep: Tensor, prepared: Prepared, keep: Keep | None
+        self, latents: Tensor, timestep: Tensor, prepared: Prepared, keep: Keep | None = None
     ) -> Tensor:
         x, frames = to_frames(latents, self.dtype), latents.shape[2]
         texts = self.read_texts(prepared.text_features)
@@ -180,55 +281,66 @@ class Denoiser(nn.Module):
         embedding = self._per_frame(self.time_embedding(timestep), frames)
         return own + prepared.condition, embedding
 
-    def _per_frame(self, embedding: Tensor, frames: int) -> Tensor:
-        return per_frame(embedding.to(self.dtype), frames)
 
-    def _corrected(
-        self, latents: Tensor, timestep: Tensor, anchor: Tensor, network: Network
-    ) -> Tensor:
-        """Predict x0 as a correction to what Gaussian statistics say already.
+class FlatDenoiser(Denoiser):
+    """Prior and controller in one flat body, over a lapped codec; it sees frames one by one."""
 
-        If the truth lies round the anchor with spread `residual_std`, then given x_t its mean is
-        anchor + known, with known = gain (x_t - alpha anchor), and its spread is `doubt`. The
-        network sees `known`, which fades where there is nothing but noise, and predicts the rest in
-        units of `doubt`: the preconditioning of Karras et al. 2022 (EDM, section 5), with the hint
-        in the place of zero.
-        """
-        sigma = self.sigmas[timestep.round().long()][:, None, None, None, None]
-        alpha = (1 - sigma**2).clamp(min=0).sqrt()
-        spread = self.config.residual_std
-        total = (alpha**2 * spread**2 + sigma**2).sqrt()
-        gain = alpha * spread**2 / total**2
-        known = gain * (latents.float() - alpha * anchor)
-        rest = network(known / spread, timestep)
-        doubt = spread * sigma / total
-        return (anchor + known + doubt * rest).to(latents.dtype)
+    unet: FlatBody
 
-    def forward(
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.unet = FlatBody(config.unet)
+        self.controller = HintEncoder(config)
+
+    def _shown(
         self,
-        *,
-        latents: Tensor,
-        timestep: Tensor,
         hint: Tensor,
         is_key: Tensor,
         noise_level: Tensor,
-        scale: Tensor,
-        text: Tensor | None = None,
-    ) -> Tensor:
-        """Predict v (or x0, as the configuration says) of the noisy latents.
-
-        latents: b c f h w; timestep: (b), 0 to 999; text: b l d, if the model has an encoder;
-        hint: b c f h w, condition latents, ignored where `is_key` (b f) is 0;
-        noise_level: (b), the hint's noise_aug - 1; scale: (b), its downscaling s -> b c f h w
-        """
-        prepared = self.prepare(
-            hint=hint,
-            is_key=is_key,
-            noise_level=noise_level,
-            scale=scale,
-            text_features=self.prepare_text(text),
+        neighbours: Tensor | None,
+        condition: Tensor,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Anchor and neighbours, repaired where the key frames are noisy."""
+        anchor = self._anchor(hint, is_key, noise_level)
+        means, details = anchor.split([lapped.MEANS, anchor.shape[1] - lapped.MEANS], dim=1)
+        mean_spread, detail_spread = lapped.SPREADS
+        parts = [means / mean_spread, details / detail_spread]
+        shown = to_frames(
+            torch.cat(parts if neighbours is None else [*parts, neighbours], dim=1), self.dtype
         )
-        return self.step(latents, timestep, prepared)
+        if self.controller.repair is None or _is_clean(noise_level):
+            return shown, anchor
+        is_noisy = per_frame((noise_level > 0).to(self.dtype)[:, None], hint.shape[2])
+        added = self.controller.repair(shown, condition) * is_noisy[..., None, None]
+        means, details = self._to_clip(added[:, : anchor.shape[1]], hint).split(
+            [means.shape[1], details.shape[1]], dim=1
+        )
+        correction = torch.cat([means * mean_spread, details * detail_spread], dim=1)
+        return shown + added, anchor + correction
+
+    @staticmethod
+    def _to_clip(x: Tensor, like: Tensor) -> Tensor:
+        return rearrange(x, "(b f) c h w -> b c f h w", f=like.shape[2]).to(like.dtype)
+
+    def _network(self, latents: Tensor, timestep: Tensor, prepared: Prepared) -> Tensor:
+        x, frames = to_frames(latents, self.dtype), latents.shape[2]
+        embedding = self._per_frame(self.time_embedding(timestep), frames) + prepared.condition
+        out = self.unet(x, embedding, prepared.hint_features)
+        return rearrange(out, "(b f) c h w -> b c f h w", f=frames).to(latents.dtype)
+
+
+def _is_clean(noise_level: Tensor) -> bool:
+    """Tell that no key frame is noisy, on a CPU, where reading a number costs nothing.
+
+    Elsewhere, and where there are no numbers to read (export, counting), the answer is no.
+    """
+    has_numbers = type(noise_level) is Tensor and not torch.compiler.is_compiling()
+    return has_numbers and noise_level.device.type == "cpu" and not bool(noise_level.any())
+
+
+def make_denoiser(config: ModelConfig) -> Denoiser:
+    """An untrained network of the body that the configuration names."""
+    return FlatDenoiser(config) if config.unet.body == "flat" else UNetDenoiser(config)
 
 
 def _transformers(*parts: nn.Module) -> list[SpatialTransformer]:

@@ -16,6 +16,8 @@ from torch import Tensor
 
 BLOCK = 4
 HALF = BLOCK // 2
+MEANS = 3  # channels, the first, that hold the mean colour of a block
+SPREADS = 4.0, 0.5  # of the means and of all other latents, about, at a scale of 2
 
 
 def _dct(size: int, quarter: float) -> Tensor:

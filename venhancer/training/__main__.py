@@ -12,12 +12,14 @@ from venhancer.errors import VEnhancerError
 
 EPILOG = """\
 other commands: `venhancer-train prepare` cuts and filters videos into shards of clips,
+`venhancer-train pool` makes the samples that nano trains on,
 `venhancer-train convert` writes trained weights in the released layout.
 On several devices: `torchrun --nproc_per_node 8 -m venhancer.training ...`, the same command on
 every machine; or `accelerate launch`."""
 COMMANDS: Mapping[str, str] = {
     "prepare": "venhancer.training.prepare_cli",
     "convert": "venhancer.training.convert_cli",
+    "pool": "venhancer.training.pool_cli",
 }
 
 
@@ -30,12 +32,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--preset", default="nano", choices=["nano", "released"], help="model to train")
-    add("--data", type=Path, nargs="+", help="folders of videos and photos, JSONL files, shards")
+    add("--data", type=Path, nargs="+", help="videos and photos, JSONL files, shards; a pool")
     add("--prior", type=Path, help="pretrained UNet in the released layout; it stays frozen")
     add("--weights", type=Path, help="begin with these trained weights")
     add("--teacher", type=Path, help="learn to do in few evaluations what these weights do in many")
     add("-o", "--out", type=Path, help="folder of the run")
-    add("--validate", type=Path, help="folder of videos that are not trained on")
+    add("--validate", type=Path, help="videos that are not trained on; for a pool, another pool")
     add("--steps", type=int, help="updates in all")
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="any other setting")
     add("--resume", action="store_true", help="go on from the last checkpoint in OUT")

@@ -43,6 +43,7 @@ class Batch:
     names: list[str]  # where each clip comes from
     is_latent: bool = False
     text: Tensor | None = None  # b l d, where it was computed beforehand
+    neighbours: Tensor | None = None  # b n f h w, of a model that sees any
     skipped: tuple[str, ...] = ()  # files given up since the worker's batch before, and why
     seconds: float = 0.0  # that a worker took to make this batch
 

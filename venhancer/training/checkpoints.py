@@ -99,7 +99,8 @@ def check_facts(found: Facts, wanted: Facts, folder: Path) -> None:
         raise WeightsError(f"{folder} was trained with another model configuration")
     if found.frozen != wanted.frozen:
         raise WeightsError(
-            f"{folder} was trained round other frozen weights: name the same file by --prior"
+            f"{folder} was trained round other frozen weights: name the same file by --prior "
+            "or --weights"
         )
     for field in dataclasses.fields(TrainingConfig):
         was, given = getattr(found.config, field.name), getattr(wanted.config, field.name)

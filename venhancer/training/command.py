@@ -6,7 +6,7 @@ import argparse
 import ast
 import dataclasses
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from venhancer.config import PRESETS, Preset
-from venhancer.device import choose_device, keep_freed_memory
+from venhancer.device import choose_device, computes_in_bfloat16, keep_freed_memory
 from venhancer.errors import OptionError
 from venhancer.manifest import sha256_of
-from venhancer.model.denoiser import Denoiser
+from venhancer.model.denoiser import Denoiser, make_denoiser
 from venhancer.training import checkpoints
 from venhancer.training.augmentation import Batch
 from venhancer.training.config import NANO_TRAINING, TrainingConfig
@@ -30,12 +30,15 @@ from venhancer.training.held_out import read_held_out
 from venhancer.training.loop import Check, Run, train
 from venhancer.training.objective import DiffusionLoss, Objective, Perceive
 from venhancer.training.perceptual import VGG16, Lpips
+from venhancer.training.pool import NAME as POOL
+from venhancer.training.pool import Pool, PoolBatches, open_pool
+from venhancer.training.pool_validation import PoolValidation
 from venhancer.training.resources import card_named, describe, plan_training
 from venhancer.training.samples import sampling_networks
 from venhancer.training.sources import Source, open_sources
 from venhancer.training.trainer import Trainer, initialise
 from venhancer.training.validation import Validation
-from venhancer.weights import load_model, load_prior
+from venhancer.weights import load_model, load_prior, read_preset
 
 Show = Callable[[str], None]
 SAMPLES = 2  # held-out clips that sample videos are made of
@@ -50,8 +53,9 @@ def run(args: argparse.Namespace, show: Show) -> None:
     if device == "cpu":
         keep_freed_memory()
     preset, config = PRESETS[args.preset], choose_config(args)
+    check_teacher(args.teacher, preset)
     checkpoint = choose_checkpoint(args)
-    source = open_sources(args.data)
+    data = open_data(args.data, preset, is_flawed=config.trains_repair)
     accelerator = Accelerator(cpu=device == "cpu")
     trainer = open_trainer(args, preset, config, accelerator)
     if checkpoint is not None:
@@ -61,10 +65,36 @@ def run(args: argparse.Namespace, show: Show) -> None:
     objective, exported = choose_objective(args, trainer, encoders)
     train(
         trainer,
-        batches(source, trainer),
+        batches(data, trainer),
         Run(args.out, objective, exported, check),
         show if accelerator.is_main_process else lambda _: None,
     )
+
+
+def open_data(
+    paths: Sequence[Path],
+    preset: Preset,
+    option: str = "--data",
+    is_flawed: bool | None = None,
+) -> Source | Pool:
+    """Open what an option names: a pool for a model that sees neighbours, clips for any other.
+
+    is_flawed: which samples of a pool
+    """
+    is_pool = [(path / POOL).is_file() for path in paths]
+    if not preset.model.neighbours:
+        if any(is_pool):
+            raise OptionError(
+                f"{paths[is_pool.index(True)]} is a pool of aligned key frames, and preset "
+                f"{preset.name!r} sees none: name folders of films, lists or shards"
+            )
+        return open_sources(paths)
+    if is_pool != [True]:
+        raise OptionError(
+            f"{option} {' '.join(map(str, paths))}: preset {preset.name!r} trains on one pool of "
+            "aligned key frames: make it by `venhancer-train pool FILMS -o POOL`"
+        )
+    return open_pool(paths[0], preset.model, is_flawed)
 
 
 def plan(args: argparse.Namespace, show: Show) -> None:
@@ -82,6 +112,8 @@ def choose_config(args: argparse.Namespace) -> TrainingConfig:
         changes["trains_prior"] = False
     if args.steps is not None:
         changes["steps"] = args.steps
+    if choose_device(args.device) == "cpu" and not computes_in_bfloat16():
+        changes.setdefault("precision", "float32")
     return TrainingConfig.from_dict({**dataclasses.asdict(config), **changes})
 
 
@@ -108,6 +140,16 @@ def choose_checkpoint(args: argparse.Namespace) -> Path | None:
     return found[-1] if found else None
 
 
+def check_teacher(path: Path | None, preset: Preset) -> None:
+    """OptionError for a teacher whose runs take one step: no student does it in fewer."""
+    carried = preset if path is None else read_preset(path) or preset
+    if path is not None and carried.defaults.steps == 1:
+        raise OptionError(
+            f"--teacher {path}: runs of preset {carried.name!r} take one step already, and no "
+            "student does it in fewer: to train these weights on, name them by --weights"
+        )
+
+
 def open_trainer(
     args: argparse.Namespace, preset: Preset, config: TrainingConfig, accelerator: Accelerator
 ) -> Trainer:
@@ -115,13 +157,14 @@ def open_trainer(
     torch.manual_seed(config.seed)
     source = args.prior or args.weights or args.teacher
     model = _begin(args, source, preset, config)
+    is_whole = config.trains_prior and model.controller.repair is None
     return Trainer(
         model,
         preset,
         config,
         accelerator,
         workers=args.workers,
-        frozen=None if config.trains_prior else sha256_of(source),
+        frozen=None if is_whole or source is None else sha256_of(source),
     )
 
 
@@ -139,7 +182,7 @@ def _begin(
             f"preset {preset.name!r} learns round a frozen prior: name it by --prior FILE, "
             "or trained weights by --weights FILE"
         )
-    model = Denoiser(preset.model)
+    model = make_denoiser(preset.model)
     initialise(model, config)
     return model
 
@@ -188,8 +231,12 @@ def _perceive(
 
 
 def open_check(folder: Path, trainer: Trainer, encoders: Encoders) -> Check:
-    """Held-out clips, and networks to make samples of them with."""
+    """Held-out clips, and networks to make samples of them with; of a pool, its samples."""
     preset, config = trainer.preset, trainer.config
+    if preset.model.neighbours:
+        pool = open_data([folder], preset, "--validate")
+        assert isinstance(pool, Pool)
+        return Check(PoolValidation(pool, preset, config, encoders), None, ())
     clips = read_held_out(folder, config)
     networks = None
     if config.sharding == "none":  # the pipeline takes whole weights
@@ -202,10 +249,22 @@ def open_check(folder: Path, trainer: Trainer, encoders: Encoders) -> Check:
     )
 
 
-def batches(source: Source, trainer: Trainer) -> Iterator[Batch]:
+def batches(data: Source | Pool, trainer: Trainer) -> Iterator[Batch]:
     """This process's micro-batches, from where the run stands."""
+    if isinstance(data, Pool):
+        accelerator = trainer.accelerator
+        return iter(
+            PoolBatches(
+                data,
+                trainer.config,
+                rank=accelerator.process_index,
+                world=accelerator.num_processes,
+                origin=trainer.origin,
+                position=trainer.position,
+            )
+        )
     clips = Clips(
-        source,
+        data,
         trainer.config,
         trainer.preset.model.upsampling,
         rank=trainer.accelerator.process_index,

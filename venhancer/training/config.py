@@ -38,8 +38,11 @@ class TrainingConfig:
 
     # objective (4.1: v-prediction, mean squared error)
     timestep_power: float = 1.0  # below 1: noisy timesteps more often
-    sigma_floor: float = 0.3  # `sample` models: the v-loss weight is 1 / max(sigma, this)^2
+    start_share: float = 0.0  # of clips that are diffused as far as a run begins with
+    grid_weight: float = 0.0  # of the squared error that all blocks of a codec repeat
     perceptual_weight: float = 0.0  # of LPIPS between a decoded frame a clip and the truth
+    perceptual_share: float = 1.0  # of clips that it looks at
+    perceptual_crop: int = 0  # pixels a side that it sees of a frame; 0: all
 
     # distillation, with a teacher alone: evaluations of a run of each (solver `normal`)
     student_evaluations: int = 4
@@ -56,6 +59,7 @@ class TrainingConfig:
     clip_gradient: float = 1.0
     ema_decay: float = 0.9999
     trains_prior: bool = False  # else the UNet is frozen and only the controller learns
+    trains_repair: bool = False  # of a flat body: its repair alone, on flawed samples alone
     seed: int = 0
 
     # how it is computed: none of these changes what is learned
@@ -111,27 +115,25 @@ class TrainingConfig:
         return cls(**made)
 
 
-NANO_TRAINING = TrainingConfig(
-    frames=5,
-    crop=(96, 96),
-    clips_a_decode=24,
-    photo_share=0.45,
-    stride_weights=(1, 8, 1, 2, 1, 1, 1, 1),  # what people ask for most, most often
-    scale_power=0.0,  # even, since large factors leave little to learn from
-    usual_share=0.75,  # a small network learns one factor well before many
-    bicubic_share=0.8,
-    noise_level_power=3.0,
-    clean_share=0.65,  # noise on the key frames hides just what enlarging needs
-    timestep_power=0.5,  # where little but the hint is known, most is decided
-    sigma_floor=1.0,
-    perceptual_weight=0.6,
-    batch=4,
-    micro_batch=4,
-    learning_rate=7e-4,
-    final_learning_rate=0.02,
+NANO_TRAINING = TrainingConfig(  # on a pool: scales, noise levels and strides are the pool's
+    frames=1,
+    crop=(128, 128),
+    strides=(1,),
+    stride_weights=(1,),
+    start_share=0.8,  # most runs evaluate the network there alone
+    grid_weight=10.0,
+    perceptual_weight=0.2,
+    perceptual_share=0.5,
+    perceptual_crop=64,
+    batch=8,
+    micro_batch=8,
+    learning_rate=8e-4,
+    final_learning_rate=0.1,
     warmup_steps=50,
-    steps=6_000,
-    ema_decay=0.997,
+    steps=20_000,
+    weight_decay=1e-4,
+    clip_gradient=0.5,
+    ema_decay=0.998,
     trains_prior=True,  # there is no pretrained prior of this size: both learn together
     checkpoint_activations=False,
 )

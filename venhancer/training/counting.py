@@ -26,8 +26,13 @@ from venhancer.activations import LiveBytes, autoencoder
 from venhancer.cards import Kind
 from venhancer.config import ModelConfig
 from venhancer.estimate import sample_inputs
-from venhancer.model.denoiser import Denoiser
-from venhancer.training.parallel import RECOMPUTED, checkpoint_activations, halve_frozen
+from venhancer.model.denoiser import Denoiser, make_denoiser
+from venhancer.training.parallel import (
+    RECOMPUTED,
+    checkpoint_activations,
+    choose_learning,
+    halve_frozen,
+)
 
 aten = torch.ops.aten
 flash_attention = aten._scaled_dot_product_flash_attention
@@ -55,6 +60,7 @@ class MicroBatch:
     trains_prior: bool
     is_half: bool  # bfloat16 where autocast says so, and in weights that do not learn
     is_checkpointed: bool
+    trains_repair: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +119,7 @@ def _cast(tree: Any, dtype: torch.dtype) -> Any:
 def count_work(batch: MicroBatch) -> Work:
     """Forward and backward of `batch`. A 2 B model takes half a minute."""
     with _without_data(batch.kind):
-        model = Denoiser(batch.model)
+        model = make_denoiser(batch.model)
         inputs = sample_inputs(batch.model, batch.frames, batch.rows, batch.columns, batch.clips)
         _prepare(model, batch)
         with Operations() as operations, LiveBytes() as memory:
@@ -132,8 +138,7 @@ def _without_data(kind: Kind) -> AbstractContextManager[Any]:
 
 def _prepare(model: Denoiser, batch: MicroBatch) -> None:
     """As `Trainer` and `distribute` do, but that gradients of weights are dropped at once."""
-    model.unet.requires_grad_(batch.trains_prior)
-    model.time_embedding.requires_grad_(batch.trains_prior)
+    choose_learning(model, trains_prior=batch.trains_prior, trains_repair=batch.trains_repair)
     if batch.is_half:
         halve_frozen(model)
     _place(model, batch)

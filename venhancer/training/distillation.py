@@ -50,9 +50,9 @@ class Distillation:
     """The objective of a student; its network starts as the teacher's.
 
     Guidance changes what the UNet predicts: to fold it in, train with `trains_prior`.
-    The error of the prediction is the v-loss's, with the target in the place of the truth: of x_0
-    it is weighted by SNR + 1, in `sample` models cut off at 1 / sigma_floor^2 and relative to the
-    anchor's error. A perceptual part compares with the decoded target, not with the truth.
+    The error of the prediction is that of the loss, with the target in the place of the truth: of
+    a `v` model the v-loss, which weights x_0 by SNR + 1; of a `sample` model Charbonnier's. A
+    perceptual part compares with the decoded target, not with the truth.
     """
 
     def __init__(self, loss: DiffusionLoss, teacher: Denoiser, preset: Preset) -> None:
@@ -87,7 +87,7 @@ class Distillation:
         out = network(latents=noisy, timestep=timestep, **conditions)
         alpha, sigma = alpha_sigma(self.loss.sigmas, timestep, out.ndim)
         wanted = dataclasses.replace(seen, clean=target, noise=(noisy - alpha * target) / sigma)
-        return self.loss.judge(out, noisy, wanted, timestep, batch.is_key, generator)
+        return self.loss.judge(out, noisy, wanted, timestep, generator)
 
     @torch.no_grad()
     def teach(

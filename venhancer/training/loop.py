@@ -20,7 +20,7 @@ from venhancer.training.logs import Logs, Update
 from venhancer.training.objective import Objective
 from venhancer.training.samples import write_samples
 from venhancer.training.trainer import Trainer
-from venhancer.training.validation import Validation
+from venhancer.training.validation import Measure
 
 Show = Callable[[str], None]
 SHOWN_EVERY = 20  # updates
@@ -30,7 +30,7 @@ SHOWN_EVERY = 20  # updates
 class Check:
     """What a run is measured by, and shown with."""
 
-    validation: Validation
+    validation: Measure
     networks: Networks | None  # round the model in training; None where its weights are sharded
     clips: Sequence[HeldOut]  # to make sample videos of
 

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from venhancer.config import ModelConfig
 from venhancer.diffusion.schedule import START, alpha_sigma, denoised_from, diffuse
-from venhancer.model.denoiser import fill_between_keys
 from venhancer.training.augmentation import Batch
 from venhancer.training.config import TrainingConfig
 from venhancer.training.encoders import Encoders
@@ -36,6 +35,7 @@ class Diffused:
             "noise_level": batch.noise_level,
             "scale": batch.scale,
             "text": self.text,
+            **({} if batch.neighbours is None else {"neighbours": batch.neighbours}),
         }
 
 
@@ -55,7 +55,7 @@ class DiffusionLoss:
         timestep = self.draw_timesteps(len(seen.clean), generator)
         noisy = diffuse(self.sigmas, seen.clean, seen.noise, timestep)
         out = network(latents=noisy, timestep=timestep, **seen.conditions(batch))
-        return self.judge(out, noisy, seen, timestep, batch.is_key, generator)
+        return self.judge(out, noisy, seen, timestep, generator)
 
     def judge(
         self,
@@ -63,11 +63,12 @@ class DiffusionLoss:
         noisy: Tensor,
         wanted: Diffused,
         timestep: Tensor,
-        is_key: Tensor,
         generator: torch.Generator,
     ) -> Tensor:
-        """The loss of a prediction, perceptual part included, where `wanted.clean` is wanted."""
-        value = self.error(out, wanted, timestep, is_key).mean()
+        """The loss of a prediction, all its parts included, where `wanted.clean` is wanted."""
+        value = self.error(out, wanted, timestep).mean()
+        if self.config.grid_weight:
+            value = value + self.config.grid_weight * repeated_error(out, wanted.clean)
         if self.perceive is None or not self.config.perceptual_weight:
             return value
         _, sigma = alpha_sigma(self.sigmas, timestep, out.ndim)
@@ -77,25 +78,38 @@ class DiffusionLoss:
     def draw_timesteps(self, count: int, generator: torch.Generator) -> Tensor:
         """Timesteps that sampling passes: (count), int64."""
         drawn = torch.rand(count, generator=generator) ** self.config.timestep_power
+        if self.config.start_share:
+            is_start = torch.rand(count, generator=generator) < self.config.start_share
+            drawn = torch.where(is_start, 1.0, drawn)
         return (drawn * (START + 1)).long().clamp(max=START).to(self.sigmas.device)
 
-    def error(self, out: Tensor, seen: Diffused, timestep: Tensor, is_key: Tensor) -> Tensor:
-        """Of each value, or of each frame relative to its anchor's: broadcasts to b c f h w."""
+    def error(self, out: Tensor, seen: Diffused, timestep: Tensor) -> Tensor:
+        """The error of each value: b c f h w."""
+        if self.model.prediction == "sample":
+            return charbonnier(out - seen.clean)
         alpha, sigma = alpha_sigma(self.sigmas, timestep, seen.clean.ndim)
-        if self.model.prediction == "v":
-            return (out - (alpha * seen.noise - sigma * seen.clean)).square()
-        weight = 1 / sigma.clamp(min=self.config.sigma_floor) ** 2
-        anchor = fill_between_keys(seen.shown, is_key)
-        return weight * relative_error(out, seen.clean, anchor)
+        return (out - (alpha * seen.noise - sigma * seen.clean)).square()
 
     def look(self, denoised: Tensor, clean: Tensor, generator: torch.Generator) -> Tensor:
-        """Perceptual distance of one random frame of each clip from the truth, averaged."""
+        """Perceptual distance of one random frame of a clip from the truth, averaged.
+
+        Of as many clips, and of squares as large, as the config says: features cost more than a
+        small network does.
+        """
         assert self.encoders.decode is not None
         assert self.perceive is not None
-        clips = torch.arange(len(clean))
-        frames = torch.randint(clean.shape[2], (len(clean),), generator=generator)
+        count = max(1, round(self.config.perceptual_share * len(clean)))
+        clips = torch.randperm(len(clean), generator=generator)[:count]
+        frames = torch.randint(clean.shape[2], (count,), generator=generator)
         made, true = (self.encoders.decode(x[clips, :, frames].float()) for x in (denoised, clean))
-        return self.perceive(made, true).mean()
+        rows, columns = (self._side(size, generator) for size in made.shape[-2:])
+        return self.perceive(made[..., rows, columns], true[..., rows, columns]).mean()
+
+    def _side(self, size: int, generator: torch.Generator) -> slice:
+        """Where a random square of the config's size lies along an axis; 0 asks for all of it."""
+        side = min(self.config.perceptual_crop or size, size)
+        start = int(torch.randint(size - side + 1, (1,), generator=generator))
+        return slice(start, start + side)
 
 
 def encode_batch(
@@ -116,15 +130,18 @@ def encode_batch(
     return Diffused(clean, noise, shown, text)
 
 
-LEAST_ERROR = 1e-2  # frames with less (32 dB, in NANO's latents) count by their plain squares
+SMOOTH = 0.02  # errors below count by their squares
 
 
-def relative_error(out: Tensor, clean: Tensor, anchor: Tensor) -> Tensor:
-    """Squared error of each frame over that of the anchor: b c f h w -> b 1 f 1 1.
+def charbonnier(error: Tensor) -> Tensor:
+    """The absolute error, smooth at zero (Charbonnier et al. 1994): outliers do not rule it."""
+    return (error.square() + SMOOTH**2).sqrt()
 
-    Fast motion and large factors leave errors a hundred times those of easy clips; in plain squares
-    they would drown what can be learned from the rest.
+
+def repeated_error(out: Tensor, clean: Tensor) -> Tensor:
+    """What an error has in common along a row or a column of blocks, the blocks' means aside.
+
+    Where a frame is cut into blocks, an error that each of them repeats is seen as a grid.
     """
-    axes = (1, 3, 4)
-    error = (out - clean).square().mean(dim=axes, keepdim=True)
-    return error / ((anchor - clean).square().mean(dim=axes, keepdim=True) + LEAST_ERROR)
+    error = (out - clean)[:, 3:]
+    return error.mean(-1).square().mean() + error.mean(-2).square().mean()

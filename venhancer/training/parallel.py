@@ -16,11 +16,24 @@ from torch.utils.checkpoint import checkpoint
 
 from venhancer.model.attention import SpatialTransformer, TemporalTransformer
 from venhancer.model.denoiser import Denoiser
+from venhancer.model.flat import FlatBlock
 from venhancer.model.layers import ResBlock, Upsample
 from venhancer.model.unet import Stage
 from venhancer.training.config import Sharding, TrainingConfig
 
-RECOMPUTED = (ResBlock, SpatialTransformer, TemporalTransformer)
+RECOMPUTED = (ResBlock, SpatialTransformer, TemporalTransformer, FlatBlock)
+GATHERED = (Stage, FlatBlock)  # one at a time, where weights are sharded
+
+
+def choose_learning(model: Denoiser, *, trains_prior: bool, trains_repair: bool) -> None:
+    """Freeze what a run does not train: a flat body and its repair learn one at a time."""
+    repair = model.controller.repair
+    if repair is None:
+        model.unet.requires_grad_(trains_prior)
+        model.time_embedding.requires_grad_(trains_prior)
+        return
+    model.requires_grad_(not trains_repair)
+    repair.requires_grad_(trains_repair)
 
 
 def checkpoint_activations(model: nn.Module) -> None:
@@ -64,7 +77,7 @@ def shard(model: Denoiser, sharding: Sharding) -> nn.Module:
     for module in [
         *(linear for text in texts for linear in (text.key, text.value)),  # called outside stages
         *(m for m in modules if isinstance(m, Upsample)),  # likewise
-        *(m for m in modules if isinstance(m, Stage)),
+        *(m for m in modules if isinstance(m, GATHERED)),
     ]:
         split(module)
     split(model)

@@ -23,11 +23,10 @@ from venhancer.device import free_memory
 from venhancer.errors import DeviceError, OptionError
 from venhancer.geometry import fit
 from venhancer.memory import CONTEXT_BYTES, PROCESS_BYTES, stored
-from venhancer.model.denoiser import Denoiser
-from venhancer.model.unet import Stage
+from venhancer.model.denoiser import make_denoiser
 from venhancer.training.config import TrainingConfig
 from venhancer.training.counting import MicroBatch, Work, codec_flop, count_work
-from venhancer.training.parallel import halve_frozen
+from venhancer.training.parallel import GATHERED, choose_learning, halve_frozen
 
 GIB = 2**30
 # of the peak, on average over an update. CPU: of a matrix product, measured for NANO. CUDA: assumed
@@ -48,6 +47,7 @@ class TrainingPlan:
     config: TrainingConfig
     devices: int
     card: Card
+    frames: int  # of the longest clip
     memory: dict[str, int]  # bytes of one device, by part
     saved: int  # bytes of the activations that forward leaves for backward
     denoiser_flop: float  # of a clip, forward and backward
@@ -87,9 +87,10 @@ class Weights:
     @classmethod
     def of(cls, model: ModelConfig, config: TrainingConfig) -> Weights:
         with torch.device("meta"):
-            network = Denoiser(model)
-        network.unet.requires_grad_(config.trains_prior)
-        network.time_embedding.requires_grad_(config.trains_prior)
+            network = make_denoiser(model)
+        choose_learning(
+            network, trains_prior=config.trains_prior, trains_repair=config.trains_repair
+        )
         if config.precision == "bf16":
             halve_frozen(network)
         parameters = list(network.parameters())
@@ -99,7 +100,7 @@ class Weights:
             largest_stage=max(
                 sum(p.nbytes for p in module.parameters())
                 for module in network.modules()
-                if isinstance(module, Stage)
+                if isinstance(module, GATHERED)
             ),
             count=sum(p.numel() for p in parameters),
         )
@@ -119,8 +120,8 @@ def _plan(preset: Preset, config: TrainingConfig, devices: int, card: Card) -> T
     config.accumulation(devices)
     model, weights = preset.model, Weights.of(preset.model, config)
     work = count_work(_micro_batch(model, config, card.kind))
-    frames, keys = _mean_frames(config)
-    denoiser = work.flop / config.micro_batch * frames / config.longest
+    longest, (frames, keys) = _longest(model, config), _mean_frames(model, config)
+    denoiser = work.flop / config.micro_batch * frames / longest
     codec = _codec_flop(model, config, frames + keys)
     peak = card.half_tflops if config.precision == "bf16" else card.float32_tflops
     seconds = denoiser / (peak * 1e12) + (codec or 0) / (card.float32_tflops * 1e12)
@@ -129,6 +130,7 @@ def _plan(preset: Preset, config: TrainingConfig, devices: int, card: Card) -> T
         config=config,
         devices=devices,
         card=card,
+        frames=longest,
         memory=_memory(config, devices, weights) | _work_memory(model, config, card.kind, work),
         saved=work.saved,
         denoiser_flop=denoiser,
@@ -151,17 +153,25 @@ def _micro_batch(model: ModelConfig, config: TrainingConfig, kind: Kind) -> Micr
         model=model,
         kind=kind,
         clips=config.micro_batch,
-        frames=config.longest,
+        frames=_longest(model, config),
         rows=height // model.latent_stride,
         columns=width // model.latent_stride,
         trains_prior=config.trains_prior,
+        trains_repair=config.trains_repair,
         is_half=config.precision == "bf16",
         is_checkpointed=config.checkpoint_activations,
     )
 
 
-def _mean_frames(config: TrainingConfig) -> tuple[float, float]:
-    """Of a clip, and the key frames among them: whole gaps, as `make_batch` cuts it."""
+def _longest(model: ModelConfig, config: TrainingConfig) -> int:
+    """Frames of the longest clip; a sample of a pool is one key frame."""
+    return 1 if model.neighbours else config.longest
+
+
+def _mean_frames(model: ModelConfig, config: TrainingConfig) -> tuple[float, float]:
+    """Frames of a clip, and the key frames among them: whole gaps, as `make_batch` cuts it."""
+    if model.neighbours:
+        return 1.0, 1.0
     gaps = [max(1, (config.frames - 1) // stride) for stride in config.strides]
     frames = [count * stride + 1 for count, stride in zip(gaps, config.strides, strict=True)]
     shares = np.array(config.stride_weights) / sum(config.stride_weights)
@@ -263,7 +273,7 @@ def _heading(plan: TrainingPlan) -> str:
     return (
         f"{plan.preset} on {plan.devices} x {plan.card.name}: batch {config.batch} = "
         f"{plan.devices} devices x {config.accumulation(plan.devices)} micro-batches of "
-        f"{config.micro_batch}; {config.longest} frames of "
+        f"{config.micro_batch}; {plan.frames} frame{'s' if plan.frames > 1 else ''} of "
         f"{width}x{height}, {config.precision}, sharding {config.sharding}, "
         f"activations {'checkpointed' if config.checkpoint_activations else 'kept'}"
     )

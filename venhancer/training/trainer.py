@@ -20,7 +20,7 @@ from torch.distributed.tensor import DTensor
 from venhancer.config import Preset
 from venhancer.diffusion.solver import seed_of
 from venhancer.errors import TrainingError
-from venhancer.model.denoiser import Denoiser
+from venhancer.model.denoiser import Denoiser, UNetDenoiser
 from venhancer.model.layers import zero_init
 from venhancer.training import checkpoints
 from venhancer.training.augmentation import Batch
@@ -28,7 +28,7 @@ from venhancer.training.checkpoints import Facts
 from venhancer.training.config import TrainingConfig
 from venhancer.training.logs import Update
 from venhancer.training.objective import Objective
-from venhancer.training.parallel import distribute, keeping_gradients, local
+from venhancer.training.parallel import choose_learning, distribute, keeping_gradients, local
 from venhancer.weights import save_tensors
 
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -40,13 +40,16 @@ def initialise(model: Denoiser, config: TrainingConfig) -> None:
     Without a trained prior there is nothing that zero convolutions would have to protect, and they
     would only keep the hint out at first: then they start like any other.
     """
-    model.controller.encoder.load_state_dict(model.unet.encoder.state_dict())
-    model.controller.middle.load_state_dict(model.unet.middle.state_dict())
-    model.controller.time_embedding.load_state_dict(model.time_embedding.state_dict())
+    controller = model.controller
+    controller.time_embedding.load_state_dict(model.time_embedding.state_dict())
+    convs: list[nn.Module] = [controller.hint_conv]
+    if isinstance(model, UNetDenoiser):
+        model.controller.encoder.load_state_dict(model.unet.encoder.state_dict())
+        model.controller.middle.load_state_dict(model.unet.middle.state_dict())
+        convs += [*model.controller.zero_convs, model.controller.zero_conv_middle]
     if config.trains_prior:
         zero_init(model.unet.head)
-        controller = model.controller
-        for conv in (controller.hint_conv, *controller.zero_convs, controller.zero_conv_middle):
+        for conv in convs:
             assert isinstance(conv, nn.Conv2d)
             conv.reset_parameters()
 
@@ -75,8 +78,7 @@ class Trainer:
         self.workers, self.frozen = workers, frozen
         self.step = self.origin = 0
         self.accumulation = config.accumulation(accelerator.num_processes)
-        model.unet.requires_grad_(config.trains_prior)
-        model.time_embedding.requires_grad_(config.trains_prior)
+        choose_learning(model, trains_prior=config.trains_prior, trains_repair=config.trains_repair)
         self.network = distribute(model, config, accelerator)
         self.model = model
         self.weights = {n: p for n, p in model.named_parameters() if p.requires_grad}

@@ -11,7 +11,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ from venhancer.training.augmentation import Batch, degrade, key_layout
 from venhancer.training.config import TrainingConfig
 from venhancer.training.encoders import Encoders
 from venhancer.training.held_out import HeldOut
-from venhancer.training.objective import Diffused, DiffusionLoss, encode_batch
+from venhancer.training.objective import DiffusionLoss, encode_batch
 
 STRIDES, SCALES, NOISE_LEVELS = (1, 2, 4, 8), (2, 4, 8), (0, 100, 250)
 TIMESTEPS = (100, 366, 633, START)  # at which the loss of every clip is taken
@@ -67,6 +67,13 @@ class Score:
 Scores = Mapping[Cell, Score]
 
 GRID = tuple(itertools.starmap(Cell, itertools.product(STRIDES, SCALES, NOISE_LEVELS)))
+
+
+class Measure(Protocol):
+    """What a run asks how good a network is."""
+
+    def measure(self, network: nn.Module, rank: int = 0, world: int = 1) -> dict[Cell, Score]:
+        """Scores of every cell, the same on every one of `world` processes."""
 
 
 class Validation:
@@ -105,7 +112,7 @@ class Validation:
             dist.all_gather_object(parts, share)
         scores = {key: score for part in parts for key, score in part.items()}
         clips = range(len(self.clips))
-        return {cell: _mean([scores[cell, i] for i in clips]) for cell in self.cells}
+        return {cell: mean_score([scores[cell, i] for i in clips]) for cell in self.cells}
 
     @torch.no_grad()
     def measure_share(
@@ -134,21 +141,11 @@ class Validation:
             timestep = torch.tensor([number], device=device)
             noisy = diffuse(sigmas, seen.clean, seen.noise, timestep)
             out = network(latents=noisy, timestep=timestep, **seen.conditions(batch)).float()
-            loss = float(objective.error(out, seen, timestep, batch.is_key).mean())
+            loss = float(objective.error(out, seen, timestep).mean())
             _, sigma = alpha_sigma(sigmas, timestep, out.ndim)
             denoised = denoised_from(self.preset.model.prediction, out, noisy, sigma)
-            found.append(Score(loss, self._psnr(denoised, seen)))
-        return _mean(found)
-
-    def _psnr(self, denoised: Tensor, seen: Diffused) -> float | None:
-        """Of decoded x_0, b c f h w."""
-        if self.encoders.decode is None:
-            return None
-        made, true = (
-            self.encoders.decode(rearrange(x.float(), "b c f h w -> (b f) c h w")).clamp(-1, 1)
-            for x in (denoised, seen.clean)
-        )
-        return float(-10 * torch.log10(((made - true) / 2).square().mean().clamp(min=1e-10)))
+            found.append(Score(loss, psnr_of(denoised, seen.clean, self.encoders)))
+        return mean_score(found)
 
     def _batch(self, cell: Cell, clip: int, device: torch.device) -> Batch:
         """A batch of one: latents of a clip, and of what a cell leaves of it."""
@@ -189,7 +186,19 @@ def _generator(*seeds: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def _mean(scores: Sequence[Score]) -> Score:
+def psnr_of(denoised: Tensor, clean: Tensor, encoders: Encoders) -> float | None:
+    """In dB, of decoded x_0 (b c f h w); None where decoding is not free."""
+    if encoders.decode is None:
+        return None
+    made, true = (
+        encoders.decode(rearrange(x.float(), "b c f h w -> (b f) c h w")).clamp(-1, 1)
+        for x in (denoised, clean)
+    )
+    return float(-10 * torch.log10(((made - true) / 2).square().mean().clamp(min=1e-10)))
+
+
+def mean_score(scores: Sequence[Score]) -> Score:
+    """Loss and PSNR, averaged."""
     psnrs = [score.psnr for score in scores if score.psnr is not None]
     return Score(
         sum(score.loss for score in scores) / len(scores),
@@ -205,8 +214,7 @@ def mean_loss(scores: Scores) -> float:
 def worst(scores: Scores, first: Scores | None = None) -> tuple[Cell, float]:
     """The cell whose loss has come down least from `first`, and what is left of it, as a share.
 
-    Without `first` the cell of the largest loss, and that loss: of a `sample` model it is already
-    relative to the anchor's error.
+    Without `first` the cell of the largest loss, and that loss.
     """
     shares = {
         cell: score.loss / first[cell].loss if first else score.loss
