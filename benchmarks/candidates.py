@@ -1,9 +1,10 @@
 """Speed-ups that change no result, each against what it would replace: layers at random weights at
 their real shapes, the ways of one in turns.
 
-On a CPU the NANO and TINY models at small sizes, by one thread: several wait for each other, which
-is long where other work takes a core. On CUDA the released one at 720p x 16 frames in both
-branches. What concerns the whole network (torch.compile, CUDA graphs) is in `denoise_step`.
+The layers are those of 3D-UNets. On a CPU they are TINY's at a small size, by one thread: several
+wait for each other, which is long where other work takes a core. On CUDA they are the released
+model's at 720p x 16 frames in both branches. NANO's flat body has none of them: it is measured
+whole, with freed memory kept or not, and in `denoise_step` (torch.compile, CUDA graphs).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 
 from benchmarks import candidate_attention, candidate_layers, candidate_networks
-from benchmarks.denoise_variants import Task, make_evaluation
+from benchmarks.denoise_variants import Task, make_evaluation, repeated
 from benchmarks.layer_shapes import Setting
 from benchmarks.pairs import Case, difference, fill, measure
 from benchmarks.timing import Work, make_parser, report
@@ -27,8 +28,12 @@ from venhancer.device import choose_device, choose_dtype, keep_freed_memory
 from venhancer.weights import embedded_checkpoint, load_model
 
 MODULE = "benchmarks.candidates"
-WINDOWS = {NANO.name: (25,), TINY.name: (9,), RELEASED.name: (16, 32)}  # of temporal attention
-EVALUATED = (320, 192, 25)  # width, height and frames of NANO's, with freed memory kept or not
+WINDOWS = {TINY.name: (9,), RELEASED.name: (16, 32)}  # of temporal attention
+EVALUATED = (
+    1280,
+    720,
+    NANO.defaults.window,
+)  # width, height and frames of NANO's, with freed memory kept or not
 MEMORY = {"given back": False, "kept": True}
 
 
@@ -38,15 +43,13 @@ def settings(device: str) -> Iterator[Setting]:
     if device == "cuda":
         yield Setting(preset=RELEASED, latent=(90, 160), frames=16, codec=(720, 1280), **common)
         return
-    yield Setting(preset=NANO, latent=(48, 80), frames=25, codec=(48, 48), **common)
     yield Setting(preset=TINY, latent=(10, 16), frames=9, codec=(48, 48), **common)
 
 
 def cases(setting: Setting) -> Iterator[Case]:
     yield from candidate_layers.cases(setting)
     yield from candidate_attention.cases(setting, WINDOWS[setting.preset.name])
-    if setting.unet.text_width:
-        yield from candidate_networks.cases(setting)
+    yield from candidate_networks.cases(setting)
 
 
 def prepare_evaluation(is_kept: bool, out: str) -> tuple[Work, Mapping[str, Any]]:
@@ -64,9 +67,8 @@ def prepare_evaluation(is_kept: bool, out: str) -> tuple[Work, Mapping[str, Any]
         out=out,
     )
     evaluation = make_evaluation(load_model(weights, NANO, dtype=dtype)[0], task)
-    work = torch.inference_mode()(partial(evaluation.run, False))
-    with torch.inference_mode():
-        evaluation.prepare(False)
+    evaluate = repeated(task, evaluation, is_guided=False)
+    work = torch.inference_mode()(evaluate)
     work()
     torch.save(evaluation.x0, out)
     return work, {}

@@ -6,6 +6,7 @@ of matrix products in the same precision.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,7 +16,8 @@ import torch
 from benchmarks.timing import Work, make_parser, report, seconds_of
 from venhancer.config import ModelConfig
 from venhancer.device import choose_device
-from venhancer.estimate import denoiser_flop
+from venhancer.estimate import denoiser_flop, scene_flop
+from venhancer.plan import Plan
 
 DTYPES = {"cpu": ("float32", "bfloat16"), "cuda": ("float32", "float16", "bfloat16")}
 SIZES = {"cpu": (512, 1024, 2048), "cuda": (4096, 8192, 16384)}
@@ -31,6 +33,25 @@ def branches(model: ModelConfig) -> int:
 def evaluation_flop(model: ModelConfig, frames: int, rows: int, columns: int) -> int:
     """Operations (two a multiply-add) of one evaluation, with guidance where the model has it."""
     return branches(model) * denoiser_flop(model, frames, rows, columns)
+
+
+def plan_flop(plan: Plan, device: str) -> int:
+    """Operations of the denoiser in a whole run of PyTorch's networks."""
+    if skips_repair(device, plan.refine):
+        plan = dataclasses.replace(
+            plan, preset=dataclasses.replace(plan.preset, model=without_repair(plan.preset.model))
+        )
+    return sum(scene_flop(plan, scene) for scene in plan.scenes)
+
+
+def skips_repair(device: str, refine: int) -> bool:
+    """PyTorch on a CPU leaves a flat body's repair out where key frames are clean."""
+    return device == "cpu" and refine <= 1
+
+
+def without_repair(model: ModelConfig) -> ModelConfig:
+    """The model whose operations count where the repair is left out."""
+    return dataclasses.replace(model, unet=dataclasses.replace(model.unet, repair_blocks=0))
 
 
 def best_seconds(work: Work, device: str) -> float:

@@ -1,10 +1,11 @@
 """One evaluation of the network, with guidance where the model has it, in several ways in turns.
 
 plain: the release's path (`--baseline pytorch`); eager; reuse: eager, the finest level alone, round
-coarse features of the same step; compiled: torch.compile; graph: eager as a CUDA graph; onnx: ONNX
+coarse features of the same step, where there are any; compiled: torch.compile; graph: eager as a CUDA graph; onnx: ONNX
 Runtime in float32, exported on the way (CPU); engine: the TensorRT plans of `--bundle`, as a CUDA
 graph. Each in a process of its own; errors are of x_0, relative (L2), against eager float32.
-Weights are NANO's own or random ones: speed does not depend on them.
+Weights are NANO's own or random ones: speed does not depend on them. NANO takes one step, so that
+its work is `prepare` and one evaluation; on a CPU without the repair, which clean frames skip.
 """
 
 from __future__ import annotations
@@ -21,7 +22,16 @@ from typing import Any
 
 import torch
 
-from benchmarks.ceiling import branches, evaluation_flop, measure, share, told
+from benchmarks.baseline import check_has_plain
+from benchmarks.ceiling import (
+    branches,
+    evaluation_flop,
+    measure,
+    share,
+    skips_repair,
+    told,
+    without_repair,
+)
 from benchmarks.denoise_variants import REFERENCE, Task, prepare
 from benchmarks.random_models import write_checkpoint
 from benchmarks.timing import make_parser, parse_size, report, speed_up, spread
@@ -125,19 +135,30 @@ def measure_case(setting: Setting, shape: tuple[int, int, int]) -> dict[str, Any
     width, height, window = shape
     model = PRESETS[setting.preset].model
     latent = (height // model.latent_stride, width // model.latent_stride)
-    flop = evaluation_flop(model, window, *latent)
-    finest = branches(model) * finest_flop(model, window, *latent)
     first = seconds.get("plain", seconds.get("eager", []))
     for row in rows:
         taken = seconds.get(row["variant"], [])
         if taken:
             row["seconds"] = spread(taken)
             median = row["seconds"]["median"]
-            done = finest if row["variant"] == "reuse" else flop
-            row["ceiling_share"] = share(done, median, setting.ceiling, row["dtype"])
+            row["flop"] = variant_flop(setting, row["variant"], window, *latent)
+            row["ceiling_share"] = share(row["flop"], median, setting.ceiling, row["dtype"])
             row["times_faster"] = speed_up(first, taken) if first else None
             row["relative_error"] = relative_error(setting, row["variant"], shape)
+    flop = variant_flop(setting, "eager", window, *latent)
     return {"size": f"{width}x{height}", "window": window, "flop": flop, "rows": rows[1:]}
+
+
+def variant_flop(setting: Setting, variant: str, window: int, rows: int, columns: int) -> int:
+    """Operations that a variant does; exported networks always repair."""
+    preset = PRESETS[setting.preset]
+    model, shape = preset.model, (window, rows, columns)
+    if variant == "reuse":
+        return branches(model) * finest_flop(model, *shape)
+    is_exported = variant in ("onnx", "engine")
+    if not is_exported and skips_repair(setting.device, preset.defaults.refine):
+        model = without_repair(model)
+    return evaluation_flop(model, *shape)
 
 
 def relative_error(setting: Setting, variant: str, shape: tuple[int, int, int]) -> float | None:
@@ -178,11 +199,22 @@ def find_weights(args: argparse.Namespace, folder: Path) -> Path:
     return path
 
 
+def find_variants(args: argparse.Namespace, device: str) -> tuple[str, ...]:
+    """Those asked for, or all that the model has; SystemExit for one that it has not."""
+    if PRESETS[args.preset].model.unet.has_coarse_features:
+        return tuple(args.variant or WAYS[device])
+    if "reuse" in (args.variant or ()):
+        raise SystemExit(f"--variant reuse: {args.preset} has no coarse features: leave it out")
+    return tuple(args.variant or (way for way in WAYS[device] if way != "reuse"))
+
+
 def make_setting(args: argparse.Namespace, folder: Path) -> Setting:
     device = choose_device(args.device)
     dtype = str(choose_dtype(args.dtype, device)).removeprefix("torch.")
     weights = find_weights(args, folder)
-    variants = ("plain",) * (args.baseline is not None) + tuple(args.variant or WAYS[device])
+    if args.baseline is not None:
+        check_has_plain(PRESETS[args.preset])
+    variants = ("plain",) * (args.baseline is not None) + find_variants(args, device)
     if args.bundle is not None:
         variants += ("engine",)
         if read_manifest(args.bundle).checkpoint_sha256 != sha256_of(weights):

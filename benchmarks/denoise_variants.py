@@ -32,7 +32,7 @@ from venhancer_rt.step_graph import WARM_UPS, GraphCapture
 
 REFERENCE = "reference"  # eager in float32, with nothing that shortens a product
 CAPTURED = ("graph", "engine")
-GAP = 2  # frames from one key frame to the next
+GAP = 2  # frames from one key frame to the next, where the model makes those between
 DOWNSCALING = 4.0
 
 
@@ -64,9 +64,9 @@ def prepare(task: Task) -> tuple[Work, Mapping[str, Any]]:
     evaluation = make_evaluation(load(task), task)
     memory.forget_peak()
     is_guided = branches(evaluation.model.config) == 2
-    work = repeated(task, evaluation, is_guided)
     with torch.inference_mode():
         evaluation.prepare(is_guided)
+        work = repeated(task, evaluation, is_guided)
         if task.variant == "reuse":
             evaluation.run(is_guided)  # keeps what it reuses
         for _ in range(WARM_UPS + 1 if task.device == "cuda" else 1):
@@ -104,11 +104,18 @@ def open_networks(task: Task) -> Mapping[str, Any]:
 
 
 def repeated(task: Task, evaluation: Evaluation, is_guided: bool) -> Work:
-    """The evaluation as it is, of the finest level, compiled or captured."""
+    """The evaluation as it is, of the finest level, compiled or captured.
+
+    A model of one step prepares for every evaluation, so that preparing belongs to its work.
+    """
     work = partial(evaluation.run, is_guided, task.variant == "reuse")
     if task.variant == "compiled":
-        return torch.compile(work, dynamic=False)
-    return GraphCapture()(work) if task.variant in CAPTURED else work
+        work = torch.compile(work, dynamic=False)
+    if task.variant in CAPTURED:
+        work = GraphCapture()(work)
+    if PRESETS[task.preset].defaults.steps > 1:
+        return work
+    return lambda: (evaluation.prepare(is_guided), work())
 
 
 def make_evaluation(model: Model, task: Task) -> Evaluation:
@@ -126,7 +133,7 @@ def make_evaluation(model: Model, task: Task) -> Evaluation:
         sampling = make_sampling(preset, task.sizes)
         coarse = keep_coarse(model, sampling, task) if task.variant == "reuse" else None
         evaluation = Evaluation(model, sampling, conditions, texts, length, task.device, coarse)
-        for buffer in (evaluation.latents, evaluation.hint):
+        for buffer in (evaluation.latents, evaluation.shown):
             buffer.copy_(torch.randn(buffer.shape, generator=generator))
         evaluation.latents.div_(evaluation.seen[0])
     return evaluation
@@ -150,7 +157,7 @@ def make_sampling(preset: Preset, letters: Mapping[str, int]) -> Sampling:
         reuse=1,
         seed=0,
         window=letters["f"],
-        gap=GAP,
+        gap=GAP if defaults.new_frames == "model" else 1,
         rows=(Span(0, letters["h"]),),
         columns=(Span(0, letters["w"]),),
         join="blend",

@@ -1,10 +1,10 @@
 """Seconds from file to file and of the model alone, per stage, and the peak of memory.
 
-NANO: 16 frames of 512x320, twice the size and frames, with the preset's own steps, then with the
-release's. The released model at random weights: 32 frames of 640x360, twice the size, in one
-window. `--baseline pytorch`: the first also as the release's path does it, and how near our frames
-are to that one's; too far from float32 is an error. `--baseline rife-span`: RIFE and SPAN too.
-Every run has a process of its own, and loading counts.
+NANO: 16 frames of 512x320, twice the size and frames: the model makes key frames, and those between
+come of motion. The released model at random weights: 32 frames of 640x360, twice the size, in one
+window, with `--mode fast` too. `--baseline pytorch`: the released one also as the release's path
+does it, and how near our frames are to that one's; too far from float32 is an error. `--baseline
+rife-span`: RIFE and SPAN too. Every run has a process of its own, and loading counts.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 
 from benchmarks import ceiling as ceilings
 from benchmarks import peers
+from benchmarks.baseline import check_has_plain
 from benchmarks.ceiling import share
 from benchmarks.end_to_end_runs import (
     CLIPS,
@@ -38,7 +39,7 @@ from benchmarks.peer_files import PeerError
 from benchmarks.random_models import write_checkpoint, write_companions
 from benchmarks.timing import four, make_parser, report, speed_up, spread
 from benchmarks.turns import Worker, WorkerError, given_task, in_turns, serve
-from venhancer.config import NANO, RELEASED
+from venhancer.config import NANO, PRESETS, RELEASED
 from venhancer.device import choose_device
 from venhancer.windows import temporal_windows
 
@@ -53,23 +54,14 @@ Row = dict[str, Any]
 def tasks(args: argparse.Namespace, folder: Path) -> Iterator[Task]:
     """The baselines first."""
     weights = random_released(folder) if args.preset == RELEASED.name else None
-    for name in [*(BASELINES[b] for b in BASELINES if b in args.baseline), OURS, FAST]:
+    own = (OURS, FAST) if args.preset == RELEASED.name else (OURS,)  # NANO's modes are the same
+    for name in (*(BASELINES[b] for b in BASELINES if b in args.baseline), *own):
         yield Task(
             name=name,
             preset=args.preset,
             weights=weights,
             device=args.device,
             frames=str(folder / f"{name}.npy"),
-        )
-    if args.preset == NANO.name:
-        yield Task(
-            name=f"{OURS}, release's steps",
-            preset=args.preset,
-            weights=weights,
-            device=args.device,
-            frames=os.devnull,
-            steps=RELEASED.defaults.steps,
-            solver=RELEASED.defaults.solver,
         )
 
 
@@ -103,7 +95,7 @@ def measure(todo: Sequence[Task], rounds: int, ceiling: Mapping[str, Any]) -> li
     in_turns(runs, rounds)
     rows = summaries({name: run.told for name, run in runs.items()}, CLIPS[todo[0].preset])
     for task, row in zip(todo, rows, strict=True):
-        if PLAIN in runs and task.name not in (PLAIN, PEER) and task.steps is None:
+        if PLAIN in runs and task.name not in (PLAIN, PEER):
             row["psnr_to_plain"] = compare(Path(task.frames), Path(runs[PLAIN].task.frames))
         if row["flop"] is not None:
             taken = row["model_seconds"]["median"]
@@ -112,13 +104,14 @@ def measure(todo: Sequence[Task], rounds: int, ceiling: Mapping[str, Any]) -> li
 
 
 def summaries(told: Mapping[str, Sequence[Told]], clip: Clip) -> list[Row]:
-    """What all rounds say together, of each run."""
+    """What all rounds say together, of each run; ratios are to the first baseline."""
+    first = next((name for name in (PLAIN, PEER) if name in told), None)
     ratio = views(MINUTE // clip.interpolate * clip.interpolate + 1, clip) / views(clip.made, clip)
     rows = []
     for name, own in told.items():
         row = summary(own, clip.made, 1.0 if name == PEER else ratio)
-        if PLAIN in told:
-            pair = told[PLAIN], own
+        if first is not None:
+            pair = told[first], own
             row["times_faster"] = speed_up(*(seconds(t, "seconds") for t in pair))
             row["model_times_faster"] = speed_up(*(seconds(t, "model_seconds") for t in pair))
         rows.append({"network": name, **row})
@@ -152,8 +145,9 @@ def summary(told: Sequence[Told], frames: int, ratio: float) -> Row:
 
 
 def views(frames: int, clip: Clip) -> float:
-    """How often the model sees a frame of the grid: windows overlap."""
-    windows = temporal_windows(frames, clip.window, clip.interpolate, clip.overlap)
+    """Frames that the model sees for each one of the output; where windows overlap, some twice."""
+    made = frames if clip.gap > 1 else (frames - 1) // clip.interpolate + 1
+    windows = temporal_windows(made, clip.window, clip.gap, clip.overlap)
     return len(windows) * len(windows[0]) / frames
 
 
@@ -179,6 +173,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     args = parser.parse_args()
     args.device = choose_device(args.device)
+    if "pytorch" in args.baseline:
+        check_has_plain(PRESETS[args.preset])
     try:
         run(args)
     except (PeerError, WorkerError) as error:

@@ -13,13 +13,13 @@ import torch
 
 from benchmarks import peers
 from benchmarks.baseline import PlainModel
+from benchmarks.ceiling import plan_flop
 from benchmarks.frame_parity import FrameTap
 from benchmarks.timing import Work
 from benchmarks.turns import Memory
 from benchmarks.waves import write_clip
 from venhancer import Options, pipeline
-from venhancer.config import NANO, RELEASED, SolverName
-from venhancer.estimate import scene_flop
+from venhancer.config import NANO, RELEASED, NewFrames
 from venhancer.networks import Networks
 from venhancer.options import Device
 from venhancer.plan import Plan
@@ -44,11 +44,17 @@ class Clip:
     interpolate: int
     window: int
     overlap: float
+    new_frames: NewFrames
 
     @property
     def made(self) -> int:
         """Frames of the output."""
         return (self.frames - 1) * self.interpolate + 1
+
+    @property
+    def gap(self) -> int:
+        """Frames that the model makes from one key frame to the next."""
+        return self.interpolate if self.new_frames == "model" else 1
 
 
 CLIPS = {
@@ -59,6 +65,7 @@ CLIPS = {
         interpolate=2,
         window=NANO.defaults.window,
         overlap=NANO.defaults.overlap,
+        new_frames=NANO.defaults.new_frames,
     ),
     RELEASED.name: Clip(
         frames=32,
@@ -67,6 +74,7 @@ CLIPS = {
         interpolate=1,
         window=32,
         overlap=RELEASED.defaults.overlap,
+        new_frames=RELEASED.defaults.new_frames,
     ),
 }
 
@@ -80,8 +88,6 @@ class Task:
     weights: str | None
     device: Device
     frames: str  # the file that takes the frames
-    steps: int | None = None  # None, and for the solver too: the preset's own
-    solver: SolverName | None = None
 
 
 def prepare(task: Task) -> tuple[Work, Told]:
@@ -109,8 +115,6 @@ def run(task: Task, source: Path, target: Path) -> Told:
         preset=task.preset,
         interpolate=clip.interpolate,
         window=clip.window,
-        steps=task.steps,
-        solver=task.solver,
         mode="fast" if task.name == FAST else "exact",
         weights=None if task.weights is None else Path(task.weights),
         device=task.device,
@@ -129,7 +133,7 @@ def run(task: Task, source: Path, target: Path) -> Told:
     return {
         "steps": len(made.plan.sampling.schedule),
         "dtype": str(dtype).removeprefix("torch."),
-        "flop": sum(scene_flop(made.plan, scene) for scene in made.plan.scenes),
+        "flop": plan_flop(made.plan, task.device),
         "model_seconds": made.seconds["denoise"],
         "stages": watch.seconds | made.seconds,
     }

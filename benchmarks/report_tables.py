@@ -59,7 +59,8 @@ def step_rows(result: Result) -> Iterator[Row]:
     for case in result["cases"]:
         what = f"{result['preset']}, {case['size']} x {case['window']}"
         for row in case["rows"]:
-            yield (what, f"{case['flop'] / 1e12:.3g}", row["variant"], row["dtype"], *_taken(row))
+            flop = row.get("flop", case["flop"])
+            yield (what, f"{flop / 1e12:.3g}", row["variant"], row["dtype"], *_taken(row))
 
 
 def _taken(row: Result) -> Row:
@@ -158,51 +159,6 @@ def growth_rows(result: Result) -> Iterator[Row]:
             )
 
 
-def shortcut_rows(result: Result) -> Iterator[Row]:
-    for name, row in result["settings"].items():
-        pairs = ("psnr", ".1f"), ("ssim", ".4f"), ("lpips", ".4f")
-        yield (
-            result["preset"],
-            f"`{name}`" if name.startswith("--") else name,
-            ranged(row["times_faster"]),
-            *(
-                f"{row[key]:{form}}, {row[f'{key}_worst']:{form}}" if key in row else NONE
-                for key, form in pairs
-            ),
-            f"{row['lpips_truth']:.4f}",
-            f"{row['vmaf_truth']:.2f}",
-        )
-
-
-def overlap_rows(result: Result) -> Iterator[Row]:
-    for name, rows in result["clips"].items():
-        for row in rows:
-            yield (
-                name,
-                str(row["window"]),
-                f"{row['overlap']:g}",
-                f"{row['seen']:.2f}",
-                NONE if row["seams"] is None else f"{row['seams']:.3f}",
-                f"{row['psnr']:.2f}",
-                f"{row['lpips']:.4f}",
-                f"{row['denoise_seconds']:.1f}",
-            )
-
-
-def distillation_rows(result: Result) -> Iterator[Row]:
-    for row in result["rows"]:
-        pairs = ("even", ".2f"), ("odd", ".2f"), ("lpips", ".4f")
-        near = row.get("psnr_teacher")
-        yield (
-            row["network"],
-            str(row["evaluations"]),
-            *(f"{row[key if key == 'lpips' else f'psnr_{key}']:{form}}" for key, form in pairs),
-            *(f"{row[f'loses_{key}']:{form}}" for key, form in pairs),
-            NONE if near is None else f"{near:.1f}",
-            "yes" if row["keeps_up"] else "no",
-        )
-
-
 def memory_rows(result: Result) -> Iterator[Row]:
     for frames, run in result["runs"].items():
         peak = run.get("device_bytes") or run["peak_bytes"]
@@ -233,8 +189,9 @@ QUESTIONS = (
         title="What does one evaluation cost?",
         benchmark="denoise_step",
         about="With guidance where the model has it, so that its two branches count. `plain` is "
-        "the release's path in PyTorch; times faster is by pairs of turns, than `plain` where it "
-        "was measured, else than `eager`. The error is of x_0, relative (L2), against eager "
+        "the release's path in PyTorch, which NANO does not have; times faster is by pairs of "
+        "turns, than `plain` where it was measured, else than `eager`. NANO takes one step, so "
+        "that what it prepares counts. The error is of x_0, relative (L2), against eager "
         "float32. 1280x720 of the released model is what GPUs are measured at.",
         columns=(
             *("model, pixels x frames", "TFLOP", "way", "precision", "seconds (range)"),
@@ -271,56 +228,18 @@ QUESTIONS = (
         benchmark="end_to_end",
         about="From file to file, loading included; the model alone, which is its denoiser, or "
         "RIFE and SPAN; where there are two figures, that is the second. `plain` is the release's "
-        "path in PyTorch: times faster is by pairs of runs, PSNR is of 8-bit RGB frames before "
-        "they are encoded, the mean and the worst. A minute is one of output at 24 frames a "
-        "second, computed from these runs with the windows of such a clip: they overlap, so the "
-        "model sees a frame oftener there than here. NANO: 16 frames of 512x320, twice the size "
-        "and frames. Released: 32 frames of 640x360, twice the size.",
+        "path in PyTorch. Times faster is by pairs of runs, than `plain` or else than RIFE + SPAN; "
+        "PSNR is of 8-bit RGB frames before they are encoded, the mean and the worst. A minute is "
+        "one of output at 24 frames a second, computed from these runs with the windows of such a "
+        "clip; where they overlap, the model sees a frame oftener there than here. NANO: 16 frames "
+        "of 512x320, twice the size and frames; the new frames are made by motion, the stage "
+        "`between`. Released: 32 frames of 640x360, twice the size.",
         columns=(
             *("model, output", "network", "evaluations", "seconds (range)", "model only (range)"),
             *("times faster", "PSNR, dB", "seconds a frame", "seconds a minute"),
             *("of the ceiling", "seconds per stage", "peak GB"),
         ),
         rows=run_rows,
-    ),
-    Question(
-        title="What does a shortcut gain and cost?",
-        benchmark="shortcuts",
-        about="Each part of `--mode fast` alone, and together, at 4x size and 2x frames of three "
-        "real clips (those of `quality`). Times faster are the denoiser's, by clips; PSNR, SSIM "
-        "and LPIPS are against the frames of the exact run: the mean, and the worst frame of all. "
-        "The last two are against the truth. A shortcut is never lossless.",
-        columns=(
-            *("model", "setting", "times faster (range)", "PSNR, dB", "SSIM", "LPIPS"),
-            *("LPIPS to the truth", "VMAF"),
-        ),
-        rows=shortcut_rows,
-    ),
-    Question(
-        title="What do fewer evaluations cost, with distillation and without?",
-        benchmark="distillation",
-        about="NANO at 4x size and 2x frames of three real clips, 9 frames of 640x360 at most: "
-        "teacher and student, sampled the same way. Lost is against the teacher's 14 evaluations, "
-        "below 0 where a row is better; it keeps up within 0.3 dB and 0.01 LPIPS.",
-        columns=(
-            *("network", "evaluations", "PSNR enlarged, dB", "PSNR new, dB", "LPIPS"),
-            *("lost enlarged, dB", "lost new, dB", "lost LPIPS", "PSNR to 14, dB", "keeps up"),
-        ),
-        rows=distillation_rows,
-        has_cards=False,
-    ),
-    Question(
-        title="How far do windows have to overlap?",
-        benchmark="overlaps",
-        about="NANO at 4x size and 2x frames of three real clips, 193 frames each. Wanted is the "
-        "share of a window that the next one sees too; windows are spread evenly. Seams: the "
-        "change across joins over that beside them, over the same of the true frames; 1 is none.",
-        columns=(
-            *("clip", "window", "wanted", "times a frame is seen", "seams", "PSNR, dB", "LPIPS"),
-            "denoise, seconds",
-        ),
-        rows=overlap_rows,
-        has_cards=False,
     ),
     Question(
         title="How does it grow?",

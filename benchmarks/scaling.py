@@ -20,13 +20,12 @@ from typing import Any
 import torch
 
 from benchmarks import ceiling as ceilings
-from benchmarks.ceiling import share
+from benchmarks.ceiling import plan_flop, share
 from benchmarks.timing import Work, make_parser, report
 from benchmarks.turns import Memory, Worker, given_task, serve
 from benchmarks.waves import write_clip
 from venhancer import Options, pipeline
 from venhancer.device import choose_device, choose_dtype
-from venhancer.estimate import scene_flop
 from venhancer.options import Device
 from venhancer_rt.backends import Request, choose_backend
 
@@ -88,7 +87,7 @@ def prepare(task: Mapping[str, Any]) -> tuple[Work, Mapping[str, Any]]:
         "window": plan.sampling.window,
         "windows": plan.windows,
         "evaluations": plan.evaluations,
-        "flop": sum(scene_flop(plan, scene) for scene in plan.scenes),
+        "flop": plan_flop(plan, device),
         "output": f"{plan.geometry.width}x{plan.geometry.height}",
         "output_frames": len(plan.timeline.shown),
         "seconds": round(made.wall, 3),

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import end_to_end, end_to_end_runs, frame_parity, peers, report
+from benchmarks import denoise_step, end_to_end, end_to_end_runs, frame_parity, peers, report
 from benchmarks.end_to_end import complaint, summaries, views
 from benchmarks.end_to_end_runs import CLIPS, OURS, PEER, PLAIN, Clip, Task
 from benchmarks.peer_files import PeerError
@@ -20,12 +20,15 @@ from benchmarks.peer_ncnn import Span
 from benchmarks.peer_rife import Rife
 from benchmarks.report_tables import QUESTIONS
 from benchmarks.waves import write_clip
+from tests.clips import small_checkpoint
 from venhancer.conditioning import Frame
 from venhancer.config import NANO
 from venhancer.video import probe
 
 NANO_CLIP = CLIPS[NANO.name]
-SMALL = Clip(frames=3, width=64, height=48, interpolate=2, window=5, overlap=0.5)
+SMALL = Clip(
+    frames=3, width=64, height=48, interpolate=2, window=5, overlap=0.5, new_frames="model"
+)
 NETWORK = """
 from torch import nn, ones
 
@@ -78,6 +81,16 @@ def test_nothing_runs_before_the_peers_are_there(monkeypatch: pytest.MonkeyPatch
         end_to_end.main()
 
 
+@pytest.mark.parametrize("module", [end_to_end, denoise_step])
+def test_a_flat_body_has_no_release_path(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NANO is refused by name, before anything runs."""
+    shape = ["--size", "16x16", "--window", "3"] if module is denoise_step else []
+    monkeypatch.setattr(sys, "argv", ["", "--device", "cpu", "--baseline", "pytorch", *shape])
+
+    with pytest.raises(SystemExit, match=r"^--baseline pytorch: .* nano has a flat body"):
+        module.main()
+
+
 def test_the_network_is_padded_and_its_weights_are_read(rife: Rife) -> None:
     """Sides become multiples of 128 and are cut back; levels are rounded, not cut off."""
     made = rife.between(flat(100), flat(201), 0.25)
@@ -116,16 +129,16 @@ def test_ours_is_near_the_release_path(tmp_path: Path, monkeypatch: pytest.Monke
     """The tap holds the frames before they were encoded; in float32 both paths agree."""
     monkeypatch.setitem(end_to_end_runs.CLIPS, NANO.name, SMALL)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    told = {}
+    weights, told = str(small_checkpoint(tmp_path / "small.safetensors")), {}
     for name in (PLAIN, OURS):
         frames = tmp_path / f"{name}.npy"
-        task = Task(name=name, preset="nano", weights=None, device="cpu", frames=str(frames))
+        task = Task(name=name, preset="nano", weights=weights, device="cpu", frames=str(frames))
         told[name] = end_to_end_runs.prepare(task)[1]
 
     assert np.load(tmp_path / "ours.npy").shape == (5, 96, 128, 3)
     assert frame_parity.compare(tmp_path / "ours.npy", tmp_path / "plain.npy")["least"] > 60
     assert told[OURS]["dtype"] == told[PLAIN]["dtype"] == "float32"
-    assert told[OURS]["steps"] == NANO.defaults.steps
+    assert told[OURS]["steps"] == 2
     assert {"load", "read", "encode", "denoise", "decode", "write"} <= set(told[OURS]["stages"])
 
 
@@ -174,7 +187,8 @@ def test_a_minute_has_windows_that_overlap() -> None:
     ours, peer = (row["model_seconds_per_minute"] for row in rows)
     frames = 24 * 60 / SMALL.made
 
-    assert (views(31, NANO_CLIP), views(1441, NANO_CLIP)) == (1, 59 * 33 / 1441)
+    assert views(31, NANO_CLIP) == 6 * 3 / 31  # sixteen key frames
+    assert views(1441, NANO_CLIP) == 241 * 3 / 1441
     assert peer == 5 * frames
     assert ours == pytest.approx(views(1441, SMALL) * 5 * frames, rel=1e-3)
     assert rows[0]["seconds_per_minute"] == pytest.approx(1 + 4 * frames + ours, rel=1e-3)

@@ -18,18 +18,17 @@ from benchmarks.layer_shapes import Setting
 from benchmarks.machine import ROOT
 from benchmarks.pairs import Case, Way, difference, measure, warm_up
 from benchmarks.report_tables import candidate_rows
-from venhancer.config import NANO, RELEASED, TINY, Preset
+from venhancer.config import RELEASED, TINY
 
 TOLERANCE = 1e-4  # relative L2, in float32
 NOT_HERE = ("efficient", "cuDNN", "flash 3", "Triton", "on two streams")  # they need CUDA
-SIZES = {NANO.name: (8, 8), TINY.name: (10, 8)}
 
 
-def setting(preset: Preset) -> Setting:
+def setting() -> Setting:
     """As small as the network can be shown."""
     return Setting(
-        preset=preset,
-        latent=SIZES[preset.name],
+        preset=TINY,
+        latent=(10, 8),
         frames=3,
         codec=(16, 16),
         device="cpu",
@@ -38,10 +37,9 @@ def setting(preset: Preset) -> Setting:
 
 
 def cases() -> Iterator[Case]:
-    for preset in (NANO, TINY):
-        yield from candidate_layers.cases(setting(preset))
-        yield from candidate_attention.cases(setting(preset), [3])
-    yield from candidate_networks.cases(setting(TINY))
+    yield from candidate_layers.cases(setting())
+    yield from candidate_attention.cases(setting(), [3])
+    yield from candidate_networks.cases(setting())
 
 
 @pytest.mark.parametrize("case", list(cases()), ids=lambda case: f"{case.candidate}-{case.layer}")
@@ -114,7 +112,7 @@ def test_the_same_failure_is_told_once() -> None:
         {"way": "was", "ms": spread, "times_faster": spread, "difference": 0.0},
         {"way": "broken", "failed": "RuntimeError: no kernel"},
     ]
-    case = {"candidate": "norm", "model": "nano", "rows": rows}
+    case = {"candidate": "norm", "model": "tiny", "rows": rows}
     result: dict[str, Any] = {
         "dtype": "bfloat16",
         "cases": [{**case, "layer": "one"}, {**case, "layer": "two"}],
@@ -122,7 +120,7 @@ def test_the_same_failure_is_told_once() -> None:
 
     told = list(candidate_rows(result))
 
-    assert [row[1] for row in told] == ["nano: one", "nano: two", "2 layers"]
+    assert [row[1] for row in told] == ["tiny: one", "tiny: two", "2 layers"]
     assert told[-1][3:5] == ("broken", "RuntimeError: no kernel")
 
 
