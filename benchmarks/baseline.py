@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from benchmarks import plain_layers
 from venhancer.config import Preset
+from venhancer.diffusion.schedule import alpha_sigma
 from venhancer.model.controller import Controller
 from venhancer.model.denoiser import Denoiser, Prepared, UNetDenoiser, fill_between_keys
 
@@ -120,7 +121,8 @@ class PlainModel:
 
     def _corrected(self, latents: Tensor, timestep: Tensor, shown: Shown) -> Tensor:
         """As `Denoiser.step` does where the model predicts x_0."""
-        anchor = fill_between_keys(shown.hint, shown.is_key)
+        bright, _ = alpha_sigma(self.sigmas, shown.noise_level.long(), latents.ndim)
+        anchor = fill_between_keys(shown.hint, shown.is_key) / bright
         sigma = self.sigmas[timestep][:, None, None, None, None]
         alpha, spread = (1 - sigma**2).clamp(min=0).sqrt(), self.config.residual_std
         total = (alpha**2 * spread**2 + sigma**2).sqrt()

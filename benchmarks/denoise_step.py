@@ -1,11 +1,12 @@
 """One evaluation of the network, with guidance where the model has it, in several ways in turns.
 
 plain: the release's path (`--baseline pytorch`); eager; reuse: eager, the finest level alone, round
-coarse features of the same step, where there are any; compiled: torch.compile; graph: eager as a CUDA graph; onnx: ONNX
+coarse features of the same step; compiled: torch.compile; graph: eager as a CUDA graph; onnx: ONNX
 Runtime in float32, exported on the way (CPU); engine: the TensorRT plans of `--bundle`, as a CUDA
-graph. Each in a process of its own; errors are of x_0, relative (L2), against eager float32.
-Weights are NANO's own or random ones: speed does not depend on them. NANO takes one step, so that
-its work is `prepare` and one evaluation; on a CPU without the repair, which clean frames skip.
+graph. NANO has neither `plain` nor `reuse`. Each in a process of its own; errors
+are of x_0, relative (L2), against eager float32. Weights are NANO's own or random ones: speed does
+not depend on them. NANO takes one step, so that its work is `prepare` and one evaluation; on a CPU
+without the repair, which clean frames skip.
 """
 
 from __future__ import annotations

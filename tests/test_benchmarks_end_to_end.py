@@ -192,7 +192,15 @@ def test_a_minute_has_windows_that_overlap() -> None:
     assert peer == 5 * frames
     assert ours == pytest.approx(views(1441, SMALL) * 5 * frames, rel=1e-3)
     assert rows[0]["seconds_per_minute"] == pytest.approx(1 + 4 * frames + ours, rel=1e-3)
-    assert "times_faster" not in rows[0]
+    assert "times_faster" not in summaries({OURS: [told(10, 5)]}, SMALL)[0]
+
+
+def test_without_the_release_path_peers_are_the_measure() -> None:
+    """NANO is compared with RIFE and SPAN."""
+    rows = summaries({PEER: [told(20, 15, steps=None)], OURS: [told(10, 5)]}, SMALL)
+
+    assert [row["times_faster"] for row in rows] == [1.0, 2.0]
+    assert rows[1]["model_times_faster"] == 3.0
 
 
 @pytest.mark.parametrize(
