@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("--preset", default="nano")
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--size", type=parse_size, default=(64, 64))
-    parser.add_argument("--window", type=int, default=9)
+    parser.add_argument("--window", type=int, default=3)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     request = make_request(

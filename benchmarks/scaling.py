@@ -25,6 +25,7 @@ from benchmarks.timing import Work, make_parser, report
 from benchmarks.turns import Memory, Worker, given_task, serve
 from benchmarks.waves import write_clip
 from venhancer import Options, pipeline
+from venhancer.config import NANO
 from venhancer.device import choose_device, choose_dtype
 from venhancer.options import Device
 from venhancer_rt.backends import Request, choose_backend
@@ -44,19 +45,19 @@ class Point:
 
 
 BASE = {
-    "cpu": Point(frames=25, size=(160, 96), window=25),
-    "cuda": Point(frames=49, size=(640, 360), window=25),
+    "cpu": Point(frames=25, size=(160, 96), window=NANO.defaults.window),
+    "cuda": Point(frames=49, size=(640, 360), window=NANO.defaults.window),
 }
 AXES: dict[str, dict[str, tuple[Any, ...]]] = {
     "cpu": {
         "frames": (13, 25, 49, 97),
         "size": ((160, 96), (224, 128), (320, 192)),
-        "window": (9, 13, 25),
+        "window": (3, 6, 12, 25),
     },
     "cuda": {
         "frames": (25, 49, 97, 193),
         "size": ((320, 180), (480, 270), (640, 360), (960, 540)),
-        "window": (13, 17, 25, 33, 49),
+        "window": (3, 6, 12, 25, 49),
     },
 }
 
