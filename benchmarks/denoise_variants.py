@@ -108,14 +108,19 @@ def repeated(task: Task, evaluation: Evaluation, is_guided: bool) -> Work:
 
     A model of one step prepares for every evaluation, so that preparing belongs to its work.
     """
-    work = partial(evaluation.run, is_guided, task.variant == "reuse")
+    work: Work = partial(evaluation.run, is_guided, task.variant == "reuse")
     if task.variant == "compiled":
         work = torch.compile(work, dynamic=False)
     if task.variant in CAPTURED:
         work = GraphCapture()(work)
     if PRESETS[task.preset].defaults.steps > 1:
         return work
-    return lambda: (evaluation.prepare(is_guided), work())
+
+    def window() -> None:
+        evaluation.prepare(is_guided)
+        work()
+
+    return window
 
 
 def make_evaluation(model: Model, task: Task) -> Evaluation:
