@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -108,7 +108,7 @@ def repeated(task: Task, evaluation: Evaluation, is_guided: bool) -> Work:
 
     A model of one step prepares for every evaluation, so that preparing belongs to its work.
     """
-    work: Work = partial(evaluation.run, is_guided, task.variant == "reuse")
+    work: Callable[[], None] = partial(evaluation.run, is_guided, task.variant == "reuse")
     if task.variant == "compiled":
         work = torch.compile(work, dynamic=False)
     if task.variant in CAPTURED:
