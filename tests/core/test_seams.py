@@ -85,7 +85,7 @@ def test_the_built_in_model_leaves_no_seam(tmp_path: Path) -> None:
     Where tiles meet, than the same model shows there of frames in one piece.
     """
     clip = write_clip(tmp_path / "in.mp4", 13, 96, 64)
-    options = Options(scale=2.0, interpolate=2, window=5, tile=(128, 128), overwrite=True)
+    options = Options(scale=2.0, window=5, tile=(128, 128), overwrite=True)
 
     report = enhance(clip, tmp_path / "out.mp4", options)
 
