@@ -317,6 +317,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--pictures", type=Path, help="folder for side-by-side crops")
     parser.add_argument("--preset", choices=PRESETS, help="default: nano")
     parser.add_argument("--weights", type=Path, help="default: the preset's")
+    parser.add_argument("--new-frames", help="who makes new frames (default: the preset's way)")
     parser.add_argument("--clips", help="with commas (default: all)")
     return parser
 
@@ -325,7 +326,8 @@ def main() -> None:
     args = build_parser().parse_args()
     device = choose_device(args.device)
     lpips = metrics.Lpips(args.data / "metrics" / "alexnet.ckpt")
-    enhance = enhancer(device, preset=args.preset, weights=args.weights)
+    chosen = {"preset": args.preset, "weights": args.weights, "new_frames": args.new_frames}
+    enhance = enhancer(device, **chosen)
     clips: dict[str, dict[str, dict[str, Row]]] = {}
     pictures: list[str] = []
     for clip in choose_clips(CLIPS, args.clips):

@@ -146,7 +146,8 @@ def measure_setting(
         if not args.peers_from:
             show_clip(clip, truth, rows, setting, notes)
         if args.pictures is not None:
-            folder = args.pictures if setting == MAIN else args.pictures / f"{setting}"
+            part = "" if setting == MAIN else f"{setting.scale}x{setting.interpolate}"
+            folder = args.pictures / part
             save_comparison(folder, clip.name, videos, truth, setting.interpolate)
     for name, why in left_out.items():
         print(f"{name}: {why}")

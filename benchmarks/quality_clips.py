@@ -51,7 +51,7 @@ class Setting:
 MAIN = Setting()
 CLIPS = (
     Clip("city", 1.0, (1280, 720), "drone over a city, nearly still; 1080p made 720p by Lanczos"),
-    Clip("bikes", 5.76, None, "cars behind a railing; 640x272 as it is, so the input is 160x68"),
+    Clip("bikes", 5.76, None, "cars behind a railing; 640x272 as it is"),
     Clip("bbb", 43.0, None, "pan over trees and grass; 1280x720 as it is; 463 s into the film"),
 )
 HELD_OUT = (

@@ -139,7 +139,9 @@ def _word(reached: bool) -> str:
 def panels(clip: str, flaw: str, made: Mapping[str, Frames], truth: Frames) -> dict[str, Frames]:
     """The region with most detail of the middle frame, by each pictured method and in truth."""
     index = len(truth) // 2
+    height, width = truth.shape[1:3]
     left, top, *_ = detailed_region(truth[index])
+    left, top = max(0, min(left, width - PANEL[0])), max(0, min(top, height - PANEL[1]))
     cut = np.s_[top : top + PANEL[1], left : left + PANEL[0]]
     found = {name: made[name][index] for name in PICTURED} | {"truth": truth[index]}
     named = {f"{clip}, {flaw}: {name}": _filled(frame[cut]) for name, frame in found.items()}

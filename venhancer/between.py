@@ -21,7 +21,7 @@ from venhancer.mixing import Key, Recipe, mix, rounded
 from venhancer.motion import Field, Frame
 
 FLOOR = 1e-3  # of trust, so that shares have a sum where neither side has any
-WIDE, MIDDLE, NARROW = 4.0, 1.5, 1.0  # pixels of the input that differences are averaged over
+WIDE, MIDDLE, NARROW = 4.0, 1.5, 0.6  # pixels of the input that differences are averaged over
 BYTE = np.dtype(np.uint8)
 
 
@@ -88,7 +88,7 @@ class Between:
         forward, backward = self.flows
         ahead = _spread(_difference(self.first, motion.warp(self.second, forward)), NARROW)
         back = _spread(_difference(self.second, motion.warp(self.first, backward)), NARROW)
-        error = np.minimum(ahead, back)
+        error = np.sqrt(ahead * back)
         found = np.clip(2 * (error - 1.3 * _spread(self._change, NARROW) - 3) / (error + 1), 0, 1)
         return np.asarray(cv2.dilate(found, np.ones((3, 3), dtype=np.uint8)), dtype=np.float32)
 

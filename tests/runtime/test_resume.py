@@ -105,6 +105,24 @@ def test_killed_anywhere_it_goes_on_to_the_same_frames(
         (tmp_path / "out").rmdir()
 
 
+def test_new_frames_by_motion_survive_a_kill(
+    job: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Key frames are kept, and the frames between are made anew: the same bits."""
+    motion = ["--new-frames", "motion"]
+    calls = calls_of(job("whole", *motion), monkeypatch)
+    expected = pictures(tmp_path / "whole")
+    assert len(expected) == 25
+
+    for part in (3, 6, 9):
+        target = f"out{part}"
+        assert run_and_die(job(target, *motion), calls * part // 10) == signal.SIGKILL
+        state = read_job(folder_of(tmp_path / target))
+        assert state is None or state.frames <= 13  # key frames
+        assert main(job(target, "--resume", *motion)) == 0
+        assert pictures(tmp_path / target) == expected
+
+
 def test_features_that_are_reused_are_part_of_the_state(
     job: Callable[..., list[str]], tmp_path: Path
 ) -> None:
@@ -243,6 +261,7 @@ class InterruptsAt(DiesAt):
         (["--detail", "2"], "detail was 1, is 2"),
         (["--reuse", "2"], "reuse was 1, is 2"),
         (["--dtype", "bfloat16"], "backend was PyTorch"),
+        (["--new-frames", "motion"], "frames was 25, 2 for one, is 25, 2 for one, new ones by"),
     ],
 )
 def test_the_state_of_another_run_is_refused(
