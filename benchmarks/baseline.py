@@ -15,6 +15,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from benchmarks import plain_layers
+from venhancer.diffusion.schedule import alpha_sigma
 from venhancer.model.controller import Controller
 from venhancer.model.denoiser import Denoiser, Prepared, UNetDenoiser, fill_between_keys
 
@@ -110,7 +111,8 @@ class PlainModel:
 
     def _corrected(self, latents: Tensor, timestep: Tensor, shown: Shown) -> Tensor:
         """As `Denoiser.step` does where the model predicts x_0."""
-        anchor = fill_between_keys(shown.hint, shown.is_key)
+        dimmed, _ = alpha_sigma(self.sigmas, shown.noise_level.long(), latents.ndim)
+        anchor = fill_between_keys(shown.hint, shown.is_key) / dimmed
         sigma = self.sigmas[timestep][:, None, None, None, None]
         alpha, spread = (1 - sigma**2).clamp(min=0).sqrt(), self.config.residual_std
         total = (alpha**2 * spread**2 + sigma**2).sqrt()

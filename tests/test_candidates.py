@@ -18,11 +18,12 @@ from benchmarks.layer_shapes import Setting
 from benchmarks.machine import ROOT
 from benchmarks.pairs import Case, Way, difference, measure, warm_up
 from benchmarks.report_tables import candidate_rows
-from venhancer.config import NANO, RELEASED, TINY, Preset
+from tests.models import SMALL_UNET
+from venhancer.config import RELEASED, TINY, Preset
 
 TOLERANCE = 1e-4  # relative L2, in float32
 NOT_HERE = ("efficient", "cuDNN", "flash 3", "Triton", "on two streams")  # they need CUDA
-SIZES = {NANO.name: (8, 8), TINY.name: (10, 8)}
+SIZES = {SMALL_UNET.name: (8, 8), TINY.name: (10, 8)}
 
 
 def setting(preset: Preset) -> Setting:
@@ -38,7 +39,7 @@ def setting(preset: Preset) -> Setting:
 
 
 def cases() -> Iterator[Case]:
-    for preset in (NANO, TINY):
+    for preset in (SMALL_UNET, TINY):
         yield from candidate_layers.cases(setting(preset))
         yield from candidate_attention.cases(setting(preset), [3])
     yield from candidate_networks.cases(setting(TINY))
