@@ -121,8 +121,8 @@ class PlainModel:
 
     def _corrected(self, latents: Tensor, timestep: Tensor, shown: Shown) -> Tensor:
         """As `Denoiser.step` does where the model predicts x_0."""
-        bright, _ = alpha_sigma(self.sigmas, shown.noise_level.long(), latents.ndim)
-        anchor = fill_between_keys(shown.hint, shown.is_key) / bright
+        dimmed, _ = alpha_sigma(self.sigmas, shown.noise_level.long(), latents.ndim)
+        anchor = fill_between_keys(shown.hint, shown.is_key) / dimmed
         sigma = self.sigmas[timestep][:, None, None, None, None]
         alpha, spread = (1 - sigma**2).clamp(min=0).sqrt(), self.config.residual_std
         total = (alpha**2 * spread**2 + sigma**2).sqrt()

@@ -18,17 +18,19 @@ from benchmarks.layer_shapes import Setting
 from benchmarks.machine import ROOT
 from benchmarks.pairs import Case, Way, difference, measure, warm_up
 from benchmarks.report_tables import candidate_rows
-from venhancer.config import RELEASED, TINY
+from tests.models import SMALL_UNET
+from venhancer.config import RELEASED, TINY, Preset
 
 TOLERANCE = 1e-4  # relative L2, in float32
 NOT_HERE = ("efficient", "cuDNN", "flash 3", "Triton", "on two streams")  # they need CUDA
+SIZES = {SMALL_UNET.name: (8, 8), TINY.name: (10, 8)}
 
 
-def setting() -> Setting:
+def setting(preset: Preset) -> Setting:
     """As small as the network can be shown."""
     return Setting(
-        preset=TINY,
-        latent=(10, 8),
+        preset=preset,
+        latent=SIZES[preset.name],
         frames=3,
         codec=(16, 16),
         device="cpu",
@@ -37,9 +39,10 @@ def setting() -> Setting:
 
 
 def cases() -> Iterator[Case]:
-    yield from candidate_layers.cases(setting())
-    yield from candidate_attention.cases(setting(), [3])
-    yield from candidate_networks.cases(setting())
+    for preset in (SMALL_UNET, TINY):
+        yield from candidate_layers.cases(setting(preset))
+        yield from candidate_attention.cases(setting(preset), [3])
+    yield from candidate_networks.cases(setting(TINY))
 
 
 @pytest.mark.parametrize("case", list(cases()), ids=lambda case: f"{case.candidate}-{case.layer}")

@@ -260,13 +260,14 @@ def test_it_is_sampled_in_one_step_or_several(steps: int) -> None:
 
 
 def test_there_is_nothing_to_reuse() -> None:
-    """`--reuse` is refused; the fast mode does without, whatever it says of other models."""
+    """More than one step of `reuse` is refused, and a fast mode that would be no faster."""
     clip = described_clip()
 
-    assert make_plan(clip, PRESET, Options(mode="fast", steps=4)).sampling.reuse == 1
     assert make_plan(clip, PRESET, Options(reuse=1)).sampling.reuse == 1
-    with pytest.raises(OptionError, match="--reuse 2: preset 'nano' has no coarse features"):
+    with pytest.raises(OptionError, match="no coarse features to reuse"):
         make_plan(clip, PRESET, Options(reuse=2, steps=4))
+    with pytest.raises(OptionError, match="has no shortcuts"):
+        make_plan(clip, PRESET, Options(mode="fast"))
 
 
 def test_a_run_has_a_cost() -> None:

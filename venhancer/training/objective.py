@@ -130,7 +130,7 @@ def encode_batch(
     return Diffused(clean, noise, shown, text)
 
 
-SMOOTH = 0.02  # errors below count by their squares
+SMOOTH = 0.002  # errors below count by their squares; a tenth of a grey level is far above
 
 
 def charbonnier(error: Tensor) -> Tensor:
