@@ -334,8 +334,9 @@ def _is_clean(noise_level: Tensor) -> bool:
 
     Elsewhere, and where there are no numbers to read (export, counting), the answer is no.
     """
-    has_numbers = type(noise_level) is Tensor and not torch.compiler.is_compiling()
-    return has_numbers and noise_level.device.type == "cpu" and not bool(noise_level.any())
+    if type(noise_level) is not Tensor or noise_level.is_meta or torch.compiler.is_compiling():
+        return False
+    return noise_level.device.type == "cpu" and not bool(noise_level.any())
 
 
 def make_denoiser(config: ModelConfig) -> Denoiser:
