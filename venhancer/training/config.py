@@ -39,7 +39,7 @@ class TrainingConfig:
     # objective (4.1: v-prediction, mean squared error)
     timestep_power: float = 1.0  # below 1: noisy timesteps more often
     start_share: float = 0.0  # of clips that are diffused as far as a run begins with
-    grid_weight: float = 0.0  # of the squared error that all blocks of a codec repeat
+    grid_weight: float = 0.0  # of errors in details where the truth is flat, which show as a grid
     perceptual_weight: float = 0.0  # of LPIPS between a decoded frame a clip and the truth
     perceptual_share: float = 1.0  # of clips that it looks at
     perceptual_crop: int = 0  # pixels a side that it sees of a frame; 0: all
@@ -121,7 +121,7 @@ NANO_TRAINING = TrainingConfig(  # on a pool: scales, noise levels and strides a
     strides=(1,),
     stride_weights=(1,),
     start_share=0.8,  # most runs evaluate the network there alone
-    grid_weight=10.0,
+    grid_weight=4.0,
     perceptual_weight=0.2,
     perceptual_share=0.5,
     perceptual_crop=64,

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from venhancer.config import ModelConfig
 from venhancer.diffusion.schedule import START, alpha_sigma, denoised_from, diffuse
+from venhancer.model.lapped import MEANS
 from venhancer.training.augmentation import Batch
 from venhancer.training.config import TrainingConfig
 from venhancer.training.encoders import Encoders
@@ -68,7 +70,7 @@ class DiffusionLoss:
         """The loss of a prediction, all its parts included, where `wanted.clean` is wanted."""
         value = self.error(out, wanted, timestep).mean()
         if self.config.grid_weight:
-            value = value + self.config.grid_weight * repeated_error(out, wanted.clean)
+            value = value + self.config.grid_weight * flat_error(out, wanted.clean)
         if self.perceive is None or not self.config.perceptual_weight:
             return value
         _, sigma = alpha_sigma(self.sigmas, timestep, out.ndim)
@@ -130,6 +132,7 @@ def encode_batch(
     return Diffused(clean, noise, shown, text)
 
 
+FLAT = 0.02  # mean size of a block's details (latents) about which it counts as flat
 SMOOTH = 0.002  # errors below count by their squares; a tenth of a grey level is far above
 
 
@@ -138,10 +141,13 @@ def charbonnier(error: Tensor) -> Tensor:
     return (error.square() + SMOOTH**2).sqrt()
 
 
-def repeated_error(out: Tensor, clean: Tensor) -> Tensor:
-    """What an error has in common along a row or a column of blocks, the blocks' means aside.
+def flat_error(out: Tensor, clean: Tensor) -> Tensor:
+    """The error of details where the truth has none: b c f h w -> a scalar.
 
-    Where a frame is cut into blocks, an error that each of them repeats is seen as a grid.
+    There a pattern that every block of the codec repeats is seen as a grid, however faint, and
+    there a perceptual loss likes to put one.
     """
-    error = (out - clean)[:, 3:]
-    return error.mean(-1).square().mean() + error.mean(-2).square().mean()
+    details, true = out[:, MEANS:], clean[:, MEANS:]
+    busy = true.abs().mean(1, keepdim=True)
+    near = F.max_pool3d(busy, (1, 3, 3), 1, (0, 1, 1))
+    return ((details - true).abs() * torch.exp(-near / FLAT)).mean()
