@@ -35,7 +35,7 @@ class Clip:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """How much is asked for: times the size, and times the frames."""
+    """The enlargement that is asked for: times the size, and times the frames."""
 
     scale: int = 4
     interpolate: int = 2

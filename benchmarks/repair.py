@@ -89,14 +89,14 @@ def row_of(made: Frames, truth: Frames, lpips: metrics.Lpips) -> Row:
 
 
 def is_repaired(rows: Rows) -> bool:
-    """Whether `--refine 100` is closer to the truth in both figures than 0 and than bicubic."""
+    """Tell if `--refine 100` is closer to the truth in both figures than 0 and bicubic."""
     best = rows[f"refine {REPAIR}"]
     others = rows["refine 0"], rows[PLAIN]
     return all(best["psnr"] > o["psnr"] and best["lpips"] < o["lpips"] for o in others)
 
 
 def judge(clips: Mapping[str, Inputs]) -> dict[str, dict[str, Any]]:
-    """Of each flaw by clip, and of the loss on clean input where that was measured."""
+    """Judge each flaw by clip, and the loss on clean input where that was measured."""
     found: dict[str, dict[str, Any]] = {}
     for flaw in DEGRADATIONS:
         each = {name: is_repaired(inputs[flaw]) for name, inputs in clips.items()}

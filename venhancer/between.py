@@ -47,7 +47,7 @@ class Between:
         return mix(None if self.is_still else self.recipe(time), time, first, second)
 
     def recipe(self, time: float) -> Recipe:
-        """Where the frame at `time` takes its pixels from."""
+        """Say where the frame at `time` takes its pixels from."""
         flows = self._flows_at(time)
         through = flows[1] - flows[0]
         near = (1 - time) * (_trust(self.flows[0], flows[0], through) + FLOOR)
@@ -94,7 +94,7 @@ class Between:
 
 
 def _trust(own: Field, way: Field, through: Field) -> Field:
-    """How far the flow of a side, found by going there, is the way through the new frame: H W."""
+    """Agreement of a side's own flow, fetched there, with the way through the new frame: H W."""
     agreed = motion.agreement(motion.warp(own, way), through)
     return agreed * motion.is_inside(way)
 

@@ -19,7 +19,7 @@ EXPLAINED = 0.5  # the share of the change that may be left once the brightness 
 
 @dataclass(frozen=True, slots=True)
 class Levels:
-    """What brings a frame to another brightness: gain times value plus offset, per channel."""
+    """A change of a frame's brightness: gain times value plus offset, per channel."""
 
     gain: Field
     offset: Field  # in grey levels, of 255
@@ -38,7 +38,7 @@ class Fade:
     spreads: tuple[Field, Field]
 
     def levels(self, side: int, time: float) -> Levels:
-        """What brings a side to the brightness at `time`."""
+        """The change that brings a side to the brightness at `time`."""
         share = np.float32(time)
         mean = self.means[0] + share * (self.means[1] - self.means[0])
         spread = self.spreads[0] + share * (self.spreads[1] - self.spreads[0])

@@ -23,7 +23,7 @@ BAND = 32  # rows that are made at a time
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a new frame is put together, at the size of the input, in its pixels."""
+    """The parts of a new frame: flows and shares at the size of the input, in its pixels."""
 
     flows: tuple[Field, Field]  # from the new frame to the first and to the second: H W 2
     shares: tuple[Field, Field]  # of the two when moved; what is left is the plain mix: H W

@@ -89,7 +89,7 @@ def trust(motion: Field, backward: Field) -> Field:
 
 
 def agreement(found: Field, expected: Field) -> Field:
-    """How well two motions agree, for their length: 1 for equal ones, falling to 0: H W."""
+    """Agreement of two motions, for their length: 1 for equal ones, falling to 0: H W."""
     share, least = TOLERANCE
     missed = np.square(found - expected).sum(axis=-1)
     allowed = share * np.square(expected).sum(axis=-1) + least

@@ -24,7 +24,7 @@ Network = Callable[[Tensor, Tensor], Tensor]  # b c f h w, timestep (b) -> b c f
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What no timestep changes: of the text once a run, of a window when it is shown."""
+    """Tensors that no timestep changes: of the text once a run, of a window when it is shown."""
 
     hint_features: Tensor  # (b f) c h w
     condition: Tensor  # (b f) e, zero on interpolated frames
@@ -119,7 +119,7 @@ class Denoiser(nn.Module):
         return fill_between_keys(hint, is_key) / alpha.to(hint.dtype)
 
     def prepare_text(self, text: Tensor | None) -> Tensor | None:
-        """What of the text no timestep changes: b l d -> b l t; None without text."""
+        """Prepare the text once a run: b l d -> b l t; None without text."""
         assert text is None, "this model has no text encoder"
         return None
 

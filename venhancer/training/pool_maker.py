@@ -47,7 +47,7 @@ PHOTO_VIEW = (512, 384)  # width, height of what a camera that glides over a pho
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolSettings:
-    """How a pool is made; written into it."""
+    """Settings that a pool is made with; written into it."""
 
     samples: int = 14_400
     crop: int = 128  # pixels a side
