@@ -23,6 +23,7 @@ Flaw: TypeAlias = Callable[[Frames, float, Generator], Frames]  # frames, level 
 
 CRF = (18, 40)
 JPEG_QUALITY = (20, 95)
+LEAST_CODED = 64  # pixels a side: the largest block of H.265
 MIXED_SHARE = 0.35  # of clips that get a second, weaker flaw
 
 
@@ -108,9 +109,13 @@ def _clipped(values: NDArray[np.floating]) -> NDArray[np.uint8]:
 
 
 def recode(frames: Frames, codec: str, crf: int) -> Frames:
-    """Through a video encoder and back; odd sizes gain a row or column for it."""
+    """Through a video encoder and back, surrounded to a size that is safe with any of them.
+
+    x265 damages the heap where a frame is not a multiple of its blocks, or smaller than one.
+    """
     height, width = frames[0].shape[:2]
-    even = [np.pad(f, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge") for f in frames]
+    below, right = (max(LEAST_CODED, -(-size // 16) * 16) - size for size in (height, width))
+    even = [np.pad(f, ((0, below), (0, right), (0, 0)), mode="edge") for f in frames]
     file = io.BytesIO()
     with av.open(file, "w", format="matroska") as container:
         stream = container.add_stream(codec, Fraction(12))
