@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.clips import moving_frames, small_checkpoint, write_frames
+from tests.processes import DiesAt, run_and_die
 from venhancer_rt import checkpointing, progress
 from venhancer_rt.checkpointing import find_jobs, folder_of, read_job
 from venhancer_rt.cli import main
@@ -46,33 +46,6 @@ def job(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Calla
 
 def pictures(folder: Path) -> list[bytes]:
     return [path.read_bytes() for path in sorted(folder.glob("*.png"))]
-
-
-class DiesAt:
-    """A progress bar that kills its process at the call of this number."""
-
-    def __init__(self, calls: int) -> None:
-        self.calls = calls
-
-    def __call__(self, *_: Any) -> None:
-        self.calls -= 1
-        if self.calls == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def __enter__(self) -> DiesAt:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-
-def run_and_die(words: list[str], calls: int) -> int:
-    """Run in a child that is killed at the given call; the signal that ended it, else 0."""
-    child = os.fork()
-    if child == 0:
-        progress.Bar = lambda: DiesAt(calls)  # type: ignore
-        os._exit(main(words))
-    return os.WTERMSIG(os.waitpid(child, 0)[1])
 
 
 def calls_of(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests.clips import moving_frames
+from tests.processes import exit_code
 from venhancer.conditioning import Frame
 from venhancer_rt import spool
 from venhancer_rt.spool import Spool, SpoolError, read
@@ -85,19 +86,21 @@ def test_nothing_was_kept(tmp_path: Path) -> None:
     assert list(read(tmp_path, (), 0)) == []
 
 
+def keep_and_crash(folder: Path, frames: list[Frame]) -> None:
+    """Two frames are kept; three more are written when the process ends."""
+    names = keep(folder, frames[:2])
+    crashed = Spool(folder, pieces=names, frames=2)
+    for frame in frames[2:5]:
+        crashed.add(frame)
+    assert crashed._file is not None
+    crashed._file.flush()
+    os._exit(0)
+
+
 def test_after_a_crash_what_was_settled_is_there(tmp_path: Path) -> None:
     """The rest is removed, and the run goes on to the same frames."""
     frames = noise(6, 9, 11)
-    child = os.fork()
-    if child == 0:
-        names = keep(tmp_path, frames[:2])
-        crashed = Spool(tmp_path, pieces=names, frames=2)
-        for frame in frames[2:5]:
-            crashed.add(frame)
-        assert crashed._file is not None
-        crashed._file.flush()
-        os._exit(0)
-    os.waitpid(child, 0)
+    assert exit_code(keep_and_crash, tmp_path, frames) == 0
     assert len(list(tmp_path.iterdir())) == 2
     (tmp_path / "frames-000000007.spool").write_bytes(b"of a state that came to nothing")
 

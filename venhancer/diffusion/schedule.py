@@ -29,8 +29,8 @@ def _shifted_logsnr(u: Tensor, scale: float) -> Tensor:
 
 
 def noise_schedule() -> Tensor:
-    """Sigma of every timestep, in float64: (1000), rising to exactly 1."""
-    u = torch.linspace(1, 0, TIMESTEPS, dtype=torch.float64)
+    """Sigma of every timestep, in float64 on the CPU: (1000), rising to exactly 1."""
+    u = torch.linspace(1, 0, TIMESTEPS, dtype=torch.float64, device="cpu")
     logsnr = u * _shifted_logsnr(u, CLEAN_SHIFT) + (1 - u) * _shifted_logsnr(u, NOISY_SHIFT)
     sigmas = torch.sigmoid(-logsnr).sqrt()
     first, last = sigmas[0].clone(), sigmas[-1].clone()

@@ -66,7 +66,8 @@ class Denoiser(nn.Module):
         super().__init__()
         self.config = config
         self.time_embedding = Embedding(config.unet)
-        self.register_buffer("sigmas", noise_schedule().float(), persistent=False)
+        sigmas = noise_schedule().float().to(torch.get_default_device())
+        self.register_buffer("sigmas", sigmas, persistent=False)
 
     @property
     def dtype(self) -> torch.dtype:
