@@ -41,7 +41,7 @@ def plan_flop(plan: Plan, device: str) -> int:
         plan = dataclasses.replace(
             plan, preset=dataclasses.replace(plan.preset, model=without_repair(plan.preset.model))
         )
-    return sum(scene_flop(plan, scene) for scene in plan.scenes)
+    return sum(scene_flop(plan, scene, plan.preset.model) for scene in plan.scenes)
 
 
 def skips_repair(device: str, refine: int) -> bool:

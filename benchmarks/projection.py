@@ -58,7 +58,7 @@ def rows() -> Iterator[tuple[str, ...]]:
         for window, plan in plans.items():
             _, latent_rows, columns = plan.latents
             flop = evaluation_flop(RELEASED.model, window, latent_rows, columns)
-            whole = sum(scene_flop(plan, scene) for scene in plan.scenes)
+            whole = sum(scene_flop(plan, scene, plan.preset.model) for scene in plan.scenes)
             rates = [share * peak * 1e12 for share in SHARES]
             yield (
                 card,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -68,18 +69,28 @@ def sample_inputs(
 
 def estimate(plan: Plan, device: str, dtype: torch.dtype) -> Cost:
     """Count the operations, and time a little work on `device` for the rest."""
-    flop = sum(scene_flop(plan, scene) for scene in plan.scenes)
-    rate = calibrate(plan.preset.model, device, dtype)
-    return Cost(flop / 1e12, flop / rate)
+    model = plan.preset.model
+    is_repaired = plan.refine > 0 or device != "cpu"  # a CPU leaves out what clean keys don't need
+    evaluated = model if is_repaired else without_repair(model)
+    flop = sum(scene_flop(plan, scene, evaluated) for scene in plan.scenes)
+    return Cost(flop / 1e12, flop / calibrate(model, device, dtype))
 
 
-def scene_flop(plan: Plan, scene: Scene) -> int:
-    """Of its windows, which are shorter than others' where the scene is."""
+def without_repair(model: ModelConfig) -> ModelConfig:
+    """The same network, where no key frame is noisy."""
+    return dataclasses.replace(model, unet=dataclasses.replace(model.unet, repair_blocks=0))
+
+
+def scene_flop(plan: Plan, scene: Scene, model: ModelConfig) -> int:
+    """Of its windows, which are shorter than others' where the scene is.
+
+    model: what is evaluated of the plan's own
+    """
     s, tiles = plan.sampling, len(plan.sampling.rows) * len(plan.sampling.columns)
     size = plan.computed_frames(scene), len(s.rows[0]), len(s.columns[0])
-    whole, finest = denoiser_flop(plan.preset.model, *size), 0
+    whole, finest = denoiser_flop(model, *size), 0
     if any(s.reusing):
-        finest = finest_flop(plan.preset.model, *size)
+        finest = finest_flop(model, *size)
     guided = map(s.is_guided, s.schedule.timesteps.tolist())
     passes = zip(guided, s.reusing, strict=True)
     flop = sum((2 if g else 1) * (finest if reuses else whole) for g, reuses in passes)

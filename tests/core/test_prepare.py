@@ -270,7 +270,7 @@ def test_sources_and_rules_that_cannot_be_are_refused(films: Path, tmp_path: Pat
         with pytest.raises(OptionError, match=message):
             find_films([path])
     with pytest.raises(OptionError, match="clips of 3 to 2 s"):
-        Rules.of("nano", CONFIG, min_seconds=3.0, max_seconds=2.0)
+        Rules.of("released", CONFIG, min_seconds=3.0, max_seconds=2.0)
 
 
 # the command
@@ -280,7 +280,7 @@ def test_the_command_prepares(
     films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A line for each film, a summary, exit code 0; on a mistake one line and 2."""
-    monkeypatch.setattr(recipes, "NANO_TRAINING", CONFIG)
+    monkeypatch.setattr(recipes, "TrainingConfig", lambda: CONFIG)
     out = str(tmp_path / "out")
     call = ["prepare", str(films / "a.mp4"), "-o", out, "--max-seconds", "1", "--workers", "1"]
 

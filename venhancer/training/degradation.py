@@ -83,7 +83,7 @@ def _through_jpeg(frame: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
 
 def blurred(frames: Frames, strength: float, rng: Generator) -> Frames:
     """Slightly out of focus."""
-    spread = float(np.clip(0.8 * strength * rng.uniform(0.5, 1.0), 0.2, 1.2))
+    spread = min(0.4 + 0.5 * strength * rng.uniform(0.5, 1.0), 1.2)  # below 0.4 nothing is seen
     return [np.asarray(cv2.GaussianBlur(frame, (0, 0), spread), np.uint8) for frame in frames]
 
 

@@ -1,4 +1,7 @@
-"""`venhancer-train prepare SOURCE... -o SHARDS`: videos into shards that training reads fast."""
+"""`venhancer-train prepare SOURCE... -o SHARDS`: videos into shards that training reads fast.
+
+For the released model; what nano trains on is made by `venhancer-train pool`.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +25,9 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("sources", type=Path, nargs="+", metavar="SOURCE", help="videos, folders, .jsonl lists")
     add("-o", "--out", type=Path, required=True, metavar="SHARDS", help="folder of the shards")
-    add("--preset", default="nano", choices=["nano", "released"], help="model to be trained")
     add("--min-seconds", type=float, default=2.0, help="of a clip (default: %(default)s)")
     add("--max-seconds", type=float, default=10.0, help="of a clip (default: %(default)s)")
-    add("--min-size", type=parse_size, metavar="WxH", help="default: what the preset trains on")
+    add("--min-size", type=parse_size, metavar="WxH", help="default: what the model trains on")
     add("--shard-size", type=int, default=500, metavar="MB", help="default: %(default)s")
     add("--latents", type=int, default=0, metavar="N", help="also store latents, N degraded")
     add("--device", default="auto", choices=["auto", "cpu", "cuda"], help="that encodes latents")
@@ -41,17 +43,17 @@ def parse_size(text: str) -> tuple[int, int]:
 
 def run(args: argparse.Namespace) -> None:
     """Fill the folder, or go on filling it, and say what was kept."""
-    from venhancer.config import PRESETS
-    from venhancer.training.config import NANO_TRAINING, TrainingConfig
+    from venhancer.config import RELEASED
+    from venhancer.training.config import TrainingConfig
     from venhancer.training.cutting import Rules
     from venhancer.training.prepare import find_films, prepare
     from venhancer.training.shard_writer import ShardFolder
 
     _check(args)
-    config = NANO_TRAINING if args.preset == "nano" else TrainingConfig()
+    config = TrainingConfig()
     chosen = {"min_size": args.min_size} if args.min_size else {}
     rules = Rules.of(
-        args.preset,
+        RELEASED.name,
         config,
         min_seconds=args.min_seconds,
         max_seconds=args.max_seconds,
@@ -60,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
     )
     films = find_films(args.sources)
     folder = ShardFolder(args.out, dataclasses.asdict(rules), args.shard_size * MEGABYTE)
-    maker = _latent_maker(PRESETS[args.preset], config, args) if args.latents else None
+    maker = _latent_maker(RELEASED, config, args) if args.latents else None
     print(_told(prepare(films, folder, rules, maker, workers=args.workers, show=print)))
 
 
