@@ -17,7 +17,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-full test-open-clip lint data bench bench-gpu bench-quality bench-generated pool train clean
+.PHONY: help demo test test-full test-open-clip lint data bench bench-gpu bench-quality bench-generated pool train train-repair clean
 unexport PYTHONPATH
 
 help: ## this list
@@ -102,6 +102,11 @@ train: pool ## train the built-in model further, from its weights; go on with RE
 	$(BIN)/venhancer-train --data data/pool --validate data/pool_validation \
 		--weights venhancer/presets/nano.safetensors \
 		--perceptual data/metrics/vgg16.ckpt -o runs/nano $(RESUME)
+
+train-repair: pool ## train its repair, in front of the body that `make train` left
+	$(BIN)/venhancer-train --data data/pool --validate data/pool_validation \
+		--weights runs/nano/model.safetensors --set trains_repair=True \
+		--perceptual data/metrics/vgg16.ckpt -o runs/repair $(RESUME)
 
 clean: ## remove what make made, but data/ and runs/
 	rm -rf $(VENV) build dist demo .mypy_cache .pytest_cache .ruff_cache

@@ -9,9 +9,10 @@ transpose of encoding.
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager
 
 import torch
-from einops import rearrange
+import torch.nn.functional as F
 from torch import Tensor
 
 BLOCK = 4
@@ -38,40 +39,46 @@ def _rotation() -> Tensor:
     return butterfly @ torch.block_diag(unit, inner) @ butterfly / 2
 
 
-def _along_last(x: Tensor, inverse: bool) -> Tensor:
-    """One dimension: (..., n) samples <-> (..., n) coefficients, grouped by block."""
-    rotation, dct = (m.to(x) for m in (_rotation(), _dct(BLOCK, 0)))
-    if inverse:
-        return _rotate(_blocks(x, dct), rotation.T)
-    return _blocks(_rotate(x, rotation), dct.T)
+def _kernel(scale: float) -> Tensor:
+    """Every latent as a filter over a block and HALF pixels round it: (48, 3, 8, 8)."""
+    rotation = _rotation()
+    rotated = torch.block_diag(rotation, rotation)[HALF:-HALF]  # a block, of the samples it sees
+    filters = _dct(BLOCK, 0) @ rotated
+    colours = torch.eye(3, dtype=torch.float64)
+    kernel = torch.einsum("iy,jx,cd->ijcdyx", filters, filters, colours) * scale
+    return kernel.reshape(BLOCK * BLOCK * 3, 3, 2 * BLOCK, 2 * BLOCK).float()
 
 
-def _blocks(x: Tensor, matrix: Tensor) -> Tensor:
-    return (x.unflatten(-1, (-1, BLOCK)) @ matrix).flatten(-2)
+def _mirrored(x: Tensor) -> Tensor:
+    """With HALF pixels more on every side; what is symmetric about a border is not rotated."""
+    x = torch.cat([x[..., :HALF].flip(-1), x, x[..., -HALF:].flip(-1)], dim=-1)
+    return torch.cat([x[..., :HALF, :].flip(-2), x, x[..., -HALF:, :].flip(-2)], dim=-2)
 
 
-def _rotate(x: Tensor, matrix: Tensor) -> Tensor:
-    """Apply `matrix` across every inner block border; the frame's own edges stay."""
-    if x.shape[-1] == BLOCK:
-        return x
-    inner = _blocks(x[..., HALF:-HALF], matrix.T)
-    return torch.cat([x[..., :HALF], inner, x[..., -HALF:]], dim=-1)
+def _folded(x: Tensor) -> Tensor:
+    """The transpose of `_mirrored`: what lies beyond the frame is added inside; changes `x`."""
+    for _ in range(2):
+        x[..., HALF:BLOCK] += x[..., :HALF].flip(-1)
+        x[..., -BLOCK:-HALF] += x[..., -HALF:].flip(-1)
+        x = x[..., HALF:-HALF].mT
+    return x
 
 
-def _both_ways(x: Tensor, inverse: bool) -> Tensor:
-    x = _along_last(x, inverse)
-    return _along_last(x.transpose(-1, -2), inverse).transpose(-1, -2)
+def _exact() -> AbstractContextManager[None]:
+    """On a GPU, convolutions in float32 with all its digits."""
+    return torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False)
 
 
 def encode(frames: Tensor, scale: float) -> Tensor:
     """Frames (f 3 H W) in [-1, 1], H and W multiples of 4 -> latents (f 48 H/4 W/4)."""
-    coefficients = _both_ways(frames.float(), inverse=False) * scale
-    return rearrange(coefficients, "f c (h i) (w j) -> f (i j c) h w", i=BLOCK, j=BLOCK)
+    with _exact():
+        kernel = _kernel(scale).to(frames.device)
+        return F.conv2d(_mirrored(frames.float()), kernel, stride=BLOCK)
 
 
 def decode(latents: Tensor, scale: float) -> Tensor:
     """Latents (f 48 h w) -> frames (f 3 4h 4w)."""
-    coefficients = rearrange(
-        latents.float() / scale, "f (i j c) h w -> f c (h i) (w j)", i=BLOCK, j=BLOCK
-    )
-    return _both_ways(coefficients, inverse=True)
+    kernel = F.pixel_unshuffle(_kernel(1 / scale), BLOCK).to(latents.device)
+    with _exact():
+        blocks = F.conv_transpose2d(latents.float(), kernel)
+    return _folded(F.pixel_shuffle(blocks, BLOCK))
