@@ -13,8 +13,16 @@ from torch import Tensor, nn
 from tests.clips import small_preset
 from tests.training_parts import SMALL, diffusion_loss, new_trainer, pooled_encode, some_batches
 from venhancer.diffusion.schedule import START, noise_schedule
+from venhancer.errors import OptionError
 from venhancer.training.encoders import Encoders, lapped_encoders
-from venhancer.training.objective import SMOOTH, Diffused, DiffusionLoss, flat_error
+from venhancer.training.objective import (
+    FLAT_SHARE,
+    SMOOTH,
+    Diffused,
+    DiffusionLoss,
+    flat_error,
+    uneven_steps,
+)
 
 
 def test_a_right_prediction_has_the_least_loss() -> None:
@@ -111,19 +119,43 @@ def test_a_faint_pattern_costs_where_the_truth_is_flat() -> None:
     assert flat_error(flat + brighter, flat) == 0
 
 
+def test_a_grid_is_told_from_detail() -> None:
+    """Detail that keeps to places in a block costs, in either direction; all over, it does not."""
+    rng = torch.Generator().manual_seed(0)
+    true = torch.rand(2, 3, 128, 128, generator=rng)
+    places = torch.arange(128) % 4 == 1
+    busy = torch.rand(true.shape, generator=rng) / 4
+
+    assert uneven_steps(true, true) == 0
+    everywhere = uneven_steps(true + busy, true)
+    for grid in (places, places[:, None]):
+        assert uneven_steps(true + busy * grid, true) > 3 * everywhere
+    ragged = true[..., :100, :92]
+    assert uneven_steps(ragged, ragged) == 0
+
+
 def test_a_grid_costs_what_its_weight_says() -> None:
-    """The penalty is added to the error of the prediction."""
+    """Both penalties are added to the error of the prediction."""
     preset, sigmas = small_preset(), noise_schedule().float()
-    shape = (1, 48, 1, 8, 8)
-    clean, noise, out = torch.zeros(shape), torch.zeros(shape), torch.ones(shape)
+    clean, noise = torch.zeros(1, 48, 2, 16, 16), torch.zeros(1, 48, 2, 16, 16)
+    out = torch.zeros_like(clean)
+    out[:, 7] = 0.1
     seen, timestep = Diffused(clean, noise, clean, None), torch.tensor([500])
+    encoders = lapped_encoders(preset.model.latent_scale)
 
     def value(weight: float) -> float:
         config = dataclasses.replace(SMALL, grid_weight=weight)
-        loss = DiffusionLoss(preset.model, config, Encoders(pooled_encode), sigmas)
+        loss = DiffusionLoss(preset.model, config, encoders, sigmas)
         return float(loss.judge(out, noise, seen, timestep, torch.Generator()))
 
-    assert value(3.0) == pytest.approx(value(0.0) + 3)
+    assert encoders.decode is not None
+    steps = uneven_steps(*(encoders.decode(x[:, :, 0]) for x in (out, clean)))
+    added = 3 * float(steps + FLAT_SHARE * flat_error(out, clean))
+    assert float(steps) > 1e-3
+    assert value(3.0) == pytest.approx(value(0.0) + added, rel=1e-5)
+    config = dataclasses.replace(SMALL, grid_weight=1.0)
+    with pytest.raises(OptionError, match=r"grid_weight=1\.0 needs a codec that decodes"):
+        DiffusionLoss(preset.model, config, Encoders(pooled_encode), sigmas)
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ class TrainingConfig:
     # objective (4.1: v-prediction, mean squared error)
     timestep_power: float = 1.0  # below 1: noisy timesteps more often
     start_share: float = 0.0  # of clips that are diffused as far as a run begins with
-    grid_weight: float = 0.0  # of errors in details where the truth is flat, which show as a grid
+    grid_weight: float = 0.0  # of what shows a lapped codec's blocks as a grid
     perceptual_weight: float = 0.0  # of LPIPS between a decoded frame a clip and the truth
     perceptual_share: float = 1.0  # of clips that it looks at
     perceptual_crop: int = 0  # pixels a side that it sees of a frame; 0: all

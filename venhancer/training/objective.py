@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from venhancer.config import ModelConfig
 from venhancer.diffusion.schedule import START, alpha_sigma, denoised_from, diffuse
-from venhancer.model.lapped import MEANS
+from venhancer.errors import OptionError
+from venhancer.model.lapped import BLOCK, MEANS
 from venhancer.training.augmentation import Batch
 from venhancer.training.config import TrainingConfig
 from venhancer.training.encoders import Encoders
@@ -51,6 +52,13 @@ class DiffusionLoss:
     sigmas: Tensor  # of every timestep, as the model holds them
     perceive: Perceive | None = None
 
+    def __post_init__(self) -> None:
+        if self.config.grid_weight and self.encoders.decode is None:
+            raise OptionError(
+                f"grid_weight={self.config.grid_weight} needs a codec that decodes at no cost "
+                "(NANO's): leave it at 0"
+            )
+
     def __call__(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
         """network: a Denoiser, or what wraps one; batch: on the network's device."""
         seen = encode_batch(batch, self.encoders, self.sigmas, generator)
@@ -70,12 +78,19 @@ class DiffusionLoss:
         """The loss of a prediction, all its parts included, where `wanted.clean` is wanted."""
         value = self.error(out, wanted, timestep).mean()
         if self.config.grid_weight:
-            value = value + self.config.grid_weight * flat_error(out, wanted.clean)
+            value = value + self.config.grid_weight * self.grid(out, wanted.clean)
         if self.perceive is None or not self.config.perceptual_weight:
             return value
         _, sigma = alpha_sigma(self.sigmas, timestep, out.ndim)
         denoised = denoised_from(self.model.prediction, out, noisy, sigma)
         return value + self.config.perceptual_weight * self.look(denoised, wanted.clean, generator)
+
+    def grid(self, out: Tensor, clean: Tensor) -> Tensor:
+        """What shows the codec's blocks: b c f h w, twice -> a scalar."""
+        assert self.encoders.decode is not None
+        frames = (x.transpose(1, 2).flatten(0, 1).float() for x in (out, clean))
+        made, true = map(self.encoders.decode, frames)
+        return uneven_steps(made, true) + FLAT_SHARE * flat_error(out, clean)
 
     def draw_timesteps(self, count: int, generator: torch.Generator) -> Tensor:
         """Timesteps that sampling passes: (count), int64."""
@@ -132,6 +147,8 @@ def encode_batch(
     return Diffused(clean, noise, shown, text)
 
 
+BAND = 32  # pixels a side, over which steps between pixels are averaged
+FLAT_SHARE = 0.25  # of errors in flat places, beside uneven steps
 FLAT = 0.02  # mean size of a block's details (latents) about which it counts as flat
 SMOOTH = 0.002  # errors below count by their squares; a tenth of a grey level is far above
 
@@ -139,6 +156,24 @@ SMOOTH = 0.002  # errors below count by their squares; a tenth of a grey level i
 def charbonnier(error: Tensor) -> Tensor:
     """The absolute error, smooth at zero (Charbonnier et al. 1994): outliers do not rule it."""
     return (error.square() + SMOOTH**2).sqrt()
+
+
+def uneven_steps(made: Tensor, true: Tensor) -> Tensor:
+    """How much more unevenly than the truth's its steps are spread over the places in a block.
+
+    A network that puts detail into the middle of the codec's blocks more than over their borders,
+    or the other way, shows them as a grid: f 3 H W, twice -> a scalar, of both directions.
+    """
+    return _uneven(made, true) + _uneven(made.mT, true.mT)
+
+
+def _uneven(made: Tensor, true: Tensor) -> Tensor:
+    blocks = made.shape[-1] // BLOCK - 1  # the last step of the last one would leave the picture
+    sizes = [x.mean(1).diff(dim=-1)[..., : blocks * BLOCK].abs() for x in (made, true)]
+    excess = (sizes[0] - sizes[1]).unflatten(-1, (blocks, BLOCK))
+    rows = excess.split(BAND, dim=1)
+    places = torch.stack([band.mean((1, 2)) for band in rows])
+    return (places - places.mean(-1, keepdim=True)).abs().mean()
 
 
 def flat_error(out: Tensor, clean: Tensor) -> Tensor:
