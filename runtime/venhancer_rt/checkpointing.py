@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 SUFFIX = ".venhancer-job"
 JOB = "job.json"
 SHARE = 0.05
-SHORTEST_WAIT = 10.0  # seconds between two states
+SHORTEST_WAIT = 30.0  # seconds between two states
 ENDS = 1 << 20  # bytes at either end of a file that are looked at
 
 

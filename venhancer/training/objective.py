@@ -147,7 +147,6 @@ def encode_batch(
     return Diffused(clean, noise, shown, text)
 
 
-BAND = 32  # pixels a side, over which steps between pixels are averaged
 FLAT_SHARE = 0.25  # of errors in flat places, beside uneven steps
 FLAT = 0.02  # mean size of a block's details (latents) about which it counts as flat
 SMOOTH = 0.002  # errors below count by their squares; a tenth of a grey level is far above
@@ -170,10 +169,8 @@ def uneven_steps(made: Tensor, true: Tensor) -> Tensor:
 def _uneven(made: Tensor, true: Tensor) -> Tensor:
     blocks = made.shape[-1] // BLOCK - 1  # the last step of the last one would leave the picture
     sizes = [x.mean(1).diff(dim=-1)[..., : blocks * BLOCK].abs() for x in (made, true)]
-    excess = (sizes[0] - sizes[1]).unflatten(-1, (blocks, BLOCK))
-    rows = excess.split(BAND, dim=1)
-    places = torch.stack([band.mean((1, 2)) for band in rows])
-    return (places - places.mean(-1, keepdim=True)).abs().mean()
+    excess = (sizes[0] - sizes[1]).unflatten(-1, (blocks, BLOCK)).mean((1, 2))
+    return (excess - excess.mean(-1, keepdim=True)).abs().mean()
 
 
 def flat_error(out: Tensor, clean: Tensor) -> Tensor:
