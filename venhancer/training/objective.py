@@ -86,7 +86,7 @@ class DiffusionLoss:
         return value + self.config.perceptual_weight * self.look(denoised, wanted.clean, generator)
 
     def grid(self, out: Tensor, clean: Tensor) -> Tensor:
-        """What shows the codec's blocks: b c f h w, twice -> a scalar."""
+        """Errors that show the codec's blocks as a grid: b c f h w, twice -> a scalar."""
         assert self.encoders.decode is not None
         frames = (x.transpose(1, 2).flatten(0, 1).float() for x in (out, clean))
         made, true = map(self.encoders.decode, frames)
@@ -158,7 +158,7 @@ def charbonnier(error: Tensor) -> Tensor:
 
 
 def uneven_steps(made: Tensor, true: Tensor) -> Tensor:
-    """How much more unevenly than the truth's its steps are spread over the places in a block.
+    """The steps between pixels, more unevenly spread over the places in a block than the truth's.
 
     A network that puts detail into the middle of the codec's blocks more than over their borders,
     or the other way, shows them as a grid: f 3 H W, twice -> a scalar, of both directions.
