@@ -91,6 +91,11 @@ def trust(motion: Field, backward: Field) -> Field:
 def agreement(found: Field, expected: Field) -> Field:
     """Agreement of two motions, for their length: 1 for equal ones, falling to 0: H W."""
     share, least = TOLERANCE
-    missed = np.square(found - expected).sum(axis=-1)
-    allowed = share * np.square(expected).sum(axis=-1) + least
+    missed = _squared_length(found - expected)
+    allowed = share * _squared_length(expected) + least
     return np.asarray(np.exp(-missed / allowed), dtype=np.float32)
+
+
+def _squared_length(motion: Field) -> Field:
+    right, down = motion[..., 0], motion[..., 1]
+    return np.asarray(right * right + down * down, dtype=np.float32)

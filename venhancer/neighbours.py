@@ -41,25 +41,30 @@ def compare(own: Tensor, aligned: Tensor, trust: Tensor) -> Tensor:
     Pixels in [-1, 1], at half the size of the output. First the gated differences, each with the
     four pixels of a latent position as channels, then the gates.
     """
-    difference = aligned - own[:, None]
-    gate = _gate(own, difference, trust)
-    wide = F.interpolate(gate, scale_factor=2.0, mode="nearest")
-    gated = GAIN * difference * wide[:, :, None]
-    return torch.cat([F.pixel_unshuffle(gated.flatten(1, 2), 2), gate], dim=1)
+    colours = aligned.shape[1:3]
+    difference = F.pixel_unshuffle((aligned - own[:, None]).flatten(1, 2), 2)
+    pixels = difference.unflatten(1, (*colours, 4))
+    gate = _gate(own, pixels.mean(3).abs().mean(2), trust)
+    gated = pixels * (GAIN * gate)[:, :, None, None]
+    return torch.cat([gated.flatten(1, 3), gate], dim=1)
 
 
 def _gate(own: Tensor, difference: Tensor, trust: Tensor) -> Tensor:
-    """Falls from 1, where a neighbour shows the same with other detail, to 0: b n h w."""
-    coarse = F.avg_pool2d(difference.flatten(0, 1), 2).unflatten(0, trust.shape[:2])
-    left = _box(coarse.abs().mean(2))
+    """Falls from 1, where a neighbour shows the same with other detail, to 0: b n h w.
+
+    difference: b n h w, of latent positions
+    """
     small = F.avg_pool2d(own, 2)
     contrast = _box((small - _box(small)).abs().mean(1, keepdim=True))
-    return trust * (GATE - GATE * left / (contrast + LEAST_CONTRAST)).clamp(0, 1)
+    return trust * (GATE - GATE * _box(difference) / (contrast + LEAST_CONTRAST)).clamp(0, 1)
 
 
 def _box(x: Tensor) -> Tensor:
     """The mean of the square round each position, inside the frame."""
-    return F.avg_pool2d(x, BOX, 1, BOX // 2, count_include_pad=False)
+    for size in ((1, BOX), (BOX, 1)):
+        around = (size[0] // 2, size[1] // 2)
+        x = F.avg_pool2d(x, size, 1, around, count_include_pad=False)
+    return x
 
 
 @dataclass(frozen=True, slots=True)
