@@ -8,7 +8,7 @@ PARALLEL := -n auto --dist loadfile
 SAMPLE := assets/butterfly.mp4
 RESULT := demo/butterfly_4x.mp4
 PICTURE := demo/comparison.png
-BENCH = $(BIN)/python -m benchmarks
+BENCH = OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks
 RESULTS := benchmarks/results
 CARD = $(shell nvidia-smi --query-gpu=name --format=csv,noheader | head -n 1 | tr 'A-Z ' 'a-z-')
 

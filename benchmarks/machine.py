@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+WAITING = "OMP_WAIT_POLICY"  # of torch's threads: read when torch is loaded
 PACKAGES = (
     *("torch", "numpy", "pillow", "av", "opencv-python-headless", "imageio-ffmpeg", "ncnn"),
     *("onnx", "onnxruntime", "onnxscript", "tensorrt", "tensorrt-rtx"),
@@ -59,9 +60,11 @@ def shown(argument: str) -> str:
 
 def describe_run(module: str) -> dict[str, Any]:
     """Benchmark, command, commit, date, versions and machine, ready for JSON."""
+    policy = os.environ.get(WAITING)
+    setting = [] if policy is None else [f"{WAITING}={policy}"]
     return {
         "benchmark": module,
-        "command": " ".join(["python", "-m", module, *map(shown, sys.argv[1:])]),
+        "command": " ".join([*setting, "python", "-m", module, *map(shown, sys.argv[1:])]),
         "commit": git_commit(),
         "date": datetime.now(timezone.utc).date().isoformat(),
         "versions": versions(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,6 +12,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Options", "Report", "__version__", "enhance"]
 __version__ = "0.1.0"
+
+# Read when torch is loaded: its threads sleep while they wait for each other, since a run reads,
+# moves and writes frames beside the network.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _HOMES = {
     "enhance": "venhancer.api",
