@@ -41,9 +41,9 @@ def compare(own: Tensor, aligned: Tensor, trust: Tensor) -> Tensor:
     Pixels in [-1, 1], at half the size of the output. First the gated differences, each with the
     four pixels of a latent position as channels, then the gates.
     """
-    colours = aligned.shape[1:3]
+    count, colours = aligned.shape[1:3]
     difference = F.pixel_unshuffle((aligned - own[:, None]).flatten(1, 2), 2)
-    pixels = difference.unflatten(1, (*colours, 4))
+    pixels = difference.unflatten(1, (count, colours, 4))
     gate = _gate(own, pixels.mean(3).abs().mean(2), trust)
     gated = pixels * (GAIN * gate)[:, :, None, None]
     return torch.cat([gated.flatten(1, 3), gate], dim=1)
