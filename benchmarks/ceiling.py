@@ -6,7 +6,6 @@ of matrix products in the same precision.
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,8 +15,7 @@ import torch
 from benchmarks.timing import Work, make_parser, report, seconds_of
 from venhancer.config import ModelConfig
 from venhancer.device import choose_device
-from venhancer.estimate import denoiser_flop, scene_flop
-from venhancer.plan import Plan
+from venhancer.estimate import denoiser_flop
 
 DTYPES = {"cpu": ("float32", "bfloat16"), "cuda": ("float32", "float16", "bfloat16")}
 SIZES = {"cpu": (512, 1024, 2048), "cuda": (4096, 8192, 16384)}
@@ -26,32 +24,13 @@ LIMIT = 1.0  # seconds for each size
 
 
 def branches(model: ModelConfig) -> int:
-    """Of one evaluation: with text there is guidance, which evaluates both branches."""
+    """Count those of one evaluation: with text there is guidance, which evaluates both."""
     return 2 if model.unet.text_width else 1
 
 
 def evaluation_flop(model: ModelConfig, frames: int, rows: int, columns: int) -> int:
     """Operations (two a multiply-add) of one evaluation, with guidance where the model has it."""
     return branches(model) * denoiser_flop(model, frames, rows, columns)
-
-
-def plan_flop(plan: Plan, device: str) -> int:
-    """Operations of the denoiser in a whole run of PyTorch's networks."""
-    if skips_repair(device, plan.refine):
-        plan = dataclasses.replace(
-            plan, preset=dataclasses.replace(plan.preset, model=without_repair(plan.preset.model))
-        )
-    return sum(scene_flop(plan, scene, plan.preset.model) for scene in plan.scenes)
-
-
-def skips_repair(device: str, refine: int) -> bool:
-    """PyTorch on a CPU leaves a flat body's repair out where key frames are clean."""
-    return device == "cpu" and refine <= 1
-
-
-def without_repair(model: ModelConfig) -> ModelConfig:
-    """The model whose operations count where the repair is left out."""
-    return dataclasses.replace(model, unet=dataclasses.replace(model.unet, repair_blocks=0))
 
 
 def best_seconds(work: Work, device: str) -> float:
@@ -98,7 +77,7 @@ def measure(device: str, dtypes: Sequence[str]) -> dict[str, Any]:
 
 
 def share(flop: float, seconds: float, ceiling: Mapping[str, Any], dtype: str) -> float:
-    """Of the rate of matrix products in that precision."""
+    """Share of the rate of matrix products in that precision."""
     return round(flop / seconds / 1e12 / ceiling["matmul"][dtype]["tflops"], 3)
 
 

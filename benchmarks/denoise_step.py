@@ -29,9 +29,7 @@ from benchmarks.ceiling import (
     evaluation_flop,
     measure,
     share,
-    skips_repair,
     told,
-    without_repair,
 )
 from benchmarks.denoise_variants import REFERENCE, Task, prepare
 from benchmarks.random_models import write_checkpoint
@@ -39,7 +37,7 @@ from benchmarks.timing import make_parser, parse_size, report, speed_up, spread
 from benchmarks.turns import Worker, WorkerError, given_task, in_turns, serve
 from venhancer.config import NANO, PRESETS
 from venhancer.device import choose_device, choose_dtype
-from venhancer.estimate import finest_flop
+from venhancer.estimate import evaluated, finest_flop
 from venhancer.geometry import fit
 from venhancer.manifest import read_manifest, sha256_of
 from venhancer.weights import embedded_checkpoint
@@ -157,8 +155,8 @@ def variant_flop(setting: Setting, variant: str, window: int, rows: int, columns
     if variant == "reuse":
         return branches(model) * finest_flop(model, *shape)
     is_exported = variant in ("onnx", "engine")
-    if not is_exported and skips_repair(setting.device, preset.defaults.refine):
-        model = without_repair(model)
+    if not is_exported:
+        model = evaluated(model, setting.device, preset.defaults.refine)
     return evaluation_flop(model, *shape)
 
 

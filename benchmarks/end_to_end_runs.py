@@ -13,13 +13,13 @@ import torch
 
 from benchmarks import peers
 from benchmarks.baseline import PlainModel
-from benchmarks.ceiling import plan_flop
 from benchmarks.frame_parity import FrameTap
 from benchmarks.timing import Work
 from benchmarks.turns import Memory
 from benchmarks.waves import write_clip
 from venhancer import Options, pipeline
 from venhancer.config import NANO, RELEASED, NewFrames
+from venhancer.estimate import plan_flop
 from venhancer.networks import Networks
 from venhancer.options import Device
 from venhancer.plan import Plan

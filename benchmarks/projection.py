@@ -10,7 +10,7 @@ from benchmarks.ceiling import evaluation_flop
 from benchmarks.report_tables import markdown
 from venhancer.cards import CARDS
 from venhancer.config import RELEASED
-from venhancer.estimate import scene_flop
+from venhancer.estimate import plan_flop
 from venhancer.options import Options
 from venhancer.plan import Plan, make_plan
 from venhancer.video import Clip
@@ -58,7 +58,7 @@ def rows() -> Iterator[tuple[str, ...]]:
         for window, plan in plans.items():
             _, latent_rows, columns = plan.latents
             flop = evaluation_flop(RELEASED.model, window, latent_rows, columns)
-            whole = sum(scene_flop(plan, scene, plan.preset.model) for scene in plan.scenes)
+            whole = plan_flop(plan, "cuda")
             rates = [share * peak * 1e12 for share in SHARES]
             yield (
                 card,

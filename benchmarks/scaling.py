@@ -20,13 +20,14 @@ from typing import Any
 import torch
 
 from benchmarks import ceiling as ceilings
-from benchmarks.ceiling import plan_flop, share
+from benchmarks.ceiling import share
 from benchmarks.timing import Work, make_parser, report
 from benchmarks.turns import Memory, Worker, given_task, serve
 from benchmarks.waves import write_clip
 from venhancer import Options, pipeline
 from venhancer.config import NANO
 from venhancer.device import choose_device, choose_dtype
+from venhancer.estimate import plan_flop
 from venhancer.options import Device
 from venhancer_rt.backends import Request, choose_backend
 

@@ -25,7 +25,7 @@ LIMIT = 120.0  # seconds
 
 
 def exit_code(function: Callable[..., object], *args: object) -> int:
-    """How a process ended that ran `function`: minus the number of a signal, else its code."""
+    """Run `function` in a process: minus the number of the signal that ended it, else its code."""
     process = FORKS.Process(target=_begin, args=(torch.get_num_threads(), function, *args))
     process.start()
     process.join(LIMIT)
@@ -37,7 +37,7 @@ def exit_code(function: Callable[..., object], *args: object) -> int:
 
 
 def _begin(threads: int, function: Callable[..., object], *args: object) -> None:
-    """As many threads as the test has: with others, sums come out in another order."""
+    """Take as many threads as the test has: with others, sums come out in another order."""
     torch.set_num_threads(threads)
     function(*args)
 

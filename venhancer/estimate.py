@@ -42,7 +42,7 @@ def denoiser_flop(model: ModelConfig, frames: int, rows: int, columns: int) -> i
 
 @cache
 def finest_flop(model: ModelConfig, frames: int, rows: int, columns: int) -> int:
-    """Of one that reuses coarse features."""
+    """The same of an evaluation that reuses coarse features."""
     with torch.device("meta"):
         network = UNetDenoiser(model)
         inputs = sample_inputs(model, frames, rows, columns)
@@ -59,7 +59,7 @@ def finest_flop(model: ModelConfig, frames: int, rows: int, columns: int) -> int
 def sample_inputs(
     model: ModelConfig, frames: int, rows: int, columns: int, branches: int = 1
 ) -> dict[str, Tensor]:
-    """What `Denoiser.forward` takes, by name: ones, for counting and timing."""
+    """Inputs of `Denoiser.forward`, by name: ones, for counting and timing."""
     sizes = {"b": branches, "f": frames, "h": rows, "w": columns, "l": TEXT_LENGTH}
     return {
         spec.name: torch.ones(spec.shape(sizes), dtype=getattr(torch, spec.dtype))
@@ -69,22 +69,27 @@ def sample_inputs(
 
 def estimate(plan: Plan, device: str, dtype: torch.dtype) -> Cost:
     """Count the operations, and time a little work on `device` for the rest."""
-    model = plan.preset.model
-    is_repaired = plan.refine > 0 or device != "cpu"  # a CPU leaves out what clean keys don't need
-    evaluated = model if is_repaired else without_repair(model)
-    flop = sum(scene_flop(plan, scene, evaluated) for scene in plan.scenes)
-    return Cost(flop / 1e12, flop / calibrate(model, device, dtype))
+    flop = plan_flop(plan, device)
+    return Cost(flop / 1e12, flop / calibrate(plan.preset.model, device, dtype))
 
 
-def without_repair(model: ModelConfig) -> ModelConfig:
-    """The same network, where no key frame is noisy."""
+def plan_flop(plan: Plan, device: str) -> int:
+    """Operations of the denoiser in a whole run of PyTorch's networks."""
+    model = evaluated(plan.preset.model, device, plan.refine)
+    return sum(scene_flop(plan, scene, model) for scene in plan.scenes)
+
+
+def evaluated(model: ModelConfig, device: str, refine: int) -> ModelConfig:
+    """The model that counts: on a CPU, clean key frames pass a flat body's repair by."""
+    if device != "cpu" or refine > 1:
+        return model
     return dataclasses.replace(model, unet=dataclasses.replace(model.unet, repair_blocks=0))
 
 
 def scene_flop(plan: Plan, scene: Scene, model: ModelConfig) -> int:
-    """Of its windows, which are shorter than others' where the scene is.
+    """Count all windows of a scene, which are shorter than others' where the scene is.
 
-    model: what is evaluated of the plan's own
+    model: the plan's, as it is evaluated
     """
     s, tiles = plan.sampling, len(plan.sampling.rows) * len(plan.sampling.columns)
     size = plan.computed_frames(scene), len(s.rows[0]), len(s.columns[0])

@@ -85,7 +85,7 @@ def open_writer(  # noqa: PLR0913  the interface others code against
 
 
 class _Writer:
-    """What both writers share: the hidden temporary place, checks, and the way out."""
+    """The parts that both writers share: the hidden temporary place, checks, and the way out."""
 
     def __init__(self, path: Path, width: int, height: int, overwrite: bool) -> None:
         self.path, self.width, self.height, self.overwrite = path, width, height, overwrite
@@ -256,7 +256,7 @@ class VideoWriter(_Writer):
         self._stop()
 
     def _last_duration(self) -> Fraction:
-        """How long the last frame stays: as in the source if the video ends where it does."""
+        """The stay of the last frame: as in the source if the video ends where it does."""
         step = 1 / self._fps
         if self._source is None or self._last is None:
             return step

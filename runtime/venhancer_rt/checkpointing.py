@@ -86,7 +86,7 @@ class Job:
 
     @property
     def stand(self) -> str:
-        """How far it has come, in words."""
+        """Its progress, in words."""
         return f"{100 * self.done // self.total} % ({self.frames} frames)"
 
 
@@ -205,7 +205,7 @@ class DiskJournal:
             raise JobError(f"another process is at work on {self.target}: wait for it")
 
     def load(self) -> State | None:
-        """Where the job stands that `resume` found."""
+        """The state of the job that `resume` found; None without one."""
         if self.job is None:
             return None
         try:
@@ -218,7 +218,7 @@ class DiskJournal:
         return State(self.job.scene, self.job.turns, self.job.frames, tensors)
 
     def frames(self) -> Iterator[Frame]:
-        """What had left by then."""
+        """The frames that had left by then."""
         if self.job is None:
             return iter(())
         return spool.read(self.folder, self.job.pieces, self.job.frames)
@@ -338,7 +338,7 @@ def _lock(folder: Path) -> IO[bytes] | None:
 
 
 def digest_of(path: Path) -> str:
-    """Of a whole file."""
+    """Hash a whole file."""
     digest = hashlib.blake2b(digest_size=16)
     with path.open("rb") as file:
         while block := file.read(1 << 22):

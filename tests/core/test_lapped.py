@@ -31,3 +31,14 @@ def test_an_error_in_one_coefficient_leaves_no_block_edge() -> None:
     assert row[7] > 0.1 * row[8] and row[12] > 0.1 * row[11]
     assert (row[1:] - row[:-1]).abs().max() < 0.5 * row.max()
     assert row[:6].abs().max() < 1e-6 and row[14:].abs().max() < 1e-6
+
+
+def test_the_first_channels_hold_the_colours() -> None:
+    """A picture of one colour, up to its edges, has nothing in the channels of details."""
+    colour = torch.tensor([0.5, -0.25, 1.0])[None, :, None, None]
+
+    latents = lapped.encode(colour.expand(1, 3, 12, 16), 2.0)
+
+    means, details = latents.split([lapped.MEANS, 48 - lapped.MEANS], dim=1)
+    torch.testing.assert_close(means, (8 * colour).expand_as(means))
+    assert details.abs().max() < 1e-5

@@ -77,7 +77,7 @@ class Steps:
 
 
 def plan_steps(name: SolverName, steps: int, start: int = START) -> Steps:
-    """Where to evaluate the network.
+    """Choose the timesteps that the network is evaluated at.
 
     `normal`: `steps` evaluations, evenly spaced (trailing). `fast`: the release's two spacings,
     4 in 15 of the steps down to `SPLIT`, the rest from there; the last falls away, so `steps - 1`.

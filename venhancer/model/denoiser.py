@@ -224,7 +224,7 @@ class UNetDenoiser(Denoiser):
     def read_texts(
         self, text_features: Tensor | None, is_finest: bool = False
     ) -> Iterator[KeysValues]:
-        """What each spatial transformer reads, cut out of what `prepare_text` made.
+        """Keys and values for each spatial transformer, cut out of what `prepare_text` made.
 
         is_finest: of the finest level alone
         """
@@ -277,7 +277,7 @@ class UNetDenoiser(Denoiser):
         return rearrange(out, "(b f) c h w -> b c f h w", f=frames).to(latents.dtype)
 
     def _embed(self, timestep: Tensor, prepared: Prepared, frames: int) -> tuple[Tensor, Tensor]:
-        """Of the controller and of the UNet: timestep (b) -> twice (b f) e."""
+        """Embeddings of the controller and of the UNet: timestep (b) -> twice (b f) e."""
         own = self._per_frame(self.controller.time_embedding(timestep), frames)
         embedding = self._per_frame(self.time_embedding(timestep), frames)
         return own + prepared.condition, embedding

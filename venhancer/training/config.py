@@ -105,7 +105,7 @@ class TrainingConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainingConfig:
-        """What `dataclasses.asdict` gave, by way of JSON too; ConfigError names a strange field."""
+        """Read what `asdict` gave, by way of JSON too; ConfigError names a strange field."""
         known = {field.name for field in dataclasses.fields(cls)}
         if strange := sorted(set(values) - known):
             raise ConfigError(f"unknown training settings: {', '.join(strange)}")

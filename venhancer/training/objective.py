@@ -31,7 +31,7 @@ class Diffused:
     text: Tensor | None  # b l d
 
     def conditions(self, batch: Batch) -> dict[str, Tensor | None]:
-        """What `Denoiser.forward` takes beside the noisy latents and their timestep."""
+        """The inputs of `Denoiser.forward` beside the noisy latents and their timestep."""
         return {
             "hint": self.shown,
             "is_key": batch.is_key,
@@ -123,7 +123,7 @@ class DiffusionLoss:
         return self.perceive(made[..., rows, columns], true[..., rows, columns]).mean()
 
     def _side(self, size: int, generator: torch.Generator) -> slice:
-        """Where a random square of the config's size lies along an axis; 0 asks for all of it."""
+        """Place a random square of the config's size along an axis; 0 asks for all of it."""
         side = min(self.config.perceptual_crop or size, size)
         start = int(torch.randint(size - side + 1, (1,), generator=generator))
         return slice(start, start + side)
