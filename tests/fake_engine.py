@@ -57,7 +57,7 @@ class FakeNetwork:
     scratch: int = 0
     stripped: int = -1  # as the real one says of an engine that was not stripped
     has_context: bool = True
-    does_run: bool = True
+    failure: str = ""  # what is logged by a call that fails
 
 
 class FakeContext:
@@ -80,8 +80,8 @@ class FakeContext:
         return name in names and memory % ALIGNMENT == 0
 
     def execute_async_v3(self, stream_handle: int) -> bool:
-        if not self.network.does_run:
-            self.log.log(Severity.ERROR, "out of\nmemory")
+        if self.network.failure:
+            self.log.log(Severity.ERROR, self.network.failure)
             return False
         memory, size = self.scratch
         assert size or not self.network.scratch, "no memory to compute in"

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from venhancer.device import to_device
 from venhancer.diffusion.solver import advance, solver_table
 from venhancer.latents import Latents
 from venhancer.plan import Sampling
@@ -33,6 +35,23 @@ class Tile:
         """Where each of its positions lies in a frame of `width` columns: (h w)."""
         rows = torch.arange(self.rows.start, self.rows.stop)[:, None]
         return (rows * width + torch.arange(self.columns.start, self.columns.stop)).flatten()
+
+
+class TileTensors(NamedTuple):
+    """A tile, where the latents are."""
+
+    row_shares: Tensor  # (h), float32
+    column_shares: Tensor  # (w), float32
+    positions: Tensor  # (h w), int64
+
+
+def tile_tensors(tile: Tile, latents: Latents) -> TileTensors:
+    """New tensors for one tile."""
+    return TileTensors(
+        torch.tensor(tile.row_shares, device=latents.device),
+        torch.tensor(tile.column_shares, device=latents.device),
+        tile.positions(latents.size[2]).to(latents.device),
+    )
 
 
 def cut_tiles(sampling: Sampling) -> list[Tile]:
@@ -58,44 +77,49 @@ class Blending:
         self.is_tiled = len(sampling.rows) * len(sampling.columns) > 1
         table = solver_table(sampling.schedule.sigmas, sampling.eta).float()
         keys = (length - 1) // sampling.gap + 1
-        self._allocate(length, keys, len(sampling.rows[0]), len(sampling.columns[0]))
+        self.window = Numbers(
+            latents.device,
+            torch.int64,
+            slots=length,
+            key_slots=keys,
+            sums_before=length,
+            sums_after=length,
+            final=1,
+        )
+        self.frame_shares = Numbers(latents.device, torch.float32, shares=length)
+        self.tiles: dict[tuple[Span, Span], TileTensors] = {}
+        self.tile = tile_tensors(cut_tiles(sampling)[0], latents)
+        self.order = torch.arange(length, device=latents.device)[:, None]
+        self.step = torch.zeros(1, dtype=torch.int64, device=latents.device)
+        self.final = 0
         self.table = table.to(latents.device)
         self.stay = torch.tensor([STAY], device=latents.device)
         self.denoised = torch.zeros(length, *latents.size, device=latents.device)
         self.noise = torch.zeros_like(self.denoised) if bool(table[:, 3].any()) else None
 
-    def _allocate(self, frames: int, keys: int, rows: int, columns: int) -> None:
-        """What is to be worked on: numbers of frames, places, shares."""
-        device = self.latents.device
-        self.slots = torch.zeros(frames, dtype=torch.int64, device=device)
-        self.key_slots = torch.zeros(keys, dtype=torch.int64, device=device)
-        self.sums_before = torch.zeros_like(self.slots)
-        self.sums_after = torch.zeros_like(self.slots)
-        self.step = torch.zeros(1, dtype=torch.int64, device=device)
-        self.is_final = torch.zeros(frames, 1, dtype=torch.bool, device=device)
-        self.final = 0
-        self.frame_shares = torch.zeros(frames, device=device)
-        self.row_shares = torch.zeros(rows, device=device)
-        self.column_shares = torch.zeros(columns, device=device)
-        self.positions = torch.zeros(rows * columns, dtype=torch.int64, device=device)
-
     def aim_window(self, turn: Turn, windows: Sequence[Span], shares: Sequence[float]) -> None:
         """The next window; shares: how much each of its frames counts there."""
         window = windows[turn.window]
         self.final = turn.final
-        _set(self.slots, self.latents.slots(window))
-        _set(self.key_slots, self.latents.key_slots(window, self.gap))
-        _set(self.sums_before, self.latents.sums_before(turn, windows))
-        _set(self.sums_after, self.latents.sums_after(turn, windows))
-        _set(self.is_final, [[k < turn.final] for k in range(len(window))])
-        _set(self.frame_shares, shares)
+        self.window.set(
+            slots=self.latents.slots(window),
+            key_slots=self.latents.key_slots(window, self.gap),
+            sums_before=self.latents.sums_before(turn, windows),
+            sums_after=self.latents.sums_after(turn, windows),
+            final=[turn.final],
+        )
+        self.frame_shares.set(shares=shares)
         self.step.fill_(turn.step)
 
     def aim_tile(self, tile: Tile) -> None:
         """The next tile of that window."""
-        _set(self.row_shares, tile.row_shares)
-        _set(self.column_shares, tile.column_shares)
-        self.positions.copy_(tile.positions(self.latents.size[2]))
+        if not self.is_tiled:
+            return
+        where = tile.rows, tile.columns
+        if where not in self.tiles:
+            self.tiles[where] = tile_tensors(tile, self.latents)
+        for own, new in zip(self.tile, self.tiles[where], strict=True):
+            own.copy_(new)
 
     def add_noise(self, noise: Sequence[Tensor]) -> None:
         """Fresh noise (c h w) of each frame that takes its step, if this step has any."""
@@ -105,15 +129,17 @@ class Blending:
 
     def begin(self) -> None:
         """Go on with what the window before left in the overlap."""
-        self.denoised.copy_(self.latents.sums.index_select(0, self.sums_before))
+        self.denoised.copy_(self.latents.sums.index_select(0, self.window["sums_before"]))
 
     def gather(self, out: Tensor) -> None:
         """x of the tile -> 1 c f h w."""
-        out[0].copy_(self._cut(self.latents.x.index_select(0, self.slots), out).transpose(0, 1))
+        out[0].copy_(
+            self._cut(self.latents.x.index_select(0, self.window["slots"]), out).transpose(0, 1)
+        )
 
     def gather_hint(self, out: Tensor) -> None:
         """What is shown of its key frames, zero between them -> 1 c f h w."""
-        keys = self._cut(self.latents.keys.index_select(0, self.key_slots), out)
+        keys = self._cut(self.latents.keys.index_select(0, self.window["key_slots"]), out)
         out.zero_()
         out[0, :, :: self.gap].copy_(keys.transpose(0, 1))
 
@@ -121,15 +147,15 @@ class Blending:
         """f c H W -> the tile: f c h w."""
         if not self.is_tiled:
             return frames
-        cut = frames.flatten(2).index_select(2, self.positions)
+        cut = frames.flatten(2).index_select(2, self.tile.positions)
         return cut.unflatten(2, like.shape[-2:])
 
     def blend(self, x0: Tensor) -> None:
         """The network's answer, 1 c f h w, counted as its frames, rows and columns are."""
-        share = self.frame_shares[:, None, None, None] * self.row_shares[:, None]
-        counted = x0[0].transpose(0, 1).to(self.latents.device) * (share * self.column_shares)
+        share = self.frame_shares["shares"][:, None, None, None] * self.tile.row_shares[:, None]
+        counted = x0[0].transpose(0, 1).to(self.latents.device) * (share * self.tile.column_shares)
         if self.is_tiled:
-            self.denoised.flatten(2).index_add_(2, self.positions, counted.flatten(2))
+            self.denoised.flatten(2).index_add_(2, self.tile.positions, counted.flatten(2))
         else:
             self.denoised.add_(counted)
 
@@ -138,18 +164,32 @@ class Blending:
         everything = slice(None)
         done = everything if self.is_static else slice(0, self.final)
         left = everything if self.is_static else slice(self.final, None)
-        slots, latents = self.slots[done], self.latents
-        row = torch.where(self.is_final[done], self.table.index_select(0, self.step), self.stay)
+        slots, latents = self.window["slots"][done], self.latents
+        is_final = (self.order < self.window["final"])[done]
+        row = torch.where(is_final, self.table.index_select(0, self.step), self.stay)
         x = latents.x.index_select(0, slots)
         previous = latents.previous.index_select(0, slots)
         noise = None if self.noise is None else self.noise[done]
         advance(x, self.denoised[done], previous, noise, row)
-        seen = torch.where(self.is_final[done][..., None, None], self.denoised[done], previous)
+        seen = torch.where(is_final[..., None, None], self.denoised[done], previous)
         # Nothing is written before all is there: whoever runs out of memory has changed nothing
         latents.x.index_copy_(0, slots, x)
         latents.previous.index_copy_(0, slots, seen)
-        latents.sums.index_copy_(0, self.sums_after[left], self.denoised[left])
+        latents.sums.index_copy_(0, self.window["sums_after"][left], self.denoised[left])
 
 
-def _set(buffer: Tensor, values: Sequence[object]) -> None:
-    buffer.copy_(torch.tensor(values, dtype=buffer.dtype))
+class Numbers:
+    """Small tensors of fixed addresses that are set together, by one copy from the host."""
+
+    def __init__(self, device: str, dtype: torch.dtype, **lengths: int) -> None:
+        self.all = torch.zeros(sum(lengths.values()), dtype=dtype, device=device)
+        self.parts = dict(zip(lengths, self.all.split(list(lengths.values())), strict=True))
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.parts[name]
+
+    def set(self, **values: Sequence[float]) -> None:
+        """Values of all parts, by name: as many as each is long."""
+        given = [value for name in self.parts for value in values[name]]
+        numbers = torch.tensor(given, dtype=self.all.dtype)
+        self.all.copy_(to_device(numbers, self.all.device.type))

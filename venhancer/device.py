@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from venhancer.errors import DeviceError
 
@@ -34,11 +35,33 @@ def computes_in_bfloat16() -> bool:
     return torch.cpu._is_avx512_bf16_supported()
 
 
+NO_MEMORY = (  # in messages of errors that have no class of their own
+    "DefaultCPUAllocator",
+    "out of memory",  # of CUDA
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "cudaErrorMemoryAllocation",
+    "OutOfMemory",  # TensorRT
+)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether PyTorch could not allocate; a CPU has no error of its own for it."""
+    """Whether PyTorch, a library of CUDA or TensorRT could not allocate."""
     if isinstance(error, torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    return isinstance(error, RuntimeError) and says_no_memory(str(error))
+
+
+def says_no_memory(words: str) -> bool:
+    """Whether a message is about a lack of memory."""
+    return any(known in words for known in NO_MEMORY)
+
+
+def to_device(x: Tensor, device: str) -> Tensor:
+    """The tensor on a device; to a card by way of pinned memory, so that the host need not wait."""
+    if x.device.type == "cpu" and torch.device(device).type == "cuda":
+        return x.pin_memory().to(device, non_blocking=True)
+    return x.to(device)
 
 
 def free_memory(device: str) -> int:

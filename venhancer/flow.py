@@ -13,6 +13,7 @@ from torch import Tensor
 from venhancer import conditioning
 from venhancer.conditioning import Frame
 from venhancer.contract import DECODED_FRAMES
+from venhancer.device import to_device
 from venhancer.neighbours import Aligner, Key, needed_from
 from venhancer.networks import Networks, SceneSampler
 from venhancer.options import Options
@@ -96,7 +97,8 @@ class Flow:
             latents = waiting.popleft()
             if count:
                 with self.watch("align"):
-                    latents = torch.cat([latents, aligner.hint(number)])
+                    hint = to_device(aligner.hint(number), self.networks.device)
+                    latents = torch.cat([latents, hint])
             self.progress("encode", number + 1, self.plan.source.frames)
             yield latents
 
@@ -105,7 +107,9 @@ class Flow:
         plan = self.plan
         geometry, upsampling = plan.geometry, plan.preset.model.upsampling
         with self.watch("encode"):
-            pixels = conditioning.resize(frame, geometry.width, geometry.height, upsampling)
+            pixels = conditioning.resize(
+                frame, geometry.width, geometry.height, upsampling, self.networks.device
+            )
             padded = conditioning.pad(pixels, geometry, self.options.padding)
             if aligner.count:
                 aligner.add(number, Key.of(frame, padded))

@@ -83,9 +83,9 @@ class Latents:
 
     def get(self, span: Span) -> Tensor:
         """A copy: f c h w."""
-        return self.x.index_select(
-            0, torch.tensor(self.slots(span), dtype=torch.int64, device=self.device)
-        )
+        first, count = span.start % self.room.frames, len(span)
+        end = self.x[first : first + count]
+        return torch.cat([end, self.x[: count - len(end)]])
 
     def slots(self, span: Span) -> list[int]:
         return [frame % self.room.frames for frame in range(span.start, span.stop)]

@@ -113,7 +113,7 @@ class Key:
     def of(cls, frame: motion.Frame, padded: Tensor) -> Key:
         """padded: 1 3 H W, what the codec is given."""
         half = F.avg_pool2d(padded, 2)[0].permute(1, 2, 0)
-        return cls(frame, np.ascontiguousarray(half.numpy()))
+        return cls(frame, np.ascontiguousarray(half.cpu().numpy()))
 
 
 @dataclass(slots=True)

@@ -35,7 +35,14 @@ class SceneSampler(Protocol):
 
 
 class Networks(Protocol):
-    """What a backend does. Frames: f 3 H W in [-1, 1]; latents: f c h w, float32."""
+    """What a backend does. Frames: f 3 H W in [-1, 1]; latents: f c h w, float32.
+
+    What goes in and comes out is on `device`.
+    """
+
+    @property
+    def device(self) -> str:
+        """Where it computes."""
 
     def encode_text(self, prompt: str, *, is_guided: bool) -> Tensor | None:
         """Prompt, then (guided) the negative prompt: 2 l d or 1 l d; None without text encoder."""

@@ -68,6 +68,10 @@ class Reference:
         self.placement = placement
         self.seed = seed
 
+    @property
+    def device(self) -> str:
+        return self.placement.device
+
     def encode_text(self, prompt: str, *, is_guided: bool) -> Tensor | None:
         if self.text_encoder is None:
             return None
@@ -80,10 +84,10 @@ class Reference:
         for i, frame in enumerate(frames):
             generator.manual_seed(solver.seed_of(self.seed, "encode", first + i))
             latents.append(codec.encode(frame[None].to(self.placement.device), generator))
-        return torch.cat(latents).float().cpu()
+        return torch.cat(latents).float()
 
     def decode(self, latents: Tensor, tile: tuple[int, int] | None) -> Tensor:
-        return self._codec(tile).decode(latents.to(self.placement.device)).float().cpu()
+        return self._codec(tile).decode(latents.to(self.placement.device)).float()
 
     def _codec(self, tile: tuple[int, int] | None) -> Codec:
         if tile is None:

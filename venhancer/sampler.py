@@ -17,6 +17,7 @@ from torch import Tensor
 from venhancer.blending import Blending, cut_tiles
 from venhancer.conditioning import noisy_hint, noisy_start
 from venhancer.contract import DECODED_FRAMES
+from venhancer.device import to_device
 from venhancer.diffusion.solver import frame_noise, solver_table
 from venhancer.evaluation import Conditions, Evaluation, Model, ReusingModel, Texts
 from venhancer.latents import Latents
@@ -116,8 +117,10 @@ class Sampler:
         self.latents = latents
         self.placement = placement
         self.tiles = cut_tiles(sampling)
-        self.steps = len(sampling.schedule)
-        self.fresh = solver_table(sampling.schedule.sigmas, sampling.eta)[:, 3]
+        self.schedule = sampling.schedule
+        self.steps = len(self.schedule)
+        self.timesteps = self.schedule.timesteps.tolist()
+        self.fresh = solver_table(self.schedule.sigmas, sampling.eta)[:, 3].tolist()
         self.texts = Texts.read(model, conditions.text, placement.device)
         self.works: dict[int, WindowWork] = {}
         self.reusing = sampling.reusing
@@ -189,10 +192,11 @@ class Sampler:
         """A key frame is shown, and the frames up to the next one begin."""
         seed, first, channels = self.sampling.seed, scene.start, self.latents.size[0]
         frame = key * scene.gap
+        shown = to_device(shown, self.placement.device)
         clean, neighbours = shown.split([channels, len(shown) - channels])
         hint = noisy_hint(clean, self.conditions.refine, first + frame, seed)
         self.latents.show(key, torch.cat([hint, neighbours]))
-        sigma = float(self.sampling.schedule.sigmas[0])
+        sigma = float(self.schedule.sigmas[0])
         for j in range(max(frame, entered), min(frame + scene.gap, scene.frames)):
             self.latents.enter(j, noisy_start(clean, first + j, seed).mul_(sigma))
 
@@ -204,9 +208,9 @@ class Sampler:
         work = self._work(len(window))
         work.evaluation.step.fill_(turn.step)
         work.blending.aim_window(turn, scene.windows, shares)
-        if float(self.fresh[turn.step]) > 0:
+        if self.fresh[turn.step] > 0:
             work.blending.add_noise(self._noise(turn, scene.start + window.start))
-        is_guided = self.sampling.is_guided(int(self.sampling.schedule.timesteps[turn.step]))
+        is_guided = self.sampling.is_guided(self.timesteps[turn.step])
         if work.blending.is_tiled:
             work.begin()
         for number, tile in enumerate(self.tiles):
@@ -223,9 +227,9 @@ class Sampler:
             work.finish()
 
     def _noise(self, turn: Turn, first: int) -> list[Tensor]:
-        size, seed = self.latents.size, self.sampling.seed
+        size, seed, device = self.latents.size, self.sampling.seed, self.placement.device
         frames = range(first, first + turn.final)
-        return [frame_noise(size, seed, f"step {turn.step}", j) for j in frames]
+        return [frame_noise(size, seed, f"step {turn.step}", j, device) for j in frames]
 
     def _work(self, length: int) -> WindowWork:
         """Made once for the plan's window; that of a shorter scene makes room for the next."""

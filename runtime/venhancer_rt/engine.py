@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from venhancer.contract import Shape
-from venhancer.device import choose_device
+from venhancer.device import choose_device, says_no_memory
 from venhancer.errors import BundleError, DeviceError, OptionError
 from venhancer.manifest import Entry, Port
 from venhancer.static import Inputs
@@ -101,8 +101,14 @@ class Engine:
             for name, x in (*taken.items(), *made.items())
         ) and self._context.execute_async_v3(torch.cuda.current_stream().cuda_stream)
         if not is_queued:
-            raise DeviceError(f"{self.path}: {self._title} failed: {self._log.take()}")
+            raise self._failure()
         return made
+
+    def _failure(self) -> Exception:
+        """OutOfMemoryError where a smaller plan may help, else DeviceError."""
+        reason = self._log.take()
+        kind = torch.OutOfMemoryError if says_no_memory(reason) else DeviceError
+        return kind(f"{self.path}: {self._title} failed: {reason}")
 
     def _load(self, trt: Any) -> Any:
         """The plan is mapped, so that there is no copy of it in memory beside the GPU's.

@@ -7,6 +7,7 @@ from weakref import WeakSet
 
 import torch
 
+from venhancer.device import is_out_of_memory
 from venhancer.sampler import Work
 
 WARM_UPS = 2  # calls before the capture: kernels are chosen, and a few calls never pay for one
@@ -117,6 +118,6 @@ class CudaRecorder:
 
 def lack_of_memory(error: BaseException | None) -> BaseException | None:
     """What ended a capture, where ending it failed in turn; None where it was something else."""
-    while error is not None and not isinstance(error, torch.cuda.OutOfMemoryError):
+    while error is not None and not is_out_of_memory(error):
         error = error.__context__
     return error

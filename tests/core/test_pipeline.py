@@ -67,6 +67,8 @@ class RepeatSampler:
 class Repeat:
     """Networks that do nothing."""
 
+    device = "cpu"
+
     def encode_text(self, prompt: str, *, is_guided: bool) -> Tensor | None:
         return None
 

@@ -119,11 +119,19 @@ def test_an_input_of_another_size_is_refused(tmp_path: Path) -> None:
 
 def test_a_call_that_fails_tells_why(tmp_path: Path) -> None:
     """In what TensorRT says of it, once."""
-    run = load(tmp_path, adder(does_run=False))
+    run = load(tmp_path, adder(failure="no\nkernel"))
 
     for _ in range(2):
         found = one_line(lambda: run({"x": torch.ones(2, 3), "step": torch.zeros(2)}), DeviceError)
-        assert found.endswith(f"adder.plan: tensorrt {VERSION} failed: out of memory")
+        assert found.endswith(f"adder.plan: tensorrt {VERSION} failed: no kernel")
+
+
+def test_a_call_without_memory_can_be_recovered_from(tmp_path: Path) -> None:
+    """A run falls back to a smaller plan, as it does with PyTorch's own networks."""
+    run = load(tmp_path, adder(failure="out of\nmemory"))
+
+    with pytest.raises(torch.OutOfMemoryError, match="failed: out of memory"):
+        run({"x": torch.ones(2, 3), "step": torch.zeros(2)})
 
 
 # -- loading ---------------------------------------------------------------------------------------

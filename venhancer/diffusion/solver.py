@@ -62,14 +62,16 @@ def heun(denoise: Denoise, x: Tensor, sigmas: Tensor) -> Tensor:
     return x
 
 
-def frame_noise(shape: tuple[int, ...], seed: int, purpose: str, frame: int) -> Tensor:
-    """Standard normal noise of one output frame, float32, drawn on the CPU.
+def frame_noise(
+    shape: tuple[int, ...], seed: int, purpose: str, frame: int, device: str = "cpu"
+) -> Tensor:
+    """Standard normal noise of one output frame, float32, drawn on the device.
 
-    It depends on the seed, on what it is for ("start", "hint", "step 3") and on the frame's number
-    alone: not on windows, tiles, devices or the point where a run was resumed.
+    It depends on the seed, on what it is for ("start", "hint", "step 3"), on the frame's number and
+    on the kind of device: not on windows, tiles or the point where a run was resumed.
     """
-    generator = torch.Generator().manual_seed(seed_of(seed, purpose, frame))
-    return torch.randn(shape, generator=generator)
+    generator = torch.Generator(device).manual_seed(seed_of(seed, purpose, frame))
+    return torch.randn(shape, generator=generator, device=device)
 
 
 def seed_of(seed: int, purpose: str, frame: int) -> int:

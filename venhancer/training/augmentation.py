@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,17 +44,29 @@ class Batch:
     is_latent: bool = False
     text: Tensor | None = None  # b l d, where it was computed beforehand
     neighbours: Tensor | None = None  # b n f h w, of a model that sees any
+    keys: tuple[int, ...] = ()  # numbers of the key frames: `is_key`, for the host
     skipped: tuple[str, ...] = ()  # files given up since the worker's batch before, and why
     seconds: float = 0.0  # that a worker took to make this batch
 
+    def __post_init__(self) -> None:
+        keys = self.keys or tuple(self.is_key[0].nonzero().flatten().tolist())
+        object.__setattr__(self, "keys", keys)
+
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
-        moved: dict[str, Any] = {
-            field.name: value.to(device, non_blocking=True)
+        return self._with_tensors(lambda x: x.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        """The same batch where a card can fetch it while the host goes on; a DataLoader asks."""
+        return self._with_tensors(Tensor.pin_memory)
+
+    def _with_tensors(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        changed: dict[str, Any] = {
+            field.name: change(value)
             for field in dataclasses.fields(self)
             if isinstance(value := getattr(self, field.name), Tensor)
         }
-        return dataclasses.replace(self, **moved)
+        return dataclasses.replace(self, **changed)
 
 
 def sample_stride(config: TrainingConfig, rng: Generator) -> int:

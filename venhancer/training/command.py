@@ -275,7 +275,10 @@ def batches(data: Source | Pool, trainer: Trainer) -> Iterator[Batch]:
     )
     ahead = PREFETCHED if trainer.workers else None
     workers = trainer.workers
-    loader = DataLoader(clips, batch_size=None, num_workers=workers, prefetch_factor=ahead)
+    pinned = trainer.accelerator.device.type == "cuda"
+    loader = DataLoader(
+        clips, batch_size=None, num_workers=workers, prefetch_factor=ahead, pin_memory=pinned
+    )
     return fitting(iter(loader), trainer.preset.model.unet.latent_channels)
 
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from venhancer.config import ModelConfig
+from venhancer.device import to_device
 from venhancer.diffusion.schedule import START, alpha_sigma, denoised_from, diffuse
 from venhancer.errors import OptionError
 from venhancer.model.lapped import BLOCK, MEANS
@@ -98,7 +99,8 @@ class DiffusionLoss:
         if self.config.start_share:
             is_start = torch.rand(count, generator=generator) < self.config.start_share
             drawn = torch.where(is_start, 1.0, drawn)
-        return (drawn * (START + 1)).long().clamp(max=START).to(self.sigmas.device)
+        timesteps = (drawn * (START + 1)).long().clamp(max=START)
+        return to_device(timesteps, self.sigmas.device.type)
 
     def error(self, out: Tensor, seen: Diffused, timestep: Tensor) -> Tensor:
         """The error of each value: b c f h w."""
@@ -118,6 +120,7 @@ class DiffusionLoss:
         count = max(1, round(self.config.perceptual_share * len(clean)))
         clips = torch.randperm(len(clean), generator=generator)[:count]
         frames = torch.randint(clean.shape[2], (count,), generator=generator)
+        clips, frames = (to_device(x, clean.device.type) for x in (clips, frames))
         made, true = (self.encoders.decode(x[clips, :, frames].float()) for x in (denoised, clean))
         rows, columns = (self._side(size, generator) for size in made.shape[-2:])
         return self.perceive(made[..., rows, columns], true[..., rows, columns]).mean()
@@ -129,6 +132,17 @@ class DiffusionLoss:
         return slice(start, start + side)
 
 
+def noise_like(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Standard normal noise of the size of x, drawn where x is.
+
+    generator: one of the CPU, which seeds a new one where x is on a card
+    """
+    if x.device.type != "cpu":
+        seed = int(torch.randint(2**62, (1,), generator=generator))
+        generator = torch.Generator(x.device).manual_seed(seed)
+    return torch.randn(x.shape, generator=generator, device=x.device).to(x)
+
+
 def encode_batch(
     batch: Batch, encoders: Encoders, sigmas: Tensor, generator: torch.Generator
 ) -> Diffused:
@@ -136,13 +150,13 @@ def encode_batch(
     clean, hint = batch.target, batch.hint
     if not batch.is_latent:
         clean = encoders.pixels(batch.target, generator)
-        keys = batch.is_key[0].bool()  # of all clips alike; nothing looks at the other frames
-        hint = torch.zeros_like(clean)
-        hint[:, :, keys] = encoders.pixels(batch.hint[:, keys], generator)
+        keys = to_device(torch.tensor(batch.keys), clean.device.type)  # alike in all clips
+        hint = torch.zeros_like(clean)  # nothing looks at frames between them
+        hint.index_copy_(2, keys, encoders.pixels(batch.hint.index_select(1, keys), generator))
     text = batch.text
     if text is None and encoders.text is not None:
         text = encoders.text(batch.captions)
-    noise, hint_noise = (torch.randn(clean.shape, generator=generator).to(clean) for _ in range(2))
+    noise, hint_noise = (noise_like(clean, generator) for _ in range(2))
     shown = diffuse(sigmas, hint, hint_noise, batch.noise_level)
     return Diffused(clean, noise, shown, text)
 

@@ -336,7 +336,8 @@ def _this_cpu() -> Card:
 
 def _matmul_tflops(dtype: torch.dtype, size: int = 1024) -> float:
     """The fastest product of square matrices within half a second, of two at least."""
-    left, taken = torch.ones(size, size, dtype=dtype), []
+    left = torch.ones(size, size, dtype=dtype)
+    taken: list[float] = []
     while len(taken) < 2 or sum(taken) < 0.5:
         start = time.perf_counter()
         left @ left

@@ -1,0 +1,89 @@
+"""The card on paper itself: it refuses what a card refuses, and forgets what a graph leaves."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.paper_card.card import CaptureError, Card, PaperError
+
+
+def test_tensors_of_two_devices_are_refused(card: Card) -> None:
+    """But for a number of the host, and copies."""
+    x = torch.ones(2, device="cuda")
+
+    assert x.device.type == "cuda"
+    with pytest.raises(PaperError, match="has cuda and cpu"):
+        x + torch.ones(2)
+    assert (x + torch.tensor(1.0)).cpu().tolist() == [2, 2]
+    assert x.copy_(torch.zeros(2)).cpu().tolist() == [0, 0]
+    with pytest.raises(PaperError, match="expected a 'cuda' generator"):
+        torch.randn(2, device="cuda", generator=torch.Generator())
+
+
+def test_crossings_are_logged(card: Card) -> None:
+    """Copies there and back, and whatever waits for a number."""
+    with card.watched() as crossings:
+        x = torch.ones(2).to("cuda")
+        x.cpu()
+        float(x[0])
+        x[torch.tensor([True, False])]
+
+    kinds = [crossing.kind for crossing in crossings]
+    assert kinds == ["host to card", "card to host", "wait", "host to card"]
+    assert crossings[0].function == "test_card.test_crossings_are_logged"
+
+
+@pytest.mark.parametrize("what", ["copy in", "copy out", "item", "synchronize", "scalar"])
+def test_a_capture_refuses_the_host(card: Card, what: str) -> None:
+    x, number = torch.zeros(2, device="cuda"), torch.tensor(1.0)
+    works = {
+        "copy in": lambda: x.copy_(torch.ones(2)),
+        "copy out": x.cpu,
+        "item": lambda: x.sum().item(),
+        "synchronize": torch.cuda.synchronize,
+        "scalar": lambda: x.add_(number),
+    }
+    with pytest.raises(CaptureError), torch.cuda.graph(torch.cuda.CUDAGraph()):
+        works[what]()
+
+    assert not torch.cuda.is_current_stream_capturing()
+
+
+def test_a_capture_does_nothing_and_a_replay_does_it_again(card: Card) -> None:
+    x, total = torch.ones(2, device="cuda"), torch.zeros(2, device="cuda")
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        total.add_(x * 2)
+
+    assert total.cpu().tolist() == [0, 0]
+    graph.replay()
+    x.fill_(5)
+    graph.replay()
+    assert total.cpu().tolist() == [12, 12]
+
+
+def test_what_a_graph_leaves_in_its_pool_is_lost(card: Card) -> None:
+    """Another graph of the same pool, or the host, finds poison there."""
+    x, out = torch.ones(2, device="cuda"), torch.zeros(2, device="cuda")
+    first, second = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+    with torch.cuda.graph(first):
+        left = x * 2
+    with torch.cuda.graph(second, pool=first.pool()):
+        out.copy_(left)
+    first.replay()
+    second.replay()
+
+    assert left.isnan().all()
+    assert out.isnan().all()
+
+
+def test_memory_can_run_out(card: Card) -> None:
+    card.lacks_memory = lambda _: True
+    with pytest.raises(torch.OutOfMemoryError):
+        torch.zeros(2, device="cuda")
+
+
+def test_without_the_fixture_there_is_no_card() -> None:
+    if torch.version.cuda is None:
+        assert not torch.cuda.is_available()

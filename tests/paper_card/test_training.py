@@ -1,0 +1,72 @@
+"""Training on the card on paper: its set-up, the objective and validation; no gradients there."""
+
+from __future__ import annotations
+
+import dataclasses
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.paper_card.card import Card
+from tests.paper_card.parts import PLAIN, TEXTUAL
+from tests.training_parts import SMALL, encode_text, encoders_of, random_clip, some_batches
+from venhancer.config import Preset
+from venhancer.model.denoiser import make_denoiser
+from venhancer.training.encoders import Encoders
+from venhancer.training.objective import DiffusionLoss
+from venhancer.training.trainer import Trainer, initialise
+from venhancer.training.validation import Cell, HeldOut, Validation
+
+ONE_CARD: Any = SimpleNamespace(
+    device=torch.device("cuda", 0), num_processes=1, process_index=0, prepare_model=lambda x: x
+)
+
+
+@pytest.fixture(params=[PLAIN, TEXTUAL], ids=["plain", "textual"])
+def preset(request: pytest.FixtureRequest) -> Preset:
+    return request.param
+
+
+@pytest.fixture
+def trainer(card: Card, preset: Preset) -> Trainer:
+    torch.manual_seed(0)
+    model = make_denoiser(preset.model)
+    initialise(model, SMALL)
+    return Trainer(model, preset, SMALL, ONE_CARD)
+
+
+def encoders(preset: Preset) -> Encoders:
+    """The preset's own codec, or one that stands for the released one; text on the card."""
+    if not preset.model.unet.text_width:
+        return encoders_of(preset)
+    return dataclasses.replace(encoders_of(preset), text=text_on_card)
+
+
+def text_on_card(captions: list[str]) -> Tensor:
+    return encode_text(captions).to("cuda")
+
+
+def test_a_loss_is_computed_on_the_card(trainer: Trainer, card: Card) -> None:
+    """Its batch crosses once, noise is drawn there, and only the loss comes back."""
+    [batch] = some_batches(1)
+    own = encoders(trainer.preset)
+    loss = DiffusionLoss(trainer.preset.model, SMALL, own, trainer.model.sigmas)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad(), card.watched() as crossings:
+        value = loss(trainer.network, batch.to(ONE_CARD.device), generator)
+
+    assert float(value) > 0
+    assert all(parameter.is_cuda for parameter in trainer.model.parameters())
+    kinds = {crossing.kind for crossing in crossings}
+    assert kinds == {"host to card"}, [str(crossing) for crossing in crossings]
+
+
+def test_weights_are_validated_on_the_card(trainer: Trainer) -> None:
+    clips = [HeldOut("clip", random_clip(), "waves")]
+    cell = Cell(2, 2, 0)
+    measured = Validation(clips, trainer.preset, SMALL, encoders(trainer.preset), [cell])
+
+    assert measured.measure(trainer.network)[cell].loss > 0
