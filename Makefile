@@ -17,7 +17,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-full test-open-clip lint data bench bench-gpu bench-quality bench-generated pool train train-repair clean
+.PHONY: help demo test test-full test-open-clip lint data bench bench-gpu gpu-pack bench-quality bench-generated pool train train-repair clean
 unexport PYTHONPATH
 
 help: ## this list
@@ -93,6 +93,9 @@ bench-generated: data ## fetch generated clips (106 MB, for measuring only) and 
 	$(BIN)/python -m benchmarks.data_generated --out data
 	$(BENCH).no_reference --device cpu --out $(RESULTS)/no_reference.json
 	$(BENCH).report
+
+gpu-pack: $(VENV)/.dev ## wheels and clips for a run on a card without a network, in .gpu/
+	$(BIN)/python -m benchmarks.gpu.pack
 
 pool: data $(VENV)/.train ## make the samples that the built-in model trains on: 15 minutes, 2 GB
 	$(BIN)/venhancer-train pool data/train -o data/pool

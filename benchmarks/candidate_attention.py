@@ -19,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from benchmarks.layer_shapes import Setting
 from benchmarks.pairs import Case, Way, Ways
 from venhancer.contract import TEXT_LENGTH
-from venhancer.model.attention import attend
+from venhancer.model.kernels.plain import attend
 
 Shape = tuple[int, int, int]  # b l (n c)
 BACK_ENDS = {
@@ -94,6 +94,6 @@ def attend_plainly(query: Tensor, key: Tensor, value: Tensor, head_channels: int
 
 
 def attend_triton(query: Tensor, key: Tensor, value: Tensor, head_channels: int) -> Tensor:
-    from benchmarks import triton_kernels
+    from venhancer.model.kernels.fused.attention import attend_short
 
-    return triton_kernels.attend_short(query, key, value, head_channels)
+    return attend_short(query, key, value, head_channels)

@@ -85,6 +85,6 @@ def norm_silu(norm: nn.Module, x: Tensor, is_in_place: bool = False) -> Tensor:
 
 
 def norm_silu_triton(norm: nn.GroupNorm, x: Tensor) -> Tensor:
-    from benchmarks import triton_kernels
+    from venhancer.model.kernels.fused import group_norm
 
-    return triton_kernels.norm_silu(norm, x)
+    return group_norm.norm_silu(norm, x)

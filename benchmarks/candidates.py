@@ -21,8 +21,9 @@ from benchmarks import candidate_attention, candidate_layers, candidate_networks
 from benchmarks.denoise_variants import Task, make_evaluation, repeated
 from benchmarks.layer_shapes import Setting
 from benchmarks.pairs import Case, difference, fill, measure
-from benchmarks.timing import Work, make_parser, report
-from benchmarks.turns import Worker, given_task, in_turns, serve
+from benchmarks.timing import Work, make_parser, report, save
+from benchmarks.turns import Worker, given_task, serve
+from benchmarks.ways import run_ways
 from venhancer.config import NANO, RELEASED, TINY
 from venhancer.device import choose_device, choose_dtype, keep_freed_memory
 from venhancer.weights import embedded_checkpoint, load_model
@@ -77,17 +78,19 @@ def prepare_evaluation(is_kept: bool, out: str) -> tuple[Work, Mapping[str, Any]
 def measure_memory(rounds: int) -> dict[str, Any]:
     """Large blocks that the C library gives back to the kernel, or keeps for itself."""
     rows: list[dict[str, Any]] = []
-    workers: dict[str, Worker] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for name, is_kept in MEMORY.items():
-            task = {"device": "cpu", "is_kept": is_kept, "out": str(Path(folder) / name)}
-            workers[name] = Worker(MODULE, task)
-            outputs = [torch.load(Path(folder) / made) for made in (name, next(iter(MEMORY)))]
-            rows.append({"way": name, "difference": difference(outputs[:1], outputs[1:])})
-        seconds = in_turns(workers, rounds)
-        for worker in workers.values():
-            worker.close()
-    fill(rows, seconds)
+        files = {name: Path(folder) / name for name in MEMORY}
+        tasks = {
+            name: {"device": "cpu", "is_kept": is_kept, "out": str(files[name])}
+            for name, is_kept in MEMORY.items()
+        }
+        ways = run_ways({n: partial(Worker, MODULE, task) for n, task in tasks.items()}, rounds)
+        made = {name: torch.load(file) for name, file in files.items() if file.is_file()}
+        for name, way in ways.items():
+            rows.append({"way": name, **way.row()})
+            if way.seconds:
+                rows[-1]["difference"] = difference([made[name]], [*made.values()][:1])
+    fill(rows, {name: way.seconds for name, way in ways.items()})
     layer = "an evaluation of {}x{} x {}".format(*EVALUATED)
     return {"candidate": "freed memory", "model": NANO.name, "layer": layer, "rows": rows}
 
@@ -128,12 +131,13 @@ def main() -> None:
     args = parser.parse_args()
     device = choose_device(args.device)
     torch.manual_seed(0)
-    measured = []
+    measured: list[dict[str, Any]] = []
+    dtype = str(choose_dtype("auto", device)).removeprefix("torch.")
+    found = {"rounds": args.rounds, "dtype": dtype, "cases": measured}
     for case in measure_all(device, args.rounds):
         measured.append(case)
         print(table(case), flush=True)
-    dtype = str(choose_dtype("auto", device)).removeprefix("torch.")
-    found = {"rounds": args.rounds, "dtype": dtype, "cases": measured}
+        save(MODULE, device, found, args.out)
     report(MODULE, device, found, args.out)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ DTYPES = {"cpu": ("float32", "bfloat16"), "cuda": ("float32", "float16", "bfloat
 SIZES = {"cpu": (512, 1024, 2048), "cuda": (4096, 8192, 16384)}
 COPIED = {"cpu": 2**28, "cuda": 2**32}  # bytes, more than any cache
 LIMIT = 1.0  # seconds for each size
+SMALL = 64  # of a product in a dry run
 
 
 def branches(model: ModelConfig) -> int:
@@ -33,43 +35,49 @@ def evaluation_flop(model: ModelConfig, frames: int, rows: int, columns: int) ->
     return branches(model) * denoiser_flop(model, frames, rows, columns)
 
 
-def best_seconds(work: Work, device: str) -> float:
-    """The fastest of as many runs as the limit allows, after one that does not count."""
+def best_seconds(work: Work, device: str, limit: float = LIMIT) -> float:
+    """The fastest of as many runs as the limit (seconds) allows, after one that does not count."""
     seconds_of(work, device)
-    end = time.perf_counter() + LIMIT
+    end = time.perf_counter() + limit
     best = seconds_of(work, device)
     while time.perf_counter() < end:
         best = min(best, seconds_of(work, device))
     return best
 
 
-def matmul_rate(dtype: str, device: str) -> dict[str, Any]:
+def matmul_rate(dtype: str, device: str, is_small: bool = False) -> dict[str, Any]:
     """TFLOP/s of the size at which a square product is fastest; random numbers, not zeros."""
     rates = {}
-    for size in SIZES[device]:
+    for size in (SMALL,) if is_small else SIZES[device]:
         left, right = (
             torch.randn(size, size, device=device).to(getattr(torch, dtype)) for _ in range(2)
         )
         out = torch.empty_like(left)
-        seconds = best_seconds(lambda a=left, b=right, to=out: torch.mm(a, b, out=to), device)  # type: ignore[misc]
+        product: Work = partial(torch.mm, left, right, out=out)
+        seconds = best_seconds(product, device, 0.0 if is_small else LIMIT)
         rates[size] = 2 * size**3 / seconds / 1e12
     size = max(rates, key=lambda size: rates[size])
     return {"tflops": float(f"{rates[size]:.4g}"), "size": size}
 
 
-def copy_rate(device: str) -> float:
+def copy_rate(device: str, is_small: bool = False) -> float:
     """GB/s, what is read and what is written together."""
-    source = torch.ones(COPIED[device], dtype=torch.uint8, device=device)
+    size = SMALL**2 if is_small else COPIED[device]
+    source = torch.ones(size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    seconds = best_seconds(lambda: target.copy_(source), device)
-    return float(f"{2 * COPIED[device] / seconds / 1e9:.4g}")
+    work = partial(target.copy_, source)
+    seconds = best_seconds(work, device, 0.0 if is_small else LIMIT)
+    return float(f"{2 * size / seconds / 1e9:.4g}")
 
 
-def measure(device: str, dtypes: Sequence[str]) -> dict[str, Any]:
-    """Both rates; memory that they took on a card is given back."""
+def measure(device: str, dtypes: Sequence[str], is_small: bool = False) -> dict[str, Any]:
+    """Both rates; memory that they took on a card is given back.
+
+    is_small: at no cost, for dry runs, whose numbers mean nothing
+    """
     found = {
-        "matmul": {dtype: matmul_rate(dtype, device) for dtype in dtypes},
-        "copy_gbs": copy_rate(device),
+        "matmul": {dtype: matmul_rate(dtype, device, is_small) for dtype in dtypes},
+        "copy_gbs": copy_rate(device, is_small),
     }
     if device == "cuda":
         torch.cuda.empty_cache()

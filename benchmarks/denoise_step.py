@@ -3,10 +3,11 @@
 plain: the release's path (`--baseline pytorch`); eager; reuse: eager, the finest level alone, round
 coarse features of the same step; compiled: torch.compile; graph: eager as a CUDA graph; onnx: ONNX
 Runtime in float32, exported on the way (CPU); engine: the TensorRT plans of `--bundle`, as a CUDA
-graph. NANO has neither `plain` nor `reuse`. Each in a process of its own; errors
-are of x_0, relative (L2), against eager float32. Weights are NANO's own or random ones: speed does
-not depend on them. NANO takes one step, so that its work is `prepare` and one evaluation; on a CPU
-without the repair, which clean frames skip.
+graph. NANO has neither `plain` nor `reuse`. Each in a process of its own, and once more without the
+others where memory was short beside them; errors are of x_0, relative (L2), against eager float32.
+Weights are NANO's own or random ones, made on the device: speed does not depend on them. NANO takes
+one step, so that its work is `prepare` and one evaluation; on a CPU without the repair, which clean
+frames skip.
 """
 
 from __future__ import annotations
@@ -32,9 +33,10 @@ from benchmarks.ceiling import (
     told,
 )
 from benchmarks.denoise_variants import REFERENCE, Task, prepare
-from benchmarks.random_models import write_checkpoint
-from benchmarks.timing import make_parser, parse_size, report, speed_up, spread
-from benchmarks.turns import Worker, WorkerError, given_task, in_turns, serve
+from benchmarks.random_models import SEED, write_checkpoint
+from benchmarks.timing import make_parser, parse_size, report, save, speed_up, spread
+from benchmarks.turns import Worker, given_task, serve
+from benchmarks.ways import run_ways
 from venhancer.config import NANO, PRESETS
 from venhancer.device import choose_device, choose_dtype
 from venhancer.estimate import evaluated, finest_flop
@@ -58,7 +60,7 @@ class Setting:
     preset: str
     device: str
     dtype: str
-    weights: Path
+    weights: Path | None  # None: random ones, which every process makes alike
     bundle: Path | None
     variants: tuple[str, ...]
     rounds: int
@@ -80,16 +82,7 @@ def make_task(setting: Setting, variant: str, shape: tuple[int, int, int]) -> Ta
     """Exports the network first where the variant needs that."""
     bundle = None
     if variant == "onnx":
-        bundle = setting.folder / "x".join(map(str, ("onnx", *shape)))
-        width, height, window = shape
-        request = make_request(
-            preset=setting.preset,
-            weights=setting.weights,
-            sizes=[(width, height)],
-            windows=[window],
-            builder="onnx",
-        )
-        build_bundle(request, bundle)
+        bundle = export_onnx(setting, shape)
     if variant == "engine":
         bundle = setting.bundle
     return Task(
@@ -98,54 +91,83 @@ def make_task(setting: Setting, variant: str, shape: tuple[int, int, int]) -> Ta
         shape=shape,
         dtype=precision(setting, variant),
         device=setting.device,
-        weights=str(setting.weights),
+        weights="" if setting.weights is None else str(setting.weights),
         bundle=None if bundle is None else str(bundle),
         out=str(result_file(setting, variant, shape)),
     )
+
+
+def export_onnx(setting: Setting, shape: tuple[int, int, int]) -> Path:
+    """A bundle of the network for ONNX Runtime, made of the same weights as the other ways."""
+    width, height, window = shape
+    weights, bundle = setting.weights, setting.folder / f"onnx_{width}x{height}x{window}"
+    if weights is None:
+        weights = setting.folder / "random.safetensors"
+        write_checkpoint(weights, PRESETS[setting.preset], SEED)
+    request = make_request(
+        preset=setting.preset,
+        weights=weights,
+        sizes=[(width, height)],
+        windows=[window],
+        builder="onnx",
+    )
+    build_bundle(request, bundle)
+    return bundle
 
 
 def result_file(setting: Setting, variant: str, shape: tuple[int, int, int]) -> Path:
     return setting.folder / f"{variant}_{'x'.join(map(str, shape))}.pt"
 
 
-def start(setting: Setting, shape: tuple[int, int, int], rows: list[dict[str, Any]]) -> Worker:
-    """The worker of the last row, which tells what it took, or why it could not."""
-    row = rows[-1]
-    worker = Worker(MODULE, dataclasses.asdict(make_task(setting, row["variant"], shape)))
-    row.update(worker.told)
-    return worker
+def start(setting: Setting, variant: str, shape: tuple[int, int, int]) -> Worker:
+    """A process that has the variant ready; WorkerError where it could not."""
+    return Worker(MODULE, dataclasses.asdict(make_task(setting, variant, shape)))
 
 
 def measure_case(setting: Setting, shape: tuple[int, int, int]) -> dict[str, Any]:
     """Every variant at one shape; one that fails says why, and the others go on."""
-    rows: list[dict[str, Any]] = []
-    workers: dict[str, Worker] = {}
-    for variant in (REFERENCE, *setting.variants):
-        rows.append({"variant": variant, "dtype": precision(setting, variant)})
-        try:
-            workers[variant] = start(setting, shape, rows)
-        except WorkerError as error:
-            rows[-1]["failed"] = str(error)
-        if variant == REFERENCE and variant in workers:
-            workers.pop(variant).close()  # it takes no turns, and others need its memory
-    seconds = in_turns(workers, setting.rounds)
-    for worker in workers.values():
-        worker.close()
+    starts = {name: partial(start, setting, name, shape) for name in setting.variants}
+    run_ways({REFERENCE: partial(start, setting, REFERENCE, shape)}, 0)  # leaves its file
+    found = run_ways(starts, setting.rounds)
+    ran = {name: outcome.seconds for name, outcome in found.items() if outcome.seconds}
+    first = ran.get("plain", ran.get("eager", []))
+    rows = [
+        {
+            "variant": name,
+            "dtype": precision(setting, name),
+            **outcome.row(),
+            **(figures(setting, name, shape, ran[name], first) if name in ran else {}),
+        }
+        for name, outcome in found.items()
+    ]
     width, height, window = shape
-    model = PRESETS[setting.preset].model
-    latent = (height // model.latent_stride, width // model.latent_stride)
-    first = seconds.get("plain", seconds.get("eager", []))
-    for row in rows:
-        taken = seconds.get(row["variant"], [])
-        if taken:
-            row["seconds"] = spread(taken)
-            median = row["seconds"]["median"]
-            row["flop"] = variant_flop(setting, row["variant"], window, *latent)
-            row["ceiling_share"] = share(row["flop"], median, setting.ceiling, row["dtype"])
-            row["times_faster"] = speed_up(first, taken) if first else None
-            row["relative_error"] = relative_error(setting, row["variant"], shape)
-    flop = variant_flop(setting, "eager", window, *latent)
-    return {"size": f"{width}x{height}", "window": window, "flop": flop, "rows": rows[1:]}
+    flop = variant_flop(setting, "eager", window, *latent_size(setting, shape))
+    return {"size": f"{width}x{height}", "window": window, "flop": flop, "rows": rows}
+
+
+def latent_size(setting: Setting, shape: tuple[int, int, int]) -> tuple[int, int]:
+    """Rows and columns of latents."""
+    stride = PRESETS[setting.preset].model.latent_stride
+    return shape[1] // stride, shape[0] // stride
+
+
+def figures(
+    setting: Setting,
+    variant: str,
+    shape: tuple[int, int, int],
+    seconds: list[float],
+    first: list[float],
+) -> dict[str, Any]:
+    """What follows from the seconds of a variant, and of the one that it is compared with."""
+    flop = variant_flop(setting, variant, shape[2], *latent_size(setting, shape))
+    taken, dtype = spread(seconds), precision(setting, variant)
+    return {
+        "seconds": taken,
+        "flop": flop,
+        "ceiling_share": share(flop, taken["median"], setting.ceiling, dtype),
+        "times_faster": speed_up(first, seconds) if first else None,
+        "relative_error": relative_error(setting, variant, shape),
+    }
 
 
 def variant_flop(setting: Setting, variant: str, window: int, rows: int, columns: int) -> int:
@@ -186,16 +208,15 @@ def table(case: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def find_weights(args: argparse.Namespace, folder: Path) -> Path:
-    """Those given, NANO's own, or random ones."""
+def find_weights(args: argparse.Namespace) -> Path | None:
+    """Those given, NANO's own, or None for random ones; SystemExit for engines of unknown ones."""
     if args.weights:
-        return args.weights.resolve()
+        return Path(args.weights.resolve())
     if args.preset == NANO.name:
         return embedded_checkpoint(args.preset)
-    torch.manual_seed(0)
-    path = folder / "random.safetensors"
-    write_checkpoint(path, PRESETS[args.preset])
-    return path
+    if args.bundle is not None:
+        raise SystemExit("--bundle: name the weights that it was built from as --weights")
+    return None
 
 
 def find_variants(args: argparse.Namespace, device: str) -> tuple[str, ...]:
@@ -210,12 +231,13 @@ def find_variants(args: argparse.Namespace, device: str) -> tuple[str, ...]:
 def make_setting(args: argparse.Namespace, folder: Path) -> Setting:
     device = choose_device(args.device)
     dtype = str(choose_dtype(args.dtype, device)).removeprefix("torch.")
-    weights = find_weights(args, folder)
+    weights = find_weights(args)
     if args.baseline is not None:
         check_has_plain(PRESETS[args.preset])
     variants = ("plain",) * (args.baseline is not None) + find_variants(args, device)
     if args.bundle is not None:
         variants += ("engine",)
+        assert weights is not None
         if read_manifest(args.bundle).checkpoint_sha256 != sha256_of(weights):
             raise SystemExit(f"{args.bundle} was built from other weights: pass them as --weights")
     half = ["float16"] if device == "cuda" else []
@@ -263,16 +285,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         setting = make_setting(args, Path(folder))
         print(told(setting.ceiling))
-        cases = []
+        cases: list[dict[str, Any]] = []
+        found = {
+            "preset": setting.preset,
+            "rounds": setting.rounds,
+            "ceiling": setting.ceiling,
+            "cases": cases,
+        }
         for shape in shapes(args):
             cases.append(measure_case(setting, shape))
             print(table(cases[-1]), flush=True)
-    found = {
-        "preset": setting.preset,
-        "rounds": setting.rounds,
-        "ceiling": setting.ceiling,
-        "cases": cases,
-    }
+            save(MODULE, setting.device, found, args.out)
     report(MODULE, setting.device, found, args.out)
 
 

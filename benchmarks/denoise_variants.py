@@ -13,6 +13,7 @@ import torch
 
 from benchmarks.baseline import PlainModel
 from benchmarks.ceiling import branches
+from benchmarks.random_models import random_model
 from benchmarks.timing import Work, wait
 from benchmarks.turns import Memory
 from venhancer.config import PRESETS, Preset
@@ -20,6 +21,7 @@ from venhancer.contract import TEXT_LENGTH, Shape, sizes
 from venhancer.device import keep_freed_memory
 from venhancer.evaluation import Conditions, Evaluation, Model, Texts
 from venhancer.manifest import read_manifest
+from venhancer.model.denoiser import Denoiser
 from venhancer.plan import Sampling
 from venhancer.reuse import CoarseFeatures
 from venhancer.static import StaticDenoiser
@@ -45,7 +47,7 @@ class Task:
     shape: tuple[int, int, int]  # width, height, window
     dtype: str
     device: str
-    weights: str
+    weights: str  # empty: random ones
     bundle: str | None = None  # of `onnx` and `engine`
     out: str  # the file that takes the result
 
@@ -83,13 +85,19 @@ def load(task: Task) -> Model:
     """The network; where the product would, with freed memory kept."""
     if task.bundle is not None:
         return StaticDenoiser(PRESETS[task.preset].model, task.sizes, open_networks(task))
-    weights, preset = Path(task.weights), PRESETS[task.preset]
     if task.variant == "plain":
-        return PlainModel(load_model(weights, preset, device=task.device)[0])
+        return PlainModel(load_denoiser(task, torch.float32))
     if task.device == "cpu":
         keep_freed_memory()
-    dtype = getattr(torch, task.dtype)
-    return load_model(weights, preset, dtype=dtype, device=task.device)[0]
+    return load_denoiser(task, getattr(torch, task.dtype))
+
+
+def load_denoiser(task: Task, dtype: torch.dtype) -> Denoiser:
+    """The weights of the task, or random ones, in a precision."""
+    preset = PRESETS[task.preset]
+    if not task.weights:
+        return random_model(preset, dtype, task.device)
+    return load_model(Path(task.weights), preset, dtype=dtype, device=task.device)[0]
 
 
 def open_networks(task: Task) -> Mapping[str, Any]:

@@ -38,7 +38,7 @@ from benchmarks.frame_parity import LEAST_PSNR, compare
 from benchmarks.peer_files import PeerError
 from benchmarks.random_models import write_checkpoint, write_companions
 from benchmarks.timing import four, make_parser, report, speed_up, spread
-from benchmarks.turns import Worker, WorkerError, given_task, in_turns, serve
+from benchmarks.turns import Worker, given_task, in_turns, reason, serve
 from venhancer.config import NANO, PRESETS, RELEASED
 from venhancer.device import choose_device
 from venhancer.windows import temporal_windows
@@ -90,17 +90,20 @@ class Repeated:
 
 
 def measure(todo: Sequence[Task], rounds: int, ceiling: Mapping[str, Any]) -> list[Row]:
-    """A row of figures for each task, in turns."""
+    """A row of figures for each task, in turns; those that failed come last and say why."""
     runs = {task.name: Repeated(task) for task in todo}
-    in_turns(runs, rounds)
-    rows = summaries({name: run.told for name, run in runs.items()}, CLIPS[todo[0].preset])
-    for task, row in zip(todo, rows, strict=True):
-        if PLAIN in runs and task.name not in (PLAIN, PEER):
-            row["psnr_to_plain"] = compare(Path(task.frames), Path(runs[PLAIN].task.frames))
+    taken = in_turns(runs, rounds)
+    told = {name: runs[name].told for name in taken.seconds}
+    rows = summaries(told, CLIPS[todo[0].preset])
+    for row in rows:
+        if PLAIN in told and row["network"] not in (PLAIN, PEER):
+            frames = (Path(runs[name].task.frames) for name in (row["network"], PLAIN))
+            row["psnr_to_plain"] = compare(*frames)
         if row["flop"] is not None:
-            taken = row["model_seconds"]["median"]
-            row["ceiling_share"] = share(row["flop"], taken, ceiling, row["dtype"])
-    return rows
+            seconds = row["model_seconds"]["median"]
+            row["ceiling_share"] = share(row["flop"], seconds, ceiling, row["dtype"])
+    lost = [{"network": name, "failed": reason(error)} for name, error in taken.failed.items()]
+    return rows + lost
 
 
 def summaries(told: Mapping[str, Sequence[Told]], clip: Clip) -> list[Row]:
@@ -152,7 +155,10 @@ def views(frames: int, clip: Clip) -> float:
 
 
 def complaint(rows: Sequence[Row]) -> str | None:
-    """One line where our frames are too far from float32."""
+    """One line where a run failed, or where our frames are too far from float32."""
+    lost = [f"{row['network']}: {row['failed']}" for row in rows if "failed" in row]
+    if lost:
+        return "; ".join(lost)
     found = {row["network"]: row for row in rows}
     if PLAIN not in found or found[PLAIN]["dtype"] != "float32":
         return None
@@ -177,7 +183,7 @@ def main() -> None:
         check_has_plain(PRESETS[args.preset])
     try:
         run(args)
-    except (PeerError, WorkerError) as error:
+    except PeerError as error:
         raise SystemExit(f"{MODULE}: {error}") from error
 
 

@@ -30,13 +30,14 @@ def cpu_model() -> str:
 
 
 def git_commit() -> str:
-    """The commit of the checkout, marked when files differ from it; empty outside git."""
+    """The checkout's commit, marked when files differ from it; outside git that of $COMMIT."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    told = os.environ.get("COMMIT", "")
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     except OSError:
-        return ""
-    return done.stdout.strip()
+        return told
+    return done.stdout.strip() or told
 
 
 def versions() -> dict[str, str]:

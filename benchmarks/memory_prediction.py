@@ -40,6 +40,10 @@ CODEC = ("encode", "decode")
 EVALUATIONS = 2  # what was kept of one lies between the blocks of the next
 
 
+class ChildError(Exception):
+    """The process that measures a case has failed; the message is the last line of its errors."""
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
     """A preset's denoiser, or the SD VAE's `encode` or `decode`; sizes in latent positions."""
@@ -171,23 +175,28 @@ def _measure_cuda(work: Callable[[], object]) -> dict[str, int]:
 
 
 def measure(case: Case, way: str) -> dict[str, int]:
-    """In a fresh process; way: `apart` or `kept` on a CPU, or `cuda`."""
+    """In a fresh process; way: `apart` or `kept` on a CPU, or `cuda`. ChildError says why not."""
     request = json.dumps([asdict(case), way])
     command = [sys.executable, "-m", "benchmarks.memory_prediction", CHILD, request]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     if done.returncode:
-        raise RuntimeError(f"{case}: {done.stderr.strip()}")
+        said = done.stderr.strip().splitlines() or [f"ended with {done.returncode}"]
+        raise ChildError(said[-1][:200])
     found: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
 def compare(case: Case, device: str) -> dict[str, Any]:
-    """Counted and measured, and how the two compare."""
-    if device == "cuda":
-        taken = measure(case, "cuda")
-    else:
-        taken = {way: measure(case, way)["bytes"] for way in ("apart", "kept")}
+    """Counted and measured, and how the two compare; or why the case could not be measured."""
     counted = predict(case)
+    try:
+        if device == "cuda":
+            taken = measure(case, "cuda")
+        else:
+            taken = {way: measure(case, way)["bytes"] for way in ("apart", "kept")}
+    except ChildError as error:
+        print(f"{case}: {error}", flush=True)
+        return {"case": str(case), "counted_bytes": counted, "failed": str(error)}
     ratios = {name: round(value / counted, 3) for name, value in taken.items()}
     print(f"{case}: counted {counted / 1e6:.0f} MB, measured over counted {ratios}", flush=True)
     return {"case": str(case), "counted_bytes": counted, "bytes": taken, "ratio": ratios}
@@ -198,7 +207,7 @@ def largest(rows: list[dict[str, Any]], is_codec: bool) -> dict[str, float]:
     found: dict[str, float] = {}
     for row in rows:
         if (row["case"].split()[0] in CODEC) == is_codec:
-            for way, ratio in row["ratio"].items():
+            for way, ratio in row.get("ratio", {}).items():
                 found[way] = max(ratio, found.get(way, 0.0))
     return found
 
@@ -213,19 +222,26 @@ def main() -> None:
         case, way = json.loads(args.child)
         child(Case(**case), way)
         return
-    rows = [compare(case, args.device) for case in (CUDA if args.device == "cuda" else CPU)]
-    result = {
+    rows: list[dict[str, Any]] = []
+    for case in CUDA if args.device == "cuda" else CPU:
+        rows.append(compare(case, args.device))
+        result = describe(rows, args.device)
+        if args.out:
+            args.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result))
+
+
+def describe(rows: list[dict[str, Any]], device: str) -> dict[str, Any]:
+    """What was found so far, as it is written."""
+    return {
         **describe_run("benchmarks.memory_prediction"),
-        "device": torch.cuda.get_device_name() if args.device == "cuda" else "cpu",
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "largest_ratio": {
             "denoiser": largest(rows, is_codec=False),
             "codec": largest(rows, is_codec=True),
         },
         "cases": rows,
     }
-    if args.out:
-        args.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -115,5 +115,9 @@ def fill(rows: list[dict[str, Any]], seconds: Mapping[str, Sequence[float]]) -> 
 def measure(case: Case, device: str, rounds: int) -> dict[str, Any]:
     """Every way of a case, in turns."""
     rows, timed = prepare(case, device)
-    fill(rows, in_turns(timed, rounds))
+    taken = in_turns(timed, rounds)
+    for row in rows:
+        if row["way"] in taken.failed:
+            row["failed"] = reason(taken.failed[row["way"]])
+    fill(rows, taken.seconds)
     return {"candidate": case.candidate, "layer": case.layer, "rows": rows}

@@ -60,6 +60,7 @@ from benchmarks.quality_methods import choose_methods, file_seconds
 from benchmarks.quality_table import Row, compact_table, table
 from benchmarks.timing import describe_device
 from venhancer.device import choose_device
+from venhancer.errors import DeviceError
 
 SETTINGS = "2x1,2x2,3x2,8x2,4x4"  # times the size x times the frames
 OPTIONS = ("weights", "preset", "steps", "refine", "detail", "solver", "eta", "seed", "new_frames")
@@ -126,7 +127,8 @@ def measure_setting(
     args: argparse.Namespace, setting: Setting, lpips: metrics.Lpips
 ) -> dict[str, Any]:
     """All clips at one setting -> rows, verdict and goals; tables are printed on the way."""
-    names, options = asked_methods(args), asked_options(args)
+    names = asked_methods(args)
+    options = {**asked_options(args), "device": args.device}
     clips = asked_clips(args)
     peers = args.data / "peers"
     borrowed = borrow(args.peers_from, setting, clips, names) if args.peers_from else {}
@@ -241,6 +243,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--peers-from", type=Path, metavar="JSON", help="earlier results: others do not run again"
     )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of nano")
     parser.add_argument("--scale", type=int, default=MAIN.scale)
     parser.add_argument("--interpolate", type=int, default=MAIN.interpolate)
     parser.add_argument(
@@ -262,6 +265,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> None:
     """Measure, print tables, verdict and goals; write what was asked, print it as one line."""
+    choose_device(args.device)  # tells of a card that is not there before anything runs
     single = Setting(args.scale, args.interpolate)
     settings = [single] if args.settings is None else parse_settings(args.settings)
     choose_methods(asked_methods(args), {}, args.data / "peers", settings[0])  # what is missing
@@ -271,7 +275,7 @@ def run(args: argparse.Namespace) -> None:
         entries.append(measure_setting(args, setting, lpips))
         show_outcome(entries[-1], is_compact=args.peers_from is not None)
     report = describe_run("benchmarks.quality") | {
-        "device": describe_device(choose_device("auto")),
+        "device": describe_device(args.device),
         "options": {name: shown(str(value)) for name, value in asked_options(args).items()},
         "held_out": args.held_out,
         **(entries[0] if args.settings is None else {"settings": entries}),
@@ -286,7 +290,7 @@ def run(args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     try:
         run(build_parser().parse_args(argv))
-    except (QualityError, metrics.MetricError, PeerError) as error:
+    except (QualityError, metrics.MetricError, PeerError, DeviceError) as error:
         print(f"benchmarks.quality: {error}", file=sys.stderr)
         return 1
     return 0

@@ -15,7 +15,10 @@ from torch import Tensor, nn
 
 from venhancer.activations import autoencoder, text_tower
 from venhancer.config import RELEASED, Preset
-from venhancer.model.denoiser import make_denoiser
+from venhancer.model.denoiser import Denoiser, make_denoiser
+from venhancer.weights import assign
+
+SEED = 0  # of weights that several processes make alike
 
 
 def random_state(build: Callable[[], nn.Module], dtype: torch.dtype) -> dict[str, Tensor]:
@@ -32,6 +35,20 @@ def random_weight(name: str, shape: torch.Size, dtype: torch.dtype) -> Tensor:
     return torch.empty(shape, dtype=dtype).normal_(std=1 / math.sqrt(math.prod(shape[1:])))
 
 
+def random_model(preset: Preset, dtype: torch.dtype, device: str) -> Denoiser:
+    """A denoiser ready to run, whose weights are made on the device.
+
+    Two billion of them take seconds there, and a minute by way of the disk. In every precision they
+    are the same float16 numbers; those of a card differ from those of a processor.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(SEED)
+        with torch.device(device):
+            state = random_state(lambda: make_denoiser(preset.model), torch.float16)
+    model = assign(preset.model, state, dtype=dtype, device=device)
+    return model.eval().requires_grad_(False)
+
+
 def write_tokenizer(folder: Path, merges: str = "") -> None:
     """SD 2.x's two files with the 256 letters of bytes, and `merges` ("a b", line by line)."""
     letters = importlib.import_module("transformers.convert_slow_tokenizer").bytes_to_unicode()
@@ -44,8 +61,10 @@ def write_tokenizer(folder: Path, merges: str = "") -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps({"pad_token": "<|endoftext|>"}))
 
 
-def write_checkpoint(path: Path, preset: Preset) -> None:
-    """A checkpoint of ours, in float16."""
+def write_checkpoint(path: Path, preset: Preset, seed: int | None = None) -> None:
+    """A checkpoint of ours, in float16; given a seed, that of `random_model` on the processor."""
+    if seed is not None:
+        torch.manual_seed(seed)
     tensors = random_state(lambda: make_denoiser(preset.model), torch.float16)
     save_file(tensors, path, metadata={"preset": preset.to_json()})
 

@@ -60,7 +60,8 @@ def step_rows(result: Result) -> Iterator[Row]:
         what = f"{result['preset']}, {case['size']} x {case['window']}"
         for row in case["rows"]:
             flop = row.get("flop", case["flop"])
-            yield (what, f"{flop / 1e12:.3g}", row["variant"], row["dtype"], *_taken(row))
+            way = row["variant"] + ", alone" * ("alone" in row)
+            yield (what, f"{flop / 1e12:.3g}", way, row["dtype"], *_taken(row))
 
 
 def _taken(row: Result) -> Row:
@@ -111,7 +112,7 @@ def vae_rows(result: Result) -> Iterator[Row]:
                 what,
                 case["dtype"],
                 row["layout"],
-                ranged(row["ms_per_frame"]),
+                ranged(row["ms_per_frame"]) + ", alone" * ("alone" in row),
                 f"{row['times_faster'] or 1:.2f}",
                 f"{row['ceiling_share']:.0%}",
                 gigabytes(row["peak_bytes"]),
@@ -120,6 +121,10 @@ def vae_rows(result: Result) -> Iterator[Row]:
 
 def run_rows(result: Result) -> Iterator[Row]:
     for run in result["runs"]:
+        if "failed" in run:
+            what = f"{result['preset']}, {result['output']}"
+            yield (what, run["network"], NONE, run["failed"], *[NONE] * 8)
+            continue
         steps, near = run["steps"], run.get("psnr_to_plain")
         stages = [f"{name} {seconds:.1f}" for name, seconds in run["stages"].items()]
         yield (
@@ -147,6 +152,10 @@ def _both(run: Result, name: str) -> str:
 def growth_rows(result: Result) -> Iterator[Row]:
     for axis, rows in result["axes"].items():
         for row in rows:
+            if "failed" in row:
+                what = f"{row['frames']} x {row['input']}", f"of {row['window']}"
+                yield (axis, *what, str(row["ranks"]), row["failed"], *[NONE] * 3)
+                continue
             yield (
                 axis,
                 f"{row['frames']} x {row['input']}",
@@ -161,6 +170,9 @@ def growth_rows(result: Result) -> Iterator[Row]:
 
 def memory_rows(result: Result) -> Iterator[Row]:
     for frames, run in result["runs"].items():
+        if "failed" in run:
+            yield str(frames), run["failed"], NONE
+            continue
         peak = run.get("device_bytes") or run["peak_bytes"]
         yield str(frames), gigabytes(peak), gigabytes(run.get("predicted_bytes"))
 
@@ -192,7 +204,8 @@ QUESTIONS = (
         "the release's path in PyTorch, which NANO does not have; times faster is by pairs of "
         "turns, than `plain` where it was measured, else than `eager`. NANO takes one step, so "
         "that what it prepares counts. The error is of x_0, relative (L2), against eager "
-        "float32. 1280x720 of the released model is what GPUs are measured at.",
+        "float32. A way that lacked memory beside the others was measured alone, not in turns. "
+        "1280x720 of the released model is what GPUs are measured at.",
         columns=(
             *("model, pixels x frames", "TFLOP", "way", "precision", "seconds (range)"),
             *("times faster", "of the ceiling", "peak GB", "error"),

@@ -21,8 +21,8 @@ import torch
 
 from benchmarks import ceiling as ceilings
 from benchmarks.ceiling import share
-from benchmarks.timing import Work, make_parser, report
-from benchmarks.turns import Memory, Worker, given_task, serve
+from benchmarks.timing import Work, make_parser, report, save
+from benchmarks.turns import Memory, Worker, WorkerError, given_task, serve
 from benchmarks.waves import write_clip
 from venhancer import Options, pipeline
 from venhancer.config import NANO
@@ -114,20 +114,19 @@ def enhance(source: Path, point: Point, device: Device, weights: str | None) -> 
 def measure(
     point: Point, device: str, weights: Path | None, ceiling: dict[str, Any]
 ) -> dict[str, Any]:
-    """One row: of the slowest rank."""
+    """One row: of the slowest rank, or why there is none."""
     given = None if weights is None else str(weights.resolve())
     task = {"point": dataclasses.asdict(point), "device": device, "weights": given}
-    with ThreadPoolExecutor(point.ranks) as ranks:
-        told = list(
-            ranks.map(lambda rank: run(task, variables(rank, point.ranks)), range(point.ranks))
-        )
-    slowest = max(told, key=lambda row: row["seconds"])
-    row = {
-        "input": "{}x{}".format(*point.size),
-        "frames": point.frames,
-        "ranks": point.ranks,
-        **slowest,
-    }
+    size = "{}x{}".format(*point.size)
+    asked = {"input": size, "frames": point.frames, "ranks": point.ranks}
+    try:
+        with ThreadPoolExecutor(point.ranks) as ranks:
+            told = list(
+                ranks.map(lambda rank: run(task, variables(rank, point.ranks)), range(point.ranks))
+            )
+    except WorkerError as error:
+        return {**asked, "window": point.window, "failed": str(error)}
+    row = {**asked, **max(told, key=lambda row: row["seconds"])}
     made = point.ranks * row["output_frames"]
     row["seconds_per_output_frame"] = round(row["seconds"] / made, 4)
     dtype = str(choose_dtype("auto", device)).removeprefix("torch.")
@@ -164,16 +163,21 @@ def main() -> None:
     print(ceilings.told(ceiling))
     done: dict[Point, dict[str, Any]] = {}
     axes: dict[str, list[dict[str, Any]]] = {}
+    found = {"ceiling": ceiling, "axes": axes}
     for axis, wanted in points(device).items():
         for point in wanted:
             if point not in done:
                 done[point] = measure(point, device, args.weights, ceiling)
                 print(f"{axis}: {line(done[point])}", flush=True)
         axes[axis] = [done[point] for point in wanted]
-    report(MODULE, device, {"ceiling": ceiling, "axes": axes}, args.out)
+        save(MODULE, device, found, args.out)
+    report(MODULE, device, found, args.out)
 
 
 def line(row: dict[str, Any]) -> str:
+    """For the reader at the terminal."""
+    if "failed" in row:
+        return f"{row['ranks']} x {row['frames']} frames of {row['input']}: {row['failed']}"
     return (
         f"{row['ranks']} x {row['frames']} frames of {row['input']}, {row['windows']} windows of "
         f"{row['window']}: {row['seconds_per_output_frame']:.3f} s a frame, "

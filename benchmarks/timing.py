@@ -74,9 +74,19 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def report(module: str, device: str, found: dict[str, Any], out: Path | None) -> None:
-    """Found by what, on what: to the file, if there is one, and as the last line."""
+def save(module: str, device: str, found: dict[str, Any], out: Path | None) -> dict[str, Any]:
+    """Write what was found so far, if there is a file for it -> the same, with what and on what.
+
+    Called after every case, so that a run which is cut off leaves the cases before.
+    """
     result = {**describe_run(module), "device": describe_device(device), **found}
     if out is not None:
-        out.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result))
+        temporary = out.with_name(out.name + ".part")
+        temporary.write_text(json.dumps(result, indent=1) + "\n")
+        temporary.replace(out)
+    return result
+
+
+def report(module: str, device: str, found: dict[str, Any], out: Path | None) -> None:
+    """Write everything to the file, if there is one, and print it as the last line."""
+    print(json.dumps(save(module, device, found, out)))

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,13 +20,21 @@ import torch
 
 from benchmarks.machine import ROOT
 from benchmarks.timing import Work, seconds_of
+from venhancer.device import is_out_of_memory
 
 CHILD = "--child"
 MARK = "@turns "  # of the lines that are answers: libraries print too
 
 
 class WorkerError(Exception):
-    """A process could not do its work; the message says why."""
+    """A process could not do its work; the message says why.
+
+    lacks_memory: whether it might have done it with more of the memory to itself
+    """
+
+    def __init__(self, why: str, lacks_memory: bool = False) -> None:
+        super().__init__(why)
+        self.lacks_memory = lacks_memory
 
 
 class Worker:
@@ -51,7 +61,7 @@ class Worker:
         try:
             print(file=self._process.stdin, flush=True)
         except BrokenPipeError as error:
-            raise WorkerError(f"ended with {self._process.wait()}") from error
+            raise self._ended() from error
         return float(self._answer()["seconds"])
 
     def close(self) -> None:
@@ -66,9 +76,14 @@ class Worker:
             if line.startswith(MARK):
                 answer: dict[str, Any] = json.loads(line.removeprefix(MARK))
                 if "failed" in answer:
-                    raise WorkerError(answer["failed"])
+                    raise WorkerError(answer["failed"], answer["lacks_memory"])
                 return answer
-        raise WorkerError(f"ended with {self._process.wait()}")
+        raise self._ended()
+
+    def _ended(self) -> WorkerError:
+        """Whoever kills a process by SIGKILL is most likely the kernel, out of memory."""
+        code = self._process.wait()
+        return WorkerError(f"ended with {code}", lacks_memory=code == -signal.SIGKILL)
 
 
 def given_task() -> dict[str, Any] | None:
@@ -85,11 +100,13 @@ def serve(prepare: Callable[[], tuple[Work, Mapping[str, Any]]], device: str) ->
         for _ in sys.stdin:
             _say({"seconds": _turn(work, device)})
     except Exception as error:  # of any kind: those beside it go on
-        _say({"failed": reason(error)})
+        _say({"failed": reason(error), "lacks_memory": is_out_of_memory(error)})
 
 
 def reason(error: Exception) -> str:
-    """Its kind, and the first line of what it says."""
+    """The kind of an error and the first line of what it says; a worker has said both already."""
+    if isinstance(error, WorkerError):
+        return str(error)
     said = (str(error).strip() or "no reason given").splitlines()[0]
     return f"{type(error).__name__}: {said[:200]}"
 
@@ -119,13 +136,26 @@ class Turns(Protocol):
         """Seconds that it took."""
 
 
-def in_turns(workers: Mapping[str, Turns], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each, once a round, every other round in reverse."""
-    taken: dict[str, list[float]] = {name: [] for name in workers}
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Seconds of each way that took all its turns; the error of each that was dropped."""
+
+    seconds: dict[str, list[float]]
+    failed: dict[str, Exception]
+
+
+def in_turns(workers: Mapping[str, Turns], rounds: int) -> Taken:
+    """Let each work once a round, every other round in reverse; one that fails is dropped."""
+    seconds: dict[str, list[float]] = {name: [] for name in workers}
+    failed: dict[str, Exception] = {}
     for number in range(rounds):
-        for name in list(workers)[:: -1 if number % 2 else 1]:
-            taken[name].append(workers[name].turn())
-    return taken
+        for name in list(seconds)[:: -1 if number % 2 else 1]:
+            try:
+                seconds[name].append(workers[name].turn())
+            except Exception as error:  # of any kind: those beside it go on
+                failed[name] = error
+                del seconds[name]
+    return Taken(seconds, failed)
 
 
 class Memory:

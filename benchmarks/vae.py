@@ -2,7 +2,7 @@
 channels last, in turns.
 
 Stable Diffusion 2.1's sizes at random weights; `frames` go through at a time. Each in a process of
-its own.
+its own, and once more without the other where memory was short beside it.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.ceiling import measure, share, told
-from benchmarks.timing import Work, make_parser, parse_size, report, speed_up, spread, wait
-from benchmarks.turns import Memory, Worker, WorkerError, given_task, in_turns, serve
+from benchmarks.timing import Work, make_parser, parse_size, report, save, speed_up, spread, wait
+from benchmarks.turns import Memory, Worker, given_task, serve
+from benchmarks.ways import run_ways
 from venhancer.activations import VAE_CHANNELS, autoencoder
 from venhancer.config import VAE_STRIDE
 from venhancer.device import choose_device, choose_dtype, keep_freed_memory
@@ -92,21 +93,15 @@ def codec_flop(task: Task) -> int:
 
 def measure_case(tasks: list[Task], rounds: int, ceiling: dict[str, Any]) -> dict[str, Any]:
     """Tasks that differ in their layout."""
-    rows: dict[str, dict[str, Any]] = {task.layout: {"layout": task.layout} for task in tasks}
-    workers: dict[str, Worker] = {}
-    for task in tasks:
-        try:
-            workers[task.layout] = Worker(MODULE, dataclasses.asdict(task))
-            rows[task.layout].update(workers[task.layout].told)
-        except WorkerError as error:
-            rows[task.layout]["failed"] = str(error)
-    seconds = in_turns(workers, rounds)
-    for worker in workers.values():
-        worker.close()
+    starts = {task.layout: partial(Worker, MODULE, dataclasses.asdict(task)) for task in tasks}
+    found = run_ways(starts, rounds)
+    rows = {layout: {"layout": layout, **outcome.row()} for layout, outcome in found.items()}
     first, flop = tasks[0], codec_flop(tasks[0])
-    before = seconds.get(first.layout, [])
-    for layout, taken in seconds.items():
-        row = rows[layout]
+    before = found[first.layout].seconds
+    for layout, outcome in found.items():
+        row, taken = rows[layout], outcome.seconds
+        if not taken:
+            continue
         row["ms_per_frame"] = spread([1000 * s / first.frames for s in taken])
         row["ceiling_share"] = share(flop, spread(taken)["median"], ceiling, first.dtype)
         row["times_faster"] = speed_up(before, taken) if before else None
@@ -156,16 +151,17 @@ def main() -> None:
     dtype = str(choose_dtype(args.dtype, device)).removeprefix("torch.")
     ceiling = measure(device, [dtype])
     print(told(ceiling))
-    measured = []
-    for tasks in cases(args, dtype, device):
-        measured.append(measure_case(tasks, args.rounds, ceiling))
-        print(table(measured[-1]), flush=True)
+    measured: list[dict[str, Any]] = []
     found = {
         "weights": "random, of Stable Diffusion 2.1's sizes",
         "rounds": args.rounds,
         "ceiling": ceiling,
         "cases": measured,
     }
+    for tasks in cases(args, dtype, device):
+        measured.append(measure_case(tasks, args.rounds, ceiling))
+        print(table(measured[-1]), flush=True)
+        save(MODULE, device, found, args.out)
     report(MODULE, device, found, args.out)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when huggingface_hub is imported
 
@@ -26,9 +27,15 @@ def _offline(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip, by name, what needs a device that this machine lacks."""
-    if torch.cuda.is_available():
-        return
+    """Skip, by name, what needs something that this machine lacks."""
+    lacking = {mark: words for mark, words in NEEDS.items() if not has(mark)}
     for item in items:
-        for mark in NEEDS.keys() & {mark.name for mark in item.iter_markers()}:
-            item.add_marker(pytest.mark.skip(reason=f"needs {NEEDS[mark]}"))
+        for mark in lacking.keys() & {mark.name for mark in item.iter_markers()}:
+            item.add_marker(pytest.mark.skip(reason=f"needs {lacking[mark]}"))
+
+
+def has(mark: str) -> bool:
+    """Whether tests with a mark can run here."""
+    if not torch.cuda.is_available():
+        return False
+    return mark != "trt" or find_spec("tensorrt") is not None

@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = (
-    "torch", "transformers", "diffusers", "huggingface_hub",
+    "torch", "triton", "transformers", "diffusers", "huggingface_hub",
     "onnx", "onnxruntime", "polygraphy", "tensorrt", "tensorrt_rtx",
 )  # fmt: skip
 LIGHT_SECONDS = 2.0  # a generous half second: CI machines are busy

@@ -6,15 +6,23 @@ import dataclasses
 import importlib.util
 import json
 import shlex
+import subprocess
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from benchmarks import cards, denoise_step, projection, report, scaling
+from benchmarks import cards, denoise_step, memory, pairs, projection, report, scaling
 from benchmarks.denoise_step import table
-from benchmarks.timing import speed_up, spread
+from benchmarks.random_models import random_model, write_checkpoint
+from benchmarks.timing import save, speed_up, spread
 from benchmarks.turns import Worker, WorkerError, in_turns
+from benchmarks.ways import run_ways
+from tests.models import SMALL_UNET
+from venhancer.weights import load_model
 from venhancer_export.cli import build_parser
 
 COMMIT = 40 * "a"
@@ -105,15 +113,24 @@ def test_a_speed_up_is_of_pairs() -> None:
 
 
 class Turn:
-    """A worker that takes no time and notes when it was asked."""
+    """A worker that takes no time and notes when it was asked; it fails at its `last` turn."""
 
-    def __init__(self, name: str, noted: list[str]) -> None:
+    def __init__(self, name: str, noted: list[str], last: int = 99, lacks: bool = False) -> None:
         self.name = name
         self.noted = noted
+        self.left = last
+        self.lacks = lacks
+        self.told = {"peak_bytes": 7}
 
     def turn(self) -> float:
         self.noted.append(self.name)
+        self.left -= 1
+        if not self.left:
+            raise WorkerError("OutOfMemoryError: none left", self.lacks)
         return 1.0
+
+    def close(self) -> None:
+        self.noted.append(f"-{self.name}")
 
 
 def test_the_order_of_turns_changes_every_round() -> None:
@@ -121,10 +138,113 @@ def test_the_order_of_turns_changes_every_round() -> None:
     noted: list[str] = []
     workers: Any = {name: Turn(name, noted) for name in "abc"}
 
-    seconds = in_turns(workers, 2)
+    taken = in_turns(workers, 2)
 
     assert "".join(noted) == "abccba"
-    assert seconds == {name: [1.0, 1.0] for name in "abc"}
+    assert taken.seconds == {name: [1.0, 1.0] for name in "abc"}
+    assert not taken.failed
+
+
+def test_who_fails_has_no_more_turns() -> None:
+    """Its seconds pair with nobody's, so they are dropped too; the others take all theirs."""
+    noted: list[str] = []
+    workers: Any = {name: Turn(name, noted, last=2 if name == "b" else 99) for name in "abc"}
+
+    taken = in_turns(workers, 3)
+
+    assert "".join(noted) == "abccbaac"
+    assert taken.seconds == {"a": [1.0] * 3, "c": [1.0] * 3}
+    assert str(taken.failed["b"]) == "OutOfMemoryError: none left"
+
+
+def test_who_lacked_memory_is_measured_alone() -> None:
+    """After the others have ended; who failed otherwise is not tried again."""
+    noted: list[str] = []
+    tries = {"a": [99], "b": [1, 99], "c": [1]}
+
+    def start(name: str) -> Any:
+        return Turn(name, noted, last=tries[name].pop(0), lacks=name == "b")
+
+    found = run_ways({name: partial(start, name) for name in tries}, 2)
+
+    assert "".join(noted) == "abca-a-b-cbb-b"
+    assert found["a"].seconds == found["b"].seconds == [1.0, 1.0]
+    assert found["a"].row() == {"peak_bytes": 7}
+    assert found["b"].row() == {"peak_bytes": 7, "alone": True}
+    assert found["c"].row() == {"peak_bytes": 7, "failed": "OutOfMemoryError: none left"}
+
+
+def test_a_process_that_was_killed_may_have_lacked_memory() -> None:
+    """The kernel ends such processes by a signal; an error of their own tells what it was."""
+    task = {"point": {}, "device": "cpu", "weights": ""}
+    worker = Worker.__new__(Worker)
+    worker._process = subprocess.Popen(["bash", "-c", "kill -KILL $$"], stdout=subprocess.PIPE)
+
+    assert worker._ended().lacks_memory
+    with pytest.raises(WorkerError) as found:
+        Worker("benchmarks.scaling", task)
+    assert not found.value.lacks_memory
+
+
+def test_a_way_that_fails_in_its_turn_says_so_in_its_row() -> None:
+    """In one process too: the first way keeps its milliseconds."""
+    calls: list[int] = []
+
+    def fail_late() -> torch.Tensor:
+        calls.append(1)
+        if len(calls) > pairs.WARM_UPS + 1:
+            raise RuntimeError("no memory\nand more")
+        time.sleep(pairs.TURN)
+        return torch.ones(2)
+
+    def make() -> pairs.Ways:
+        return {"first": pairs.Way(lambda: torch.ones(2)), "late": pairs.Way(fail_late)}
+
+    first, late = pairs.measure(pairs.Case("candidate", "layer", make), "cpu", 2)["rows"]
+
+    assert first["ms"]["median"] > 0
+    assert late["failed"] == "RuntimeError: no memory"
+    assert "ms" not in late
+
+
+def test_what_was_found_is_written_after_every_case(tmp_path: Path) -> None:
+    """A file is whole at any time, and says of what it is."""
+    for count in (1, 2):
+        save("benchmarks.vae", "cpu", {"cases": [0] * count}, tmp_path / "vae.json")
+        found = json.loads((tmp_path / "vae.json").read_text())
+        assert (found["benchmark"], len(found["cases"])) == ("benchmarks.vae", count)
+    assert [path.name for path in tmp_path.iterdir()] == ["vae.json"]
+
+
+def test_a_run_on_a_card_has_the_peak_of_the_card() -> None:
+    """What the process itself took counts where no card did the work."""
+    assert memory.peak({"peak_bytes": 5, "device_bytes": 9}) == 9
+    assert memory.peak({"peak_bytes": 5}) == 5
+    assert memory.card_peak("cpu") == {}
+
+
+def test_a_run_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last line of its errors; runs of other lengths go on."""
+    failed = subprocess.CompletedProcess([], 1, "", "Traceback\nOutOfMemoryError: none left\n")
+    monkeypatch.setattr(memory.subprocess, "run", lambda *_, **__: failed)
+
+    run = memory.measure(60, None, "cuda")
+
+    assert run == {"failed": "OutOfMemoryError: none left"}
+    assert memory.line(run) == "OutOfMemoryError: none left"
+
+
+def test_random_weights_are_the_same_in_every_process(tmp_path: Path) -> None:
+    """Made on the device or written to a file, in any precision: the same float16 numbers."""
+    made = random_model(SMALL_UNET, torch.float32, "cpu").state_dict()
+    write_checkpoint(tmp_path / "random.safetensors", SMALL_UNET, seed=0)
+    read = load_model(tmp_path / "random.safetensors", SMALL_UNET)[0].state_dict()
+    half = random_model(SMALL_UNET, torch.bfloat16, "cpu").state_dict()
+
+    assert made.keys() == read.keys() == half.keys()
+    for name, weight in made.items():
+        assert torch.equal(weight, read[name])
+        assert torch.equal(weight.to(half[name].dtype), half[name])
 
 
 def test_a_worker_that_fails_says_why() -> None:

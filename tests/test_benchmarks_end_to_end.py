@@ -19,6 +19,7 @@ from benchmarks.peer_files import PeerError
 from benchmarks.peer_ncnn import Span
 from benchmarks.peer_rife import Rife
 from benchmarks.report_tables import QUESTIONS
+from benchmarks.turns import WorkerError
 from benchmarks.waves import write_clip
 from tests.clips import small_checkpoint
 from venhancer.conditioning import Frame
@@ -231,3 +232,28 @@ def test_the_table_shows_both_costs() -> None:
     assert "| nano, 5 x 128x96 | ours | 4 | 155 (155 to 155) | 124 (124 to 124) |" in line
     assert "| 2, 2.42 | 65.1, 63.1 | 31, 24.8 |" in line
     assert "| load 1.0, denoise 124.0 | 0.00 |" in line
+
+
+def test_a_run_that_fails_leaves_the_others_their_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told last, in the table and by the command's last line."""
+
+    class Runs(end_to_end.Repeated):
+        def turn(self) -> float:
+            if self.task.name == PLAIN:
+                raise WorkerError("OutOfMemoryError: none left", lacks_memory=True)
+            self.told.append(told(10, 5, flop=None))
+            return 10.0
+
+    monkeypatch.setattr(end_to_end, "Repeated", Runs)
+    names = (PLAIN, OURS)
+    todo = [Task(name=n, preset="nano", weights=None, device="cpu", frames="") for n in names]
+
+    rows = end_to_end.measure(todo, 2, {})
+
+    assert [row["network"] for row in rows] == [OURS, PLAIN]
+    assert rows[0]["seconds"]["median"] == 10
+    assert complaint(rows) == "plain: OutOfMemoryError: none left"
+    [question] = [q for q in QUESTIONS if q.benchmark == "end_to_end"]
+    lines = list(question.rows({"preset": "nano", "output": "5 x 8x8", "runs": rows}))
+    assert {len(line) for line in lines} == {len(question.columns)}
+    assert "OutOfMemoryError: none left" in lines[1]

@@ -338,3 +338,12 @@ def test_weights_are_compared_by_one_number(
     assert sum(line.startswith("goal: ") for line in told) == 6
     assert told[-1].startswith("score 5.0000: 5 of 5 goals reached")
     assert json.loads((tmp_path / "new.json").read_text())["score"] == 5
+
+
+def test_the_device_is_asked_for(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """The processor unless another is named; a card that is not there is told in one line."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+
+    assert quality.build_parser().parse_args([]).device == "cpu"
+    assert quality.main(["--device", "cuda"]) == 1
+    assert capsys.readouterr().err.startswith("benchmarks.quality: --device cuda: PyTorch finds")

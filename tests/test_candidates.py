@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +11,6 @@ import torch
 
 from benchmarks import candidate_attention, candidate_layers, candidate_networks
 from benchmarks.layer_shapes import Setting
-from benchmarks.machine import ROOT
 from benchmarks.pairs import Case, Way, difference, measure, warm_up
 from benchmarks.report_tables import candidate_rows
 from tests.models import SMALL_UNET
@@ -125,17 +120,3 @@ def test_the_same_failure_is_told_once() -> None:
 
     assert [row[1] for row in told] == ["tiny: one", "tiny: two", "2 layers"]
     assert told[-1][3:5] == ("broken", "RuntimeError: no kernel")
-
-
-@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs triton")
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def test_the_triton_kernels_compute_the_same(device: str) -> None:
-    """By Triton's interpreter on a CPU, compiled on a card."""
-    environment = {**os.environ, "TRITON_INTERPRET": "1" if device == "cpu" else "0"}
-    command = [sys.executable, "-m", "tests.kernel_checks", device]
-
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
-
-    assert done.returncode == 0, done.stderr

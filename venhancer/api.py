@@ -7,10 +7,12 @@ from pathlib import Path
 
 from venhancer import pipeline
 from venhancer.config import PRESETS, Preset
-from venhancer.device import choose_device, choose_dtype, keep_freed_memory
+from venhancer.device import choose_device, choose_dtype, compute_exactly, keep_freed_memory
 from venhancer.errors import OptionError
 from venhancer.flow import Progress
 from venhancer.memory import arrangements, fitting
+from venhancer.model.kernels.choice import takes_triton
+from venhancer.model.kernels.forms import fuse
 from venhancer.networks import Networks
 from venhancer.options import Options
 from venhancer.pipeline import Report, silent
@@ -61,15 +63,22 @@ def choose_preset(options: Options) -> Preset:
     return PRESETS[name]
 
 
+def uses_triton(options: Options) -> bool:
+    """Whether Triton's kernels compute a run's layers; OptionError where they cannot."""
+    return takes_triton(options.kernels, choose_device(options.device))
+
+
 def open_networks(plan: Plan, options: Options, capture: Capture | None = None) -> Networks:
     """Load the plan's model and what stands round it; capture: how its work is repeated."""
     device = choose_device(options.device)
     dtype = choose_dtype(options.dtype, device)
     if device == "cpu":
         keep_freed_memory()
+    compute_exactly(dtype)
     placement = Placement(device=device, capture=capture)
     weights = find_weights(plan.preset, options.weights)
     model, preset = load_model(weights, plan.preset, dtype=dtype, device=device)
+    fuse(model, is_fused=uses_triton(options))
     if preset.model.codec == "lapped":
         codec = LappedCodec(preset.model.latent_scale)
         return Reference(model, codec, None, placement, plan.sampling.seed)

@@ -175,6 +175,7 @@ class RunDefaults:
     guidance: float = 7.5
     eta: float = 1.0
     window: int = 25
+    longest_window: int = 33  # taken where fewer frames are evaluated then, and memory allows it
     overlap: float = 0.5  # share of a window that the next one sees too, about
     scale: float = 4.0
     refine: int = 200
@@ -259,6 +260,7 @@ NANO = Preset(
         eta=0.0,
         guidance=1.0,
         window=3,
+        longest_window=3,
         overlap=0.0,
         refine=0,
         new_frames="motion",

@@ -30,6 +30,12 @@ def choose_dtype(asked: str, device: str) -> torch.dtype:
     return torch.bfloat16 if computes_in_bfloat16() else torch.float32
 
 
+def compute_exactly(dtype: torch.dtype) -> None:
+    """Keep a card from computing in TF32 what was asked for in float32."""
+    if dtype == torch.float32:
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+
+
 def computes_in_bfloat16() -> bool:
     """Whether the CPU has instructions for it; without, it is ten times slower than float32."""
     return torch.cpu._is_avx512_bf16_supported()

@@ -24,11 +24,12 @@ from venhancer.device import free_memory
 from venhancer.errors import OptionError
 from venhancer.estimate import weight_bytes
 from venhancer.options import GB, Options
-from venhancer.plan import Plan, make_plan
+from venhancer.plan import Plan, cheapest_window, make_plan
 from venhancer.video import Clip
 
 PROCESS_BYTES = 750_000_000  # Python, PyTorch with its kernels and PyAV, measured
 CONTEXT_BYTES = 600_000_000  # of CUDA on the card: not measured, assumed
+GRAPH_BYTES = 2_000_000_000  # of activations, up to which graphs pay: not measured, assumed
 FREE_SHARE = 0.9  # of what is free, taken where no limit is given
 WINDOW_SHARES = (1.0, 0.75, 0.5, 0.25)  # of the preset's window
 LEAST_WINDOW = 2  # frames: as `Options.window` has it
@@ -64,9 +65,24 @@ def need(plan: Plan, device: str, dtype: torch.dtype) -> Need:
 
 
 def _together(plan: Plan, device: str, dtype: torch.dtype) -> int:
-    """Network and codec take turns; on a card the network's graphs keep their memory meanwhile."""
+    """Network and codec take turns, but for what CUDA graphs keep.
+
+    A graph has a pool of its own, beside the memory that the calls before its capture have left
+    with PyTorch. Engines have one for all.
+    """
     network, codec = _denoiser(plan, device, dtype), _codec(plan, device, dtype)
-    return max(network, codec) if device == "cpu" else network + codec
+    if plan.shape is not None and device == "cuda":
+        return network + codec
+    return max(network, codec) + pays_by_graph(plan, device, dtype) * network
+
+
+def pays_by_graph(plan: Plan, device: str, dtype: torch.dtype) -> bool:
+    """Whether CUDA graphs are worth their memory, for networks of PyTorch.
+
+    Launching an evaluation takes the host some ten milliseconds, whatever its size. A graph saves
+    these where the card has less to do than that: where an evaluation's activations are small.
+    """
+    return device == "cuda" and _denoiser(plan, device, dtype) <= GRAPH_BYTES
 
 
 def _weights(model: ModelConfig, dtype: torch.dtype) -> int:
@@ -169,6 +185,10 @@ def _codec(plan: Plan, device: str, dtype: torch.dtype) -> int:
 
 def arrangements(clip: Clip, preset: Preset, options: Options, device: str) -> Iterator[Plan]:
     """Plans that need less and less; `--window` and `--tile` are kept where they are given."""
+    cheapest = cheapest_window(clip, preset, options)
+    if cheapest != _windows(preset, options)[0]:
+        plan = make_plan(clip, preset, dataclasses.replace(options, window=cheapest))
+        yield from holdings(plan, device)
     for window in _windows(preset, options):
         for tile in _tiles(clip, preset, options):
             try:
@@ -250,10 +270,11 @@ def _is_taken(plan: Plan, arrangement: str | None, is_fitting: bool) -> bool:
 
 
 def memory_limit(options: Options, device: str) -> int:
-    """Bytes that a run may take."""
+    """Bytes that a run may take: of a card, CUDA's context included, which is there already."""
     if options.memory is not None:
         return int(options.memory * GB)
-    return int(FREE_SHARE * free_memory(device))
+    context = CONTEXT_BYTES if device == "cuda" else 0
+    return int(FREE_SHARE * free_memory(device)) + context
 
 
 def _smaller(chosen: Plan, rest: Iterator[Plan], device: str, dtype: torch.dtype) -> Iterator[Plan]:

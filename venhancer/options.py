@@ -14,6 +14,7 @@ from venhancer.windows import Join
 
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Kernels = Literal["auto", "torch", "triton"]
 Padding = Literal["reflect", "white"]
 Mode = Literal["exact", "fast"]
 GB = 1e9  # bytes
@@ -48,6 +49,7 @@ class Options:
 
     device: Device = "auto"
     dtype: Dtype = "auto"
+    kernels: Kernels = "auto"  # `triton`: near the frames of `torch`; auto: where measured faster
     window: int | None = None  # frames
     tile: tuple[int, int] | None = None  # width, height in pixels
     memory: float | None = None  # GB that a run may take; default: most of what is free

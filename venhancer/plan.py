@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -220,6 +221,22 @@ def make_plan(clip: Clip, preset: Preset, options: Options, shape: Shape | None 
         new_frames=new_frames,
         shape=shape,
     )
+
+
+def cheapest_window(clip: Clip, preset: Preset, options: Options) -> int:
+    """The window with which the fewest frames are evaluated, the preset's own where it is level.
+
+    From the preset's own to its longest; `--window` where that is given.
+    """
+    usual, longest = preset.defaults.window, preset.defaults.longest_window
+    if options.window is not None or longest <= usual:
+        return _or(options.window, usual)
+
+    def evaluated(window: int) -> int:
+        plan = make_plan(clip, preset, dataclasses.replace(options, window=window))
+        return sum(len(span) for scene in plan.scenes for span in scene.windows)
+
+    return min(range(usual, longest + 1), key=evaluated)
 
 
 def static_plans(

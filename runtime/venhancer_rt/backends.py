@@ -15,7 +15,7 @@ import venhancer
 from venhancer.contract import Shape
 from venhancer.device import choose_device, choose_dtype
 from venhancer.errors import OptionError
-from venhancer.memory import fitting, static_arrangements
+from venhancer.memory import fitting, pays_by_graph, static_arrangements
 from venhancer.networks import Networks
 from venhancer.options import Options
 from venhancer.plan import Plan, static_plans
@@ -40,6 +40,7 @@ class Backend:
     name: str
     device: str
     dtype: torch.dtype
+    has_graphs: bool  # repeats its work as CUDA graphs
     plan: Plan
     smaller: tuple[Plan, ...]  # what to fall back to
     weights: Callable[[], str]  # what tells its networks from others
@@ -70,16 +71,29 @@ def _pytorch(request: Request) -> Backend:
     options = request.options
     device = choose_device(options.device)
     plan, *smaller = api.plan_run(request.source, options, request.arrangement)
-    capture = GraphCapture() if request.uses_graphs and device == "cuda" else None
+    dtype = choose_dtype(options.dtype, device)
+    has_graphs = request.uses_graphs and pays_by_graph(plan, device, dtype)
+    capture = GraphCapture() if has_graphs else None
     return Backend(
-        name=f"PyTorch {torch.__version__}",
+        name=_pytorch_name(api.uses_triton(options)),
         device=device,
-        dtype=choose_dtype(options.dtype, device),
+        dtype=dtype,
+        has_graphs=has_graphs,
         plan=plan,
         smaller=tuple(smaller),
         weights=lambda: _weights(plan, options),
         open=lambda: api.open_networks(plan, options, capture),
     )
+
+
+def _pytorch_name(uses_triton: bool) -> str:
+    """PyTorch's version and, where frames depend on it, Triton's."""
+    name = f"PyTorch {torch.__version__}"
+    if not uses_triton:
+        return name
+    import triton  # late: most installations are without
+
+    return f"{name} with Triton {triton.__version__}"
 
 
 def _weights(plan: Plan, options: Options) -> str:
@@ -108,6 +122,7 @@ def _static(request: Request, folder: Path) -> Backend:
         name=name,
         device=device,
         dtype=dtype,
+        has_graphs=request.uses_graphs and device == "cuda" and bundle.manifest.builder != "onnx",
         plan=plan,
         smaller=tuple(smaller),
         weights=lambda: bundle.manifest.request[:16],
@@ -131,6 +146,7 @@ def refuse_fixed(options: Options) -> None:
         "--window": options.window is not None,
         "--tile": options.tile is not None,
         "--dtype": options.dtype != "auto",
+        "--kernels": options.kernels != "auto",
         "--geometry released": options.geometry == "released",
         "--reuse": options.reuse is not None,
     }

@@ -127,6 +127,11 @@ def _add_where(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--device", choices=["auto", "cpu", "cuda"])
     group.add_argument("--dtype", choices=["auto", "float32", "bfloat16", "float16"])
+    group.add_argument(
+        "--kernels",
+        choices=["auto", "torch", "triton"],
+        help="what computes the network's layers (default auto: what was measured to be faster)",
+    )
     group.add_argument("--window", type=int, help="frames that the model sees at a time")
     group.add_argument(
         "--memory",
@@ -204,6 +209,7 @@ OPTION_NAMES = (
         "padding",
         "device",
         "dtype",
+        "kernels",
         "window",
         "tile",
         "memory",

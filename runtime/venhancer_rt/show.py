@@ -96,7 +96,8 @@ def backend_lines(backend: Backend) -> list[str]:
     """What runs the networks, where and how precisely."""
     shape = backend.plan.shape
     static = f", networks of {shape}" if shape else ""
-    return [f"runs on  {backend.name}, {_dtype(backend)} on {backend.device}{static}"]
+    graphs = ", by CUDA graphs" if backend.has_graphs else ""
+    return [f"runs on  {backend.name}, {_dtype(backend)} on {backend.device}{static}{graphs}"]
 
 
 def backend_json(backend: Backend) -> dict[str, Any]:
@@ -104,13 +105,16 @@ def backend_json(backend: Backend) -> dict[str, Any]:
     return {
         "backend": backend.name,
         "device": backend.device,
-        "dtype": _dtype(backend),
+        "dtype": str(backend.dtype).removeprefix("torch."),
+        "graphs": backend.has_graphs,
         "shape": str(shape) if shape else None,
     }
 
 
 def _dtype(backend: Backend) -> str:
-    return str(backend.dtype).removeprefix("torch.")
+    """The type that it computes in; in float32 a card could take TF32, which is off."""
+    name = str(backend.dtype).removeprefix("torch.")
+    return f"{name} (not TF32)" if backend.device == "cuda" and name == "float32" else name
 
 
 def memory_line(plan: Plan, needed: Need, limit: int) -> str:

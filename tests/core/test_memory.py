@@ -56,13 +56,35 @@ def test_what_is_stored_is_what_is_counted() -> None:
 
 
 def test_a_large_card_gives_up_nothing() -> None:
-    """Windows, tiles and codec as the preset has them, latents on the card."""
+    """Tiles and codec as the preset has them, latents on the card."""
     [plan, *_] = chosen(80)
 
-    assert plan.sampling.window == RELEASED.defaults.window
+    assert plan.sampling.window == 26  # four windows of 26 frames, not five of 25
     assert (len(plan.sampling.rows), len(plan.sampling.columns)) == (1, 1)
     assert plan.codec_tile is None
     assert not plan.holds_latents_on_host
+
+
+@pytest.mark.parametrize(
+    ("frames", "window"),
+    [
+        (15, 29),  # one window in place of two
+        (13, 25),
+        (20, 25),  # two windows of 25 are 50 frames, of 33 they would be 66
+    ],
+)
+def test_the_window_that_evaluates_the_fewest_frames_is_taken(frames: int, window: int) -> None:
+    """Up to 33 where memory allows it; with less, the usual one before the tiles get smaller."""
+    clip = described_clip(frames, 640, 360)
+    options = Options(scale=2, interpolate=2, memory=80)
+
+    def first(options: Options) -> Plan:
+        plans = arrangements(clip, RELEASED, options, "cuda")
+        return fitting(plans, options, "cuda", HALF)[0]
+
+    assert first(options).sampling.window == window
+    assert first(dataclasses.replace(options, window=17)).sampling.window == 17
+    assert first(dataclasses.replace(options, memory=24)).sampling.window <= 25
 
 
 def test_less_and_less_memory_takes_smaller_and_smaller_plans() -> None:

@@ -51,7 +51,7 @@ def test_turns_allocate_nothing_that_stays(model: Model, rows: tuple[Span, ...])
     placement = Placement(device="cuda", capture=GraphCapture())
     with torch.inference_mode():
         own = sampler(model, plan, shown, placement)
-        turns = own.run(shown, iter(key_frames(81).cuda()), 0, nothing)
+        turns = own.run(shown, iter(key_frames(81)), 0, nothing)
         for _ in range(30):
             next(turns)
         before = torch.cuda.memory_stats()["reserved_bytes.all.current"]

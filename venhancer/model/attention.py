@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from venhancer.config import UNetConfig
+from venhancer.model.kernels.forms import Fusable
 from venhancer.model.layers import GroupNorm, clip_view
 
 KeysValues = tuple[Tensor, Tensor]  # each (b, l, heads * head_channels)
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, head_channels: int) -> Tensor:
-    """Scaled dot-product attention of every head: b l (n c), twice b m (n c) -> b l (n c)."""
-    q, k, v = (rearrange(x, "b l (n c) -> b n l c", c=head_channels) for x in (query, key, value))
-    return rearrange(F.scaled_dot_product_attention(q, k, v), "b n l c -> b l (n c)")
-
-
-class Attention(nn.Module):
+class Attention(Fusable):
     """Multi-head attention; keys and values may come ready-made.
 
     x: b l c -> b l c
@@ -37,10 +31,10 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, context: KeysValues | None = None) -> Tensor:
         key, value = self.keys_values(x) if context is None else context
-        return self.out(attend(self.query(x), key, value, self.head_channels))
+        return self.out(self.forms.attend(self.query(x), key, value, self.head_channels))
 
 
-class FeedForward(nn.Module):
+class FeedForward(Fusable):
     """GEGLU: a * gelu(g), four times as wide inside."""
 
     def __init__(self, channels: int) -> None:
@@ -49,11 +43,10 @@ class FeedForward(nn.Module):
         self.narrow = nn.Linear(4 * channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        value, gate = self.widen(x).chunk(2, dim=-1)
-        return self.narrow(value * F.gelu(gate))
+        return self.narrow(self.forms.geglu(self.widen(x)))
 
 
-class TransformerBlock(nn.Module):
+class TransformerBlock(Fusable):
     """Self-attention, a second attention (to text, or to itself again), feed-forward."""
 
     def __init__(self, channels: int, context_channels: int, head_channels: int) -> None:
@@ -65,17 +58,15 @@ class TransformerBlock(nn.Module):
         self.norm_feed = nn.LayerNorm(channels)
         self.feed = FeedForward(channels)
 
-    def attend_self(self, x: Tensor) -> Tensor:
-        return x + self.first(self.norm_first(x))
-
-    def attend_second(self, x: Tensor, context: KeysValues | None = None) -> Tensor:
-        return x + self.second(self.norm_second(x), context)
-
-    def feed_forward(self, x: Tensor) -> Tensor:
-        return x + self.feed(self.norm_feed(x))
+    def transform(self, x: Tensor, text: KeysValues | None = None, frames: int = 1) -> Tensor:
+        """(b f) l c -> b (f l) c; text, if any, is shared by the frames."""
+        add_norm = self.forms.add_norm
+        x, normal = add_norm(x, self.first(self.norm_first(x)), self.norm_second, frames)
+        x, normal = add_norm(x, self.second(normal, text), self.norm_feed, 1)
+        return x + self.feed(normal)
 
 
-class SpatialTransformer(nn.Module):
+class SpatialTransformer(Fusable):
     """Let every latent pixel look at its frame, then at the text.
 
     x: (b f) c h w -> (b f) c h w; text: keys and values of (b, l) tokens, shared by the frames
@@ -93,17 +84,17 @@ class SpatialTransformer(nn.Module):
 
     def forward(self, x: Tensor, text: KeysValues, frames: int) -> Tensor:
         h, w = x.shape[-2:]
-        tokens = self.project_in(rearrange(self.norm(x), "b c h w -> b (h w) c"))
-        tokens = self.block.attend_self(tokens)
-        tokens = rearrange(tokens, "(b f) l c -> b (f l) c", f=frames)
-        tokens = self.block.attend_second(tokens, text)
-        tokens = self.project_out(self.block.feed_forward(tokens))
+        tokens = rearrange(self.forms.norm(self.norm, x), "b c h w -> b (h w) c")
+        tokens = self.block.transform(self.project_in(tokens), text, frames)
+        tokens = self.project_out(tokens)
         return x + rearrange(tokens, "b (f h w) c -> (b f) c h w", h=h, w=w)
 
 
-class TemporalTransformer(nn.Module):
+class TemporalTransformer(Fusable):
     """Let every latent pixel look along its own time line, twice; no positional encoding.
 
+    Its tokens are copied into their order first: the view that they are of a single clip would be
+    multiplied pixel by pixel.
     x: (b f) c h w -> (b f) c h w
     """
 
@@ -117,8 +108,7 @@ class TemporalTransformer(nn.Module):
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
         h, w = x.shape[-2:]
-        clip = self.norm(clip_view(x, frames))
-        tokens = self.project_in(rearrange(clip, "b c f l -> (b l) f c"))
-        tokens = self.block.attend_second(self.block.attend_self(tokens))
-        tokens = self.project_out(self.block.feed_forward(tokens))
+        clip = self.forms.norm(self.norm, clip_view(x, frames))
+        tokens = rearrange(clip, "b c f l -> (b l) f c").contiguous()
+        tokens = self.project_out(self.block.transform(self.project_in(tokens)))
         return x + rearrange(tokens, "(b h w) f c -> (b f) c h w", h=h, w=w)

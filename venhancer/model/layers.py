@@ -10,6 +10,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from venhancer.config import UNetConfig
+from venhancer.model.kernels.forms import Fusable
 
 
 def sinusoid(position: Tensor, width: int) -> Tensor:
@@ -73,7 +74,7 @@ class GroupNorm(nn.GroupNorm):
         return super().forward(x.contiguous()).contiguous(memory_format=torch.channels_last)
 
 
-class TemporalConv(nn.Module):
+class TemporalConv(Fusable):
     """Convolutions over three frames, added to their input; the last starts at zero.
 
     A (3,1,1) convolution is a (3,1) one on the view `b c f (h w)`.
@@ -95,11 +96,12 @@ class TemporalConv(nn.Module):
         h, w = x.shape[-2:]
         out = clip = clip_view(x, frames)
         for norm, conv in zip(self.norms, self.convs, strict=True):
-            out = conv(F.silu(norm(out)))
+            assert isinstance(norm, GroupNorm)
+            out = conv(self.forms.norm_silu(norm, out))
         return rearrange(clip + out, "b c f (h w) -> (b f) c h w", h=h, w=w)
 
 
-class ResBlock(nn.Module):
+class ResBlock(Fusable):
     """Two convolutions with the embedding as a bias between, a skip, then the temporal block.
 
     x: (b f) c h w, embedding: (b f) e -> (b f) out h w
@@ -118,9 +120,9 @@ class ResBlock(nn.Module):
         self.temporal = TemporalConv(out_channels, config)
 
     def forward(self, x: Tensor, embedding: Tensor, frames: int) -> Tensor:
-        out = self.conv_in(F.silu(self.norm_in(x)))
+        out = self.conv_in(self.forms.norm_silu(self.norm_in, x))
         out = out + self.embed(F.silu(embedding))[:, :, None, None]
-        out = self.conv_out(F.silu(self.norm_out(out)))
+        out = self.conv_out(self.forms.norm_silu(self.norm_out, out))
         return self.temporal(self.skip(x) + out, frames)
 
 

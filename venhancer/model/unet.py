@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from venhancer.config import UNetConfig
 from venhancer.model.attention import KeysValues, SpatialTransformer, TemporalTransformer
+from venhancer.model.kernels.forms import Fusable
 from venhancer.model.layers import Downsample, GroupNorm, ResBlock, Upsample
 
 Texts = Iterator[KeysValues]  # keys and values of each spatial transformer, in order of execution
@@ -195,7 +195,7 @@ class Decoder(nn.Module):
         return x
 
 
-class UNet(nn.Module):
+class UNet(Fusable):
     """The frozen prior. The controller's residuals, if any, join the middle and the skips.
 
     x: (b f) latents h w, embedding: (b f) e -> (b f) latents h w
@@ -242,4 +242,4 @@ class UNet(nn.Module):
         return self._head(self.decoder.finest(coarse, skips, embedding, texts, frames))
 
     def _head(self, x: Tensor) -> Tensor:
-        return self.head(F.silu(self.norm(x)))
+        return self.head(self.forms.norm_silu(self.norm, x))

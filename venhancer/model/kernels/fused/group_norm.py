@@ -1,80 +1,19 @@
-"""Two layers as Triton kernels, candidates for what PyTorch spends on moving bytes.
+"""GroupNorm, and the SiLU that mostly follows it, of what is channels last in memory.
 
-Neither is used by the product. Both read each input once or twice and write the output once, in the
-layouts that the network has; sums are in float32 and in a fixed order.
+PyTorch's own kernel on CUDA computes in NCHW: it copies what it is given, and the convolution that
+follows copies what it is handed. Here nothing is copied. Sums are in float32, in a fixed order.
 """
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor, empty, empty_like, float32, nn
 
-ATTENDED_ROWS = 64  # of one program: as many sequences of one head as fit
 PIXELS = 128  # of one program, in each channel that it has
 CHANNELS = 64  # 128 bytes of a pixel in half precision
 CHUNKS = 32  # partial results that are read together
-
-
-@triton.jit
-def _attend(
-    query,
-    key,
-    value,
-    out,
-    sequences,
-    frames,
-    scale,
-    heads: tl.constexpr,
-    channels: tl.constexpr,
-    padded: tl.constexpr,
-    together: tl.constexpr,
-):
-    """Several sequences of one head at once: what belongs to two of them does not count."""
-    head = tl.program_id(0) % heads
-    row = tl.arange(0, together * padded)
-    sequence = tl.program_id(0) // heads * together + row // padded
-    frame = row % padded
-    is_real = (sequence < sequences) & (frame < frames)
-    first = (sequence.to(tl.int64) * frames + frame) * (heads * channels) + head * channels
-    at = first[:, None] + tl.arange(0, channels)[None, :]
-    q = tl.load(query + at, mask=is_real[:, None], other=0.0)
-    k = tl.load(key + at, mask=is_real[:, None], other=0.0)
-    v = tl.load(value + at, mask=is_real[:, None], other=0.0)
-    scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
-    is_own = (row // padded)[:, None] == (row // padded)[None, :]
-    scores = tl.where(is_own & (frame < frames)[None, :], scores, float("-inf"))
-    weights = tl.exp2(scores - tl.max(scores, axis=1)[:, None])
-    attended = tl.dot(weights.to(v.dtype), v, input_precision="ieee")
-    attended = attended / tl.sum(weights, axis=1)[:, None]
-    tl.store(out + at, attended.to(out.dtype.element_ty), mask=is_real[:, None])
-
-
-def attend_short(query: Tensor, key: Tensor, value: Tensor, head_channels: int) -> Tensor:
-    """`attend` for many sequences of at most 64 frames: b l (n c) each -> b l (n c), contiguous.
-
-    c is a power of two, 16 or more.
-    """
-    sequences, frames, width = query.shape
-    padded = max(16, triton.next_power_of_2(frames))
-    together = max(1, ATTENDED_ROWS // padded)
-    heads = width // head_channels
-    out = empty_like(query)
-    _attend[(triton.cdiv(sequences, together) * heads,)](
-        query,
-        key,
-        value,
-        out,
-        sequences,
-        frames,
-        head_channels**-0.5 * 1.4426950408889634,  # exp2 in place of exp
-        heads=heads,
-        channels=head_channels,
-        padded=padded,
-        together=together,
-        num_warps=4,
-    )
-    return out
 
 
 @triton.jit
@@ -87,7 +26,7 @@ def _moments(
     rows: tl.constexpr,
     columns: tl.constexpr,
 ):
-    """Of each channel in some pixels of one image: the mean, and the squared distances from it."""
+    """Take each channel's mean in some pixels of an image, and the squared distances from it."""
     chunk, image = tl.program_id(0), tl.program_id(1)
     pixel = chunk * rows + tl.arange(0, rows)
     channel = tl.program_id(2) * columns + tl.arange(0, columns)
@@ -106,7 +45,7 @@ def _moments(
 def _partials(
     start, chunks, pixels, channels, channel, is_own, rows: tl.constexpr, together: tl.constexpr
 ):
-    """Where the partial results of some chunks lie in an image, which are real, of how many."""
+    """Tell where the partial results of some chunks lie, which are real, and of how many pixels."""
     chunk = start + tl.arange(0, together)
     at = chunk[:, None] * channels + channel[None, :]
     is_real = (chunk < chunks)[:, None] & is_own[None, :]
@@ -130,7 +69,7 @@ def _gains(
     rows: tl.constexpr,
     together: tl.constexpr,
 ):
-    """Of one group of one image: what each channel is multiplied by, and what is added."""
+    """Make what each channel of one group is multiplied by, and what is added to it."""
     group, image = tl.program_id(0), tl.program_id(1)
     channel = tl.arange(0, columns)
     is_own = channel < size
@@ -168,8 +107,9 @@ def _apply(
     channels,
     rows: tl.constexpr,
     columns: tl.constexpr,
+    has_silu: tl.constexpr,
 ):
-    """SiLU of the normalised values."""
+    """Normalise a tile, and take the SiLU of it if there is one."""
     image = tl.program_id(1)
     pixel = tl.program_id(0) * rows + tl.arange(0, rows)
     channel = tl.program_id(2) * columns + tl.arange(0, columns)
@@ -180,37 +120,57 @@ def _apply(
     gain = tl.load(gains + own, mask=channel < channels, other=0.0)
     offset = tl.load(offsets + own, mask=channel < channels, other=0.0)
     normal = values * gain[None, :] + offset[None, :]
-    tl.store(out + at, (normal * tl.sigmoid(normal)).to(out.dtype.element_ty), mask=is_real)
+    if has_silu:
+        normal = normal * tl.sigmoid(normal)
+    tl.store(out + at, normal.to(out.dtype.element_ty), mask=is_real)
 
 
-def norm_silu(norm: nn.GroupNorm, x: Tensor) -> Tensor:
-    """SiLU of the norm: b c h w -> b c h w, both channels last."""
+def norm(layer: nn.GroupNorm, x: Tensor) -> Tensor:
+    return _normalise(layer, x, has_silu=False)
+
+
+def norm_silu(layer: nn.GroupNorm, x: Tensor) -> Tensor:
+    return _normalise(layer, x, has_silu=True)
+
+
+def _normalise(layer: nn.GroupNorm, x: Tensor, has_silu: bool) -> Tensor:
+    """b c h w -> b c h w, channels last."""
+    x = x.contiguous(memory_format=torch.channels_last)
     images, channels, h, w = x.shape
-    pixels, size = h * w, channels // norm.num_groups
-    chunks = triton.cdiv(pixels, PIXELS)
-    grid = (chunks, images, triton.cdiv(channels, CHANNELS))
+    pixels = h * w
+    grid = (triton.cdiv(pixels, PIXELS), images, triton.cdiv(channels, CHANNELS))
     tile = {"rows": PIXELS, "columns": CHANNELS}
     means, spreads = (
-        empty(images, chunks, channels, dtype=float32, device=x.device) for _ in range(2)
+        empty(images, grid[0], channels, dtype=float32, device=x.device) for _ in range(2)
     )
-    gains, offsets = (empty(images, channels, dtype=float32, device=x.device) for _ in range(2))
-    out = empty_like(x)
     _moments[grid](x, means, spreads, pixels, channels, **tile, num_warps=4)
-    _gains[(norm.num_groups, images)](
+    gains, offsets = _join(layer, means, spreads, pixels)
+    out = empty_like(x)
+    _apply[grid](x, gains, offsets, out, pixels, channels, **tile, has_silu=has_silu, num_warps=4)
+    return out
+
+
+def _join(
+    layer: nn.GroupNorm, means: Tensor, spreads: Tensor, pixels: int
+) -> tuple[Tensor, Tensor]:
+    """Each channel's factor and summand, of what programs found in their pixels: b c each."""
+    images, chunks, channels = means.shape
+    size = channels // layer.num_groups
+    gains, offsets = (empty(images, channels, dtype=float32, device=means.device) for _ in range(2))
+    _gains[(layer.num_groups, images)](
         means,
         spreads,
-        norm.weight,
-        norm.bias,
+        layer.weight,
+        layer.bias,
         gains,
         offsets,
         pixels,
         channels,
         chunks,
-        norm.eps,
+        layer.eps,
         size=size,
         columns=triton.next_power_of_2(size),
         rows=PIXELS,
         together=CHUNKS,
     )
-    _apply[grid](x, gains, offsets, out, pixels, channels, **tile, num_warps=4)
-    return out
+    return gains, offsets

@@ -1,0 +1,195 @@
+"""Layers of two forms: the same numbers from both, and one place that decides between them."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from tests.clips import small_checkpoint, small_preset, write_clip
+from tests.export.test_trace import given, random_denoiser
+from tests.models import SMALL_UNET
+from tests.training_parts import small_v_preset
+from venhancer import Options, api
+from venhancer.config import Preset
+from venhancer.errors import OptionError
+from venhancer.model.denoiser import Denoiser
+from venhancer.model.kernels import choice, plain
+from venhancer.model.kernels.forms import PLAIN, Forms, Fusable, fuse
+from venhancer_rt.backends import Request, choose_backend, identity, refuse_fixed
+
+ROOT = Path(__file__).parents[2]
+V = small_v_preset()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs triton")
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_the_kernels_equal_pytorch(device: str) -> None:
+    """Each one, and a stage of the network: interpreted on a CPU, compiled on a card."""
+    environment = {**os.environ, "TRITON_INTERPRET": "1" if device == "cpu" else "0"}
+    command = [sys.executable, "-m", "tests.kernel_checks", device]
+
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stderr
+
+
+def evaluate(model: Denoiser, preset: Preset, branches: int = 1) -> Tensor:
+    rows = 8 + preset.model.unet.row_remainder
+    return model(**given(preset, {"b": branches, "f": 3, "h": rows, "w": 8}))
+
+
+def counted(calls: Counter[str]) -> Forms:
+    """PyTorch's form of every layer, which counts its calls."""
+
+    def count(name: str) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            calls[name] += 1
+            return getattr(PLAIN, name)(*args)
+
+        return call
+
+    return Forms(**{name: count(name) for name in Forms.__dataclass_fields__})
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Calls of layers in the fused form, which needs no Triton here."""
+    found: Counter[str] = Counter()
+    module = ModuleType("fused")
+    module.__dict__["FUSED"] = counted(found)
+    monkeypatch.setitem(sys.modules, "venhancer.model.kernels.fused", module)
+    return found
+
+
+@torch.no_grad()
+def test_a_fused_network_takes_kernels_for_every_layer(calls: Counter[str]) -> None:
+    """All of the five kinds, as often as the network has them; `fuse` can be taken back."""
+    model = random_denoiser(V, "float32")
+    before = evaluate(model, V)
+    fuse(model)
+    assert torch.equal(evaluate(model, V), before)
+    found = dict(calls)
+    fuse(model, is_fused=False)
+    assert torch.equal(evaluate(model, V), before)
+
+    norms = sum(isinstance(m, torch.nn.GroupNorm) for m in model.modules())
+    attentions = sum(type(m).__name__ == "Attention" for m in model.modules())
+    assert found["norm"] + found["norm_silu"] == norms
+    assert found["attend"] == attentions
+    assert found["geglu"] * 2 == found["add_norm"] == attentions
+    assert calls == found
+
+
+def test_with_gradients_a_fused_network_is_plain(calls: Counter[str]) -> None:
+    """Kernels have no backward."""
+    model = random_denoiser(V, "float32").requires_grad_(True)
+    fuse(model)
+
+    evaluate(model, V).sum().backward()
+
+    assert not calls
+    assert model.unet.head.weight.grad is not None
+
+
+def test_only_a_measured_card_takes_kernels_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`auto` is PyTorch on every other card, without Triton, and on a CPU."""
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a card")
+    monkeypatch.setattr(choice, "_has_triton", lambda: True)
+    assert not choice.takes_triton("auto", "cuda")
+    assert choice.takes_triton("triton", "cuda")
+
+    monkeypatch.setattr(choice, "MEASURED_CARDS", frozenset({"a card"}))
+    assert choice.takes_triton("auto", "cuda")
+    assert not choice.takes_triton("auto", "cpu")
+    assert not choice.takes_triton("torch", "cuda")
+
+    monkeypatch.setattr(choice, "_has_triton", lambda: False)
+    assert not choice.takes_triton("auto", "cuda")
+    with pytest.raises(OptionError, match="triton package is missing; install it, or take"):
+        choice.takes_triton("triton", "cuda")
+
+
+def test_kernels_are_refused_where_they_cannot_run() -> None:
+    """On a CPU, and with a bundle, whose networks hold the layers already."""
+    with pytest.raises(OptionError, match="needs a CUDA device; take --kernels torch"):
+        api.uses_triton(Options(device="cpu", kernels="triton"))
+    with pytest.raises(OptionError, match="--kernels: settled when the bundle was built"):
+        refuse_fixed(Options(kernels="torch"))
+
+
+def test_a_run_is_another_one_by_other_kernels(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, calls: Counter[str]
+) -> None:
+    """They are in its identity, and the model that it opens takes them."""
+    clip = write_clip(tmp_path / "in.mp4", 5)
+    options = Options(device="cpu", weights=small_checkpoint(tmp_path / "m.safetensors"))
+    request = Request(source=clip, options=options)
+    plain_run = choose_backend(request)
+    triton = ModuleType("triton")
+    triton.__dict__["__version__"] = "3.0"
+    monkeypatch.setitem(sys.modules, "triton", triton)
+    monkeypatch.setattr(api, "takes_triton", lambda *_: True)
+    fused_run = choose_backend(request)
+
+    assert fused_run.name == f"{plain_run.name} with Triton 3.0"
+    names = [identity(run, options, run.plan)["backend"] for run in (plain_run, fused_run)]
+    assert names[0] != names[1]
+    model = api.open_networks(fused_run.plan, options).model  # type: ignore[attr-defined]
+    assert all(m.is_fused for m in model.modules() if isinstance(m, Fusable))
+
+
+def test_attention_is_cut_where_a_card_takes_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sequences beyond the limit are attended in parts, with the same result and gradient."""
+    tensors = [torch.randn(7, 5, 32, requires_grad=True) for _ in range(3)]
+    keys = [torch.randn(7, 4, 32) for _ in range(2)]
+    whole, crossed = plain.attend(*tensors, 16), plain.attend(tensors[0], *keys, 16)
+    wanted = torch.autograd.grad(whole.sum(), tensors)
+    monkeypatch.setattr(plain, "MOST_SEQUENCES", 3)
+
+    parts = plain.attend(*tensors, 16)
+
+    assert torch.equal(parts, whole)
+    assert torch.equal(plain.attend(tensors[0], *keys, 16), crossed)
+    for found, gradient in zip(torch.autograd.grad(parts.sum(), tensors), wanted, strict=True):
+        torch.testing.assert_close(found, gradient)
+
+
+class Products(TorchDispatchMode):
+    """Batched products one of whose factors is repeated, not stored."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.expanded: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        factors = [x for x in args if isinstance(x, Tensor) and x.ndim == 3]
+        if "bmm" in str(func) and any(x.stride(0) == 0 and len(x) > 1 for x in factors):
+            self.expanded.append(f"{func} {[tuple(x.shape) for x in factors]}")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("branches", [1, 2])
+@pytest.mark.parametrize("preset", [V, SMALL_UNET, small_preset()], ids=["v", "unet", "sample"])
+@torch.no_grad()
+def test_no_layer_multiplies_pixel_by_pixel(preset: Preset, branches: int) -> None:
+    """Tokens of one clip too are one matrix: no product repeats a weight for every pixel."""
+    model = random_denoiser(preset, "float32")
+
+    with Products() as found:
+        evaluate(model, preset, branches)
+
+    assert found.expanded == []

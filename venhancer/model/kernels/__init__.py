@@ -1,0 +1,1 @@
+"""Layers that have two forms: PyTorch's operators, and kernels that move fewer bytes."""

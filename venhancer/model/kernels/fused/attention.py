@@ -1,0 +1,89 @@
+"""Attention among the frames of a pixel: many sequences, each shorter than a tile of products."""
+
+from __future__ import annotations
+
+import math
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from venhancer.model.kernels import plain
+
+ROWS = 64  # of one program: as many sequences of one head as fit
+LOG2_E = math.log2(math.e)  # exp2 in place of exp
+
+
+@triton.jit
+def _attend(
+    query,
+    key,
+    value,
+    out,
+    sequences,
+    frames,
+    scale,
+    heads: tl.constexpr,
+    channels: tl.constexpr,
+    padded: tl.constexpr,
+    together: tl.constexpr,
+):
+    """Attend within several sequences of one head at once; scores between two do not count."""
+    head = tl.program_id(0) % heads
+    row = tl.arange(0, together * padded)
+    sequence = tl.program_id(0) // heads * together + row // padded
+    frame = row % padded
+    is_real = (sequence < sequences) & (frame < frames)
+    first = (sequence.to(tl.int64) * frames + frame) * (heads * channels) + head * channels
+    at = first[:, None] + tl.arange(0, channels)[None, :]
+    q = tl.load(query + at, mask=is_real[:, None], other=0.0)
+    k = tl.load(key + at, mask=is_real[:, None], other=0.0)
+    v = tl.load(value + at, mask=is_real[:, None], other=0.0)
+    scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
+    is_own = (row // padded)[:, None] == (row // padded)[None, :]
+    scores = tl.where(is_own & (frame < frames)[None, :], scores, float("-inf"))
+    weights = tl.exp2(scores - tl.max(scores, axis=1)[:, None])
+    attended = tl.dot(weights.to(v.dtype), v, input_precision="ieee")
+    attended = attended / tl.sum(weights, axis=1)[:, None]
+    tl.store(out + at, attended.to(out.dtype.element_ty), mask=is_real[:, None])
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, head_channels: int) -> Tensor:
+    """Attention of every head, by the kernel where it applies and by PyTorch elsewhere.
+
+    b l (n c), twice b m (n c) -> b l (n c)
+    """
+    if is_short(query, key, head_channels):
+        return attend_short(query, key, value, head_channels)
+    return plain.attend(query, key, value, head_channels)
+
+
+def is_short(query: Tensor, key: Tensor, head_channels: int) -> bool:
+    """Whether the kernel applies: self-attention of few tokens, heads as products take them."""
+    is_power = head_channels >= 16 and head_channels & (head_channels - 1) == 0
+    return query.shape == key.shape and query.shape[1] <= ROWS and is_power
+
+
+def attend_short(query: Tensor, key: Tensor, value: Tensor, head_channels: int) -> Tensor:
+    """Attention within sequences of at most 64 frames: b l (n c) each -> b l (n c)."""
+    sequences, frames, width = query.shape
+    padded = max(16, triton.next_power_of_2(frames))
+    together = max(1, ROWS // padded)
+    heads = width // head_channels
+    query, key, value = (x.contiguous() for x in (query, key, value))
+    out = query.new_empty(query.shape)
+    _attend[(triton.cdiv(sequences, together) * heads,)](
+        query,
+        key,
+        value,
+        out,
+        sequences,
+        frames,
+        head_channels**-0.5 * LOG2_E,
+        heads=heads,
+        channels=head_channels,
+        padded=padded,
+        together=together,
+        num_warps=4,
+    )
+    return out
