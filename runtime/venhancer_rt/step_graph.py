@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Protocol
 from weakref import WeakSet
 
@@ -10,7 +11,9 @@ import torch
 from venhancer.device import is_out_of_memory
 from venhancer.sampler import Work
 
-WARM_UPS = 2  # calls before the capture: kernels are chosen, and a few calls never pay for one
+logger = logging.getLogger(__name__)
+
+WARM_UPS = 2  # calls before the first capture: kernels are chosen, and a few never pay for one
 
 
 class Graph(Protocol):
@@ -47,8 +50,9 @@ class GraphCapture:
     def __call__(self, work: Work) -> Work:
         """A function that does `work`: as it is at first, as a graph from the third call on.
 
-        A capture that fails, by lack of memory for one, raises, and that call has done nothing;
-        later ones do the work as it is.
+        Once there is a graph, other work is captured after its first call, before such calls have
+        taken memory that its graph cannot use. Where a capture fails by lack of memory, work stays
+        as it is.
         """
         return _Step(work, self._recorder, self._captured)
 
@@ -65,15 +69,25 @@ class _Step:
 
     @torch.inference_mode()
     def __call__(self) -> None:
-        self.calls += 1
-        if self.calls == WARM_UPS + 1:
-            other = next(iter(self.captured), None)
-            self.graph = self.recorder.capture(self.work, other.graph if other else None)
-            self.captured.add(self)
-        if self.graph is None:
-            self.recorder.run(self.work)
-        else:
+        if self.graph is not None:
             self.graph.replay()
+            return
+        self.recorder.run(self.work)
+        self.calls += 1
+        if self.calls == (1 if self.captured else WARM_UPS):
+            self._capture()
+
+    def _capture(self) -> None:
+        """The work was done: what goes wrong here must not make anybody do it again."""
+        other = next(iter(self.captured), None)
+        try:
+            self.graph = self.recorder.capture(self.work, other.graph if other else None)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            logger.warning("no memory for a CUDA graph: goes on without it")
+        else:
+            self.captured.add(self)
 
 
 class CudaRecorder:

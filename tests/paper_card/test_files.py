@@ -70,10 +70,9 @@ class Full:
     ("full", "uses_graphs"),
     [
         (Full("layers.", 40), False),
-        (Full("layers.", 10, in_capture=True), True),
         (Full("lapped.decode", 2), True),
     ],
-    ids=["eager call", "capture", "codec"],
+    ids=["eager call", "codec"],
 )
 def test_a_full_card_is_recovered_from(
     full: Full, uses_graphs: bool, run: Run, card: Card, caplog: pytest.LogCaptureFixture
@@ -87,6 +86,18 @@ def test_a_full_card_is_recovered_from(
     assert full.has_failed
     assert frames == expected
     assert "out of memory: goes on with" in caplog.text
+
+
+def test_without_room_for_a_graph_it_goes_on(
+    run: Run, card: Card, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = run("expected")
+    card.lacks_memory = Full("layers.", 10, in_capture=True)
+    with caplog.at_level(logging.WARNING):
+        frames = run("full")
+
+    assert frames == expected
+    assert "no memory for a CUDA graph" in caplog.text
 
 
 @pytest.mark.parametrize(

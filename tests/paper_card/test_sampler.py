@@ -61,15 +61,15 @@ def test_a_turn_crosses_no_more_than_this(
     card: Card, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once all is captured: what the host tells the card, and no wait at all."""
-    monkeypatch.setattr(step_graph, "WARM_UPS", 0)
+    monkeypatch.setattr(step_graph, "WARM_UPS", 1)
     model = parts.on_card(checkpoints[TEXTUAL.name], TEXTUAL)
     placement = Placement(device="cuda", capture=GraphCapture())
     plan = plan_of(TEXTUAL, WHOLE, 1)
     with torch.inference_mode():
         own, shown = parts.make_sampler(model, TEXTUAL, plan, placement, "cuda")
         turns = own.run(shown, iter(parts.key_latents(TEXTUAL)), 0, nothing)
-        next(turns)
-        next(turns)
+        for _ in range(3):
+            next(turns)
         with card.watched() as crossings:
             next(turns)
 
