@@ -35,10 +35,11 @@ from benchmarks.ceiling import (
 from benchmarks.denoise_variants import REFERENCE, Task, prepare
 from benchmarks.random_models import SEED, write_checkpoint
 from benchmarks.timing import make_parser, parse_size, report, save, speed_up, spread
-from benchmarks.turns import Worker, given_task, serve
+from benchmarks.turns import Worker, WorkerError, given_task, reason, serve
 from benchmarks.ways import run_ways
 from venhancer.config import NANO, PRESETS
 from venhancer.device import choose_device, choose_dtype
+from venhancer.errors import VEnhancerError
 from venhancer.estimate import evaluated, finest_flop
 from venhancer.geometry import fit
 from venhancer.manifest import read_manifest, sha256_of
@@ -121,7 +122,11 @@ def result_file(setting: Setting, variant: str, shape: tuple[int, int, int]) -> 
 
 def start(setting: Setting, variant: str, shape: tuple[int, int, int]) -> Worker:
     """A process that has the variant ready; WorkerError where it could not."""
-    return Worker(MODULE, dataclasses.asdict(make_task(setting, variant, shape)))
+    try:
+        task = make_task(setting, variant, shape)
+    except VEnhancerError as error:  # of the export
+        raise WorkerError(reason(error)) from error
+    return Worker(MODULE, dataclasses.asdict(task))
 
 
 def measure_case(setting: Setting, shape: tuple[int, int, int]) -> dict[str, Any]:

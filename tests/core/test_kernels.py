@@ -76,12 +76,29 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 @torch.no_grad()
+def test_self_attention_is_projected_at_once(calls: Counter[str]) -> None:
+    """Its weights keep their names and values, and become views of one tensor; text's do not."""
+    model = random_denoiser(V, "float32")
+    before = {name: x.clone() for name, x in model.state_dict().items()}
+    fuse(model)
+
+    block = model.unet.middle.stage.spatial.block  # type: ignore[union-attr]
+    own = block.first
+    storages = {x.weight.untyped_storage().data_ptr() for x in (own.query, own.key, own.value)}
+    assert storages == {own.joined.untyped_storage().data_ptr()}
+    assert block.second.joined is None
+    after = model.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(x, before[name]) for name, x in after.items())
+
+
+@torch.no_grad()
 def test_a_fused_network_takes_kernels_for_every_layer(calls: Counter[str]) -> None:
     """All of the five kinds, as often as the network has them; `fuse` can be taken back."""
     model = random_denoiser(V, "float32")
     before = evaluate(model, V)
     fuse(model)
-    assert torch.equal(evaluate(model, V), before)
+    torch.testing.assert_close(evaluate(model, V), before)
     found = dict(calls)
     fuse(model, is_fused=False)
     assert torch.equal(evaluate(model, V), before)

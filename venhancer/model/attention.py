@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from venhancer.config import UNetConfig
-from venhancer.model.kernels.forms import Fusable
+from venhancer.model.kernels.forms import PLAIN, Fusable
 from venhancer.model.layers import GroupNorm, clip_view
 
 KeysValues = tuple[Tensor, Tensor]  # each (b, l, heads * head_channels)
@@ -15,8 +17,11 @@ KeysValues = tuple[Tensor, Tensor]  # each (b, l, heads * head_channels)
 class Attention(Fusable):
     """Multi-head attention; keys and values may come ready-made.
 
+    Fused, self-attention takes its three products as one.
     x: b l c -> b l c
     """
+
+    joined: Tensor | None  # weights of query, key and value, which are views of it
 
     def __init__(self, channels: int, context_channels: int, head_channels: int) -> None:
         super().__init__()
@@ -25,13 +30,31 @@ class Attention(Fusable):
         self.key = nn.Linear(context_channels, channels, bias=False)
         self.value = nn.Linear(context_channels, channels, bias=False)
         self.out = nn.Linear(channels, channels)
+        self.register_buffer("joined", None, persistent=False)
+
+    def fuse(self, is_fused: bool) -> None:
+        super().fuse(is_fused)
+        layers = (self.query, self.key, self.value)
+        if not is_fused or self.key.in_features != self.query.in_features:
+            self.joined = None
+            return
+        self.joined = torch.cat([layer.weight.detach() for layer in layers])
+        for layer, part in zip(layers, self.joined.chunk(3), strict=True):
+            layer.weight.data = part
 
     def keys_values(self, context: Tensor) -> KeysValues:
         return self.key(context), self.value(context)
 
     def forward(self, x: Tensor, context: KeysValues | None = None) -> Tensor:
+        query, key, value = self._project(x, context)
+        return self.out(self.forms.attend(query, key, value, self.head_channels))
+
+    def _project(self, x: Tensor, context: KeysValues | None) -> tuple[Tensor, Tensor, Tensor]:
+        if context is None and self.joined is not None and self.forms is not PLAIN:
+            query, key, value = F.linear(x, self.joined).chunk(3, dim=-1)
+            return query, key, value
         key, value = self.keys_values(x) if context is None else context
-        return self.out(self.forms.attend(self.query(x), key, value, self.head_channels))
+        return self.query(x), key, value
 
 
 class FeedForward(Fusable):

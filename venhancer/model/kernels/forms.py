@@ -44,9 +44,12 @@ class Fusable(nn.Module):
 
         return FUSED
 
+    def fuse(self, is_fused: bool) -> None:
+        self.is_fused = is_fused
+
 
 def fuse(model: nn.Module, is_fused: bool = True) -> None:
     """Let every module of the model take kernels from now on, or PyTorch's operators again."""
     for module in model.modules():
         if isinstance(module, Fusable):
-            module.is_fused = is_fused
+            module.fuse(is_fused)

@@ -22,6 +22,7 @@ def _attend(
     out,
     sequences,
     frames,
+    stride,
     scale,
     heads: tl.constexpr,
     channels: tl.constexpr,
@@ -34,8 +35,9 @@ def _attend(
     sequence = tl.program_id(0) // heads * together + row // padded
     frame = row % padded
     is_real = (sequence < sequences) & (frame < frames)
-    first = (sequence.to(tl.int64) * frames + frame) * (heads * channels) + head * channels
-    at = first[:, None] + tl.arange(0, channels)[None, :]
+    token = sequence.to(tl.int64) * frames + frame
+    channel = head * channels + tl.arange(0, channels)
+    at = token[:, None] * stride + channel[None, :]
     q = tl.load(query + at, mask=is_real[:, None], other=0.0)
     k = tl.load(key + at, mask=is_real[:, None], other=0.0)
     v = tl.load(value + at, mask=is_real[:, None], other=0.0)
@@ -45,7 +47,8 @@ def _attend(
     weights = tl.exp2(scores - tl.max(scores, axis=1)[:, None])
     attended = tl.dot(weights.to(v.dtype), v, input_precision="ieee")
     attended = attended / tl.sum(weights, axis=1)[:, None]
-    tl.store(out + at, attended.to(out.dtype.element_ty), mask=is_real[:, None])
+    to = token[:, None] * (heads * channels) + channel[None, :]
+    tl.store(out + to, attended.to(out.dtype.element_ty), mask=is_real[:, None])
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, head_channels: int) -> Tensor:
@@ -70,7 +73,8 @@ def attend_short(query: Tensor, key: Tensor, value: Tensor, head_channels: int) 
     padded = max(16, triton.next_power_of_2(frames))
     together = max(1, ROWS // padded)
     heads = width // head_channels
-    query, key, value = (x.contiguous() for x in (query, key, value))
+    if not query.stride() == key.stride() == value.stride() or not _is_matrix(query):
+        query, key, value = (x.contiguous() for x in (query, key, value))
     out = query.new_empty(query.shape)
     _attend[(triton.cdiv(sequences, together) * heads,)](
         query,
@@ -79,6 +83,7 @@ def attend_short(query: Tensor, key: Tensor, value: Tensor, head_channels: int) 
         out,
         sequences,
         frames,
+        query.stride(1),
         head_channels**-0.5 * LOG2_E,
         heads=heads,
         channels=head_channels,
@@ -87,3 +92,8 @@ def attend_short(query: Tensor, key: Tensor, value: Tensor, head_channels: int) 
         num_warps=4,
     )
     return out
+
+
+def _is_matrix(x: Tensor) -> bool:
+    """Whether tokens follow each other at one distance: true of a third of a joined product."""
+    return x.stride(2) == 1 and x.stride(0) == x.shape[1] * x.stride(1)
