@@ -31,8 +31,8 @@ STAGES = {
 STEPS = {  # as card_run.sh names them
     "A": ("environment", "captures", "kernels", "enhance", "graphs", "golden"),
     "B": (
-        *("profile", "denoise", "denoise_bfloat16", "codec", "denoise_compiled"),
-        "denoise_plain",
+        *("profile", "denoise", "denoise_bfloat16", "codec", "denoise_plain"),
+        "denoise_compiled",
     ),
     "C": ("update", "pool", "train"),
     "D": ("candidates", "end_to_end", "end_to_end_released"),

@@ -54,7 +54,7 @@ def test_a_stage_is_done_when_all_its_steps_are(tmp_path: Path) -> None:
     keep.keep(kept_run(tmp_path / "again", steps[-1:], "plain"), target)
     runs = report_card.read_runs(tmp_path)
 
-    assert before == "on NVIDIA H200 at bbbbbbbbbb all but denoise_plain"
+    assert before == "on NVIDIA H200 at bbbbbbbbbb all but denoise_compiled"
     assert report_card.status("B", runs) == "done on NVIDIA H200 at bbbbbbbbbb"
     assert report_card.status("A", runs) == "waiting"
     assert len(runs[0].steps) == len(steps)

@@ -95,7 +95,7 @@ stage_A() {  # is it right?
     tests A kernels 90 tests/core/test_kernels.py
     gpu A 120 enhance
     gpu A 120 graphs
-    gpu A 90 golden
+    gpu A 120 golden
 }
 
 stage_B() {  # is it fast?
@@ -103,8 +103,8 @@ stage_B() {  # is it fast?
     named B denoise 130 denoise --way exact --way eager --way graph --way reuse --way long
     named B denoise_bfloat16 60 denoise --dtype bfloat16 --way exact --way eager
     gpu B 60 codec
-    named B denoise_compiled 170 denoise --way eager --way compiled
     named B denoise_plain 60 denoise --way plain
+    named B denoise_compiled 170 denoise --way eager --way compiled
 }
 
 train() {  # SECONDS: NANO goes on from its weights; stopped by its time, so that the last save counts

@@ -40,7 +40,7 @@ class Backend:
     name: str
     device: str
     dtype: torch.dtype
-    has_graphs: bool  # repeats its work as CUDA graphs
+    capture: GraphCapture | None  # of what it repeats as CUDA graphs
     plan: Plan
     smaller: tuple[Plan, ...]  # what to fall back to
     weights: Callable[[], str]  # what tells its networks from others
@@ -78,7 +78,7 @@ def _pytorch(request: Request) -> Backend:
         name=_pytorch_name(api.uses_triton(options)),
         device=device,
         dtype=dtype,
-        has_graphs=has_graphs,
+        capture=capture,
         plan=plan,
         smaller=tuple(smaller),
         weights=lambda: _weights(plan, options),
@@ -118,15 +118,17 @@ def _static(request: Request, folder: Path) -> Backend:
     possible = static_plans(clip, bundle.manifest.preset, options, bundle.manifest.shapes)
     plans = static_arrangements(possible, device)
     plan, *smaller = fitting(plans, options, device, dtype, request.arrangement)
+    can_capture = device == "cuda" and bundle.manifest.builder != "onnx"  # has its own stream
+    capture = GraphCapture() if request.uses_graphs and can_capture else None
     return Backend(
         name=name,
         device=device,
         dtype=dtype,
-        has_graphs=request.uses_graphs and device == "cuda" and bundle.manifest.builder != "onnx",
+        capture=capture,
         plan=plan,
         smaller=tuple(smaller),
         weights=lambda: bundle.manifest.request[:16],
-        open=lambda: open_bundle_networks(bundle, plan, device, request.uses_graphs),
+        open=lambda: open_bundle_networks(bundle, plan, device, capture),
     )
 
 
@@ -157,7 +159,9 @@ def refuse_fixed(options: Options) -> None:
         )
 
 
-def open_bundle_networks(bundle: Bundle, plan: Plan, device: str, uses_graphs: bool) -> Networks:
+def open_bundle_networks(
+    bundle: Bundle, plan: Plan, device: str, capture: GraphCapture | None
+) -> Networks:
     """Load the networks that the plan was made for."""
     from venhancer.reference import LappedCodec, Reference
     from venhancer.sampler import Placement
@@ -166,8 +170,7 @@ def open_bundle_networks(bundle: Bundle, plan: Plan, device: str, uses_graphs: b
     model, sizes = plan.preset.model, bundle.sizes(plan.shape)
     runs = open_runs(bundle, plan.shape, device)
     denoiser, seed = StaticDenoiser(model, sizes, runs), plan.sampling.seed
-    can_capture = uses_graphs and all(run.can_capture for run in runs.values())
-    placement = Placement(device=device, capture=GraphCapture() if can_capture else None)
+    placement = Placement(device=device, capture=capture)
     if model.codec == "lapped":
         return Reference(denoiser, LappedCodec(model.latent_scale), None, placement, seed)
     codec = StaticCodec(bundle.specs, sizes, runs)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import venhancer
-from venhancer.errors import VEnhancerError
+from venhancer.errors import DeviceError, VEnhancerError
 
 if TYPE_CHECKING:
     from venhancer.plan import Plan
@@ -359,13 +359,22 @@ def _state_left(args: argparse.Namespace) -> str:
     return f"; --resume goes on after {job.stand}" if job else ""
 
 
+def _cuda_here(error: VEnhancerError) -> str:
+    """Versions of CUDA, where a device is at fault and they can be told."""
+    from venhancer_rt import cuda_facts
+
+    known = cuda_facts.versions() if isinstance(error, DeviceError) else {}
+    told = ", ".join(f"{name} {version}" for name, version in known.items())
+    return f" (CUDA here: {told})" if told else ""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     logging.basicConfig(format="venhancer-rt: %(message)s", level=logging.WARNING)
     try:
         args.run(args)
     except VEnhancerError as error:
-        print(f"venhancer-rt: {error}", file=sys.stderr)
+        print(f"venhancer-rt: {error}{_cuda_here(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"venhancer-rt: interrupted, nothing was written{_state_left(args)}", file=sys.stderr)

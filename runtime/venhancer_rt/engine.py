@@ -60,8 +60,6 @@ class Engine:
     TensorRT itself waits for the device at times; take another where that matters.
     """
 
-    can_capture = True  # in a CUDA graph
-
     def __init__(self, trt: Any, path: Path, entry: Entry, device: str, again: str) -> None:
         """BundleError, with what builds it again, for a plan that is not for this machine."""
         self.path = path

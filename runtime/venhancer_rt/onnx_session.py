@@ -49,8 +49,6 @@ def choose_onnx_device(asked: str) -> str:
 class OnnxSession:
     """A `static.Run`: inputs by name -> outputs by name, both on `device`."""
 
-    can_capture = False  # in a CUDA graph: the session has a stream of its own
-
     def __init__(self, path: Path, entry: Entry, device: str) -> None:
         self.path = path
         self.entry = entry

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from venhancer.config import PRESETS, Preset, Shortcuts
 from venhancer.errors import VideoError
 from venhancer.manifest import NAME, read_manifest
@@ -12,6 +14,7 @@ from venhancer.options import GB
 from venhancer.plan import Plan
 from venhancer.video import Clip, probe
 from venhancer.weights import read_preset
+from venhancer_rt import cuda_facts
 
 if TYPE_CHECKING:
     from venhancer.estimate import Cost
@@ -96,8 +99,17 @@ def backend_lines(backend: Backend) -> list[str]:
     """What runs the networks, where and how precisely."""
     shape = backend.plan.shape
     static = f", networks of {shape}" if shape else ""
-    graphs = ", by CUDA graphs" if backend.has_graphs else ""
-    return [f"runs on  {backend.name}, {_dtype(backend)} on {backend.device}{static}{graphs}"]
+    graphs = "" if backend.capture is None else ", by CUDA graphs"
+    where = f"{backend.device}{_cuda(backend.device)}"
+    return [f"runs on  {backend.name}, {_dtype(backend)} on {where}{static}{graphs}"]
+
+
+def _cuda(device: str) -> str:
+    """The card, and versions of CUDA where they can be told."""
+    if device == "cpu":
+        return ""
+    known = [f"{name} {version}" for name, version in cuda_facts.versions().items()]
+    return f" ({', '.join([torch.cuda.get_device_name(), *known])})"
 
 
 def backend_json(backend: Backend) -> dict[str, Any]:
@@ -106,7 +118,8 @@ def backend_json(backend: Backend) -> dict[str, Any]:
         "backend": backend.name,
         "device": backend.device,
         "dtype": str(backend.dtype).removeprefix("torch."),
-        "graphs": backend.has_graphs,
+        "graphs": None if backend.capture is None else dict(backend.capture.nodes),
+        "cuda": cuda_facts.versions() if backend.device == "cuda" else {},
         "shape": str(shape) if shape else None,
     }
 

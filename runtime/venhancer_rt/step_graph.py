@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from typing import Any, Protocol
 from weakref import WeakSet
 
@@ -10,6 +11,7 @@ import torch
 
 from venhancer.device import is_out_of_memory
 from venhancer.sampler import Work
+from venhancer_rt import cuda_facts
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +37,10 @@ class Recorder(Protocol):
     def capture(self, work: Work, beside: Graph | None) -> Graph:
         """Record what work would do, without doing it, in the memory of another graph."""
 
+    @property
+    def nodes(self) -> Counter[str]:
+        """Nodes of all graphs so far by kind; empty where they cannot be counted."""
+
 
 class GraphCapture:
     """Makes functions of work that become CUDA graphs.
@@ -46,6 +52,11 @@ class GraphCapture:
     def __init__(self, recorder: Recorder | None = None) -> None:
         self._recorder = recorder or CudaRecorder()
         self._captured: WeakSet[_Step] = WeakSet()
+
+    @property
+    def nodes(self) -> Counter[str]:
+        """Nodes of all graphs so far, by kind: kernel, memcpy, host and others."""
+        return self._recorder.nodes
 
     def __call__(self, work: Work) -> Work:
         """A function that does `work`: as it is at first, as a graph from the third call on.
@@ -91,10 +102,18 @@ class _Step:
 
 
 class CudaRecorder:
-    """CUDA's graphs, by PyTorch, on one stream: what is captured on it can share its memory."""
+    """CUDA's graphs, by PyTorch, on one stream: what is captured on it can share its memory.
+
+    With cuda-python the nodes of all graphs are counted, and graphs are on the card before their
+    first launch.
+    """
 
     def __init__(self) -> None:
         self._stream: torch.cuda.Stream | None = None
+        self.nodes: Counter[str] = Counter()
+        self.counts = cuda_facts.bindings() is not None and hasattr(
+            torch.cuda.CUDAGraph, "raw_cuda_graph_exec"
+        )
 
     @property
     def stream(self) -> torch.cuda.Stream:
@@ -111,7 +130,7 @@ class CudaRecorder:
         current.wait_stream(self.stream)
 
     def capture(self, work: Work, beside: Graph | None) -> Graph:
-        graph = torch.cuda.CUDAGraph()
+        graph = torch.cuda.CUDAGraph(keep_graph=self.counts)
         pool = beside.pool() if beside else None
         try:
             # the outer `stream`: where the capture cannot end, the inner one leaves its own behind
@@ -127,6 +146,10 @@ class CudaRecorder:
             if cause is None:
                 raise
             raise cause from None
+        if self.counts:
+            self.nodes += cuda_facts.count_nodes(graph.raw_cuda_graph())
+            graph.instantiate()
+            cuda_facts.upload(graph.raw_cuda_graph_exec(), self.stream.cuda_stream)
         return graph
 
 

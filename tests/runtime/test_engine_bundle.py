@@ -104,7 +104,7 @@ def test_a_run_by_engines(
 
     opened = {"engines": engines, "graphs": open_bundle(built.folder)}
     networks = {
-        name: open_bundle_networks(bundle_, backend.plan, "cpu", uses_graphs=False)
+        name: open_bundle_networks(bundle_, backend.plan, "cpu", None)
         for name, bundle_ in opened.items()
     }
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -254,7 +254,7 @@ def test_a_whole_run_by_real_engines(real: Bundle, tmp_path: Path) -> None:
     graphs = Bundle(folder=real.folder, manifest=replace(real.manifest, builder="onnx"))
     networks = {
         "engines": backend.open(),
-        "graphs": open_bundle_networks(graphs, backend.plan, "cpu", uses_graphs=False),
+        "graphs": open_bundle_networks(graphs, backend.plan, "cpu", None),
     }
     out = {}
     for name in networks:

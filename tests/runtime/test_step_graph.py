@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -44,6 +45,7 @@ class FakeRecorder:
         self.log: list[str] = []
         self.pools: list[object] = []
         self.has_room = True
+        self.nodes: Counter[str] = Counter()
 
     def run(self, work: Work) -> None:
         self.log.append("run")

@@ -1,0 +1,59 @@
+"""What cuda-python tells, where it is installed: the parts of a captured graph, and versions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from venhancer.errors import DeviceError
+
+
+def bindings() -> Any:
+    """CUDA's runtime as cuda-python binds it; None where that is not installed."""
+    try:
+        from cuda.bindings import runtime
+    except ImportError:
+        return None
+    return runtime
+
+
+def versions() -> dict[str, str]:
+    """Versions of CUDA that the driver and the runtime here have; empty without cuda-python.
+
+    A driver of version 0.0 is none.
+    """
+    runtime = bindings()
+    if runtime is None:
+        return {}
+    driver, own = (
+        _checked(runtime, *ask())
+        for ask in (runtime.cudaDriverGetVersion, runtime.cudaRuntimeGetVersion)
+    )
+    return {"driver": _version(driver), "runtime": _version(own)}
+
+
+def count_nodes(graph: int) -> Counter[str]:
+    """How many nodes of each kind a graph has: graph is a `cudaGraph_t`."""
+    runtime = bindings()
+    count = _checked(runtime, *runtime.cudaGraphGetNodes(graph))[1]
+    nodes = _checked(runtime, *runtime.cudaGraphGetNodes(graph, count))[0]
+    kinds = (_checked(runtime, *runtime.cudaGraphNodeGetType(node)) for node in nodes)
+    return Counter(kind.name.removeprefix("cudaGraphNodeType").lower() for kind in kinds)
+
+
+def upload(executable: int, stream: int) -> None:
+    """Bring a graph to the card now, not at its first launch: `cudaGraphExec_t`, `cudaStream_t`."""
+    runtime = bindings()
+    _checked(runtime, *runtime.cudaGraphUpload(executable, stream))
+
+
+def _checked(runtime: Any, error: Any, *found: Any) -> Any:
+    """What a call gave; DeviceError where it failed."""
+    if error != runtime.cudaError_t.cudaSuccess:
+        raise DeviceError(f"CUDA: {error.name}")
+    return found[0] if len(found) == 1 else found
+
+
+def _version(number: int) -> str:
+    """CUDA writes 12.4 as 12040."""
+    return f"{number // 1000}.{number % 1000 // 10}"

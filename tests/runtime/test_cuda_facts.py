@@ -1,0 +1,91 @@
+"""What cuda-python is asked for, by a stand-in; and what is in real graphs, where a GPU is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from enum import Enum
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from venhancer.errors import DeviceError
+from venhancer_rt import cuda_facts
+from venhancer_rt.cli import main
+from venhancer_rt.step_graph import CudaRecorder, GraphCapture
+
+
+class Status(Enum):
+    cudaSuccess = 0  # noqa: N815
+    cudaErrorInvalidValue = 1  # noqa: N815
+
+
+class Kind(Enum):
+    cudaGraphNodeTypeKernel = 0  # noqa: N815
+    cudaGraphNodeTypeMemcpy = 1  # noqa: N815
+    cudaGraphNodeTypeHost = 3  # noqa: N815
+
+
+NODES = [Kind.cudaGraphNodeTypeKernel, Kind.cudaGraphNodeTypeMemcpy, Kind.cudaGraphNodeTypeKernel]
+
+
+def fake_bindings(status: Status = Status.cudaSuccess) -> Any:
+    """As cuda-python answers: the status first."""
+    return SimpleNamespace(
+        cudaError_t=Status,
+        cudaDriverGetVersion=lambda: (status, 12040),
+        cudaRuntimeGetVersion=lambda: (status, 13000),
+        cudaGraphGetNodes=lambda graph, count=0: (status, NODES[:count], len(NODES)),
+        cudaGraphNodeGetType=lambda node: (status, node),
+    )
+
+
+def test_nodes_are_counted_by_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_facts, "bindings", fake_bindings)
+
+    assert cuda_facts.count_nodes(1) == Counter(kernel=2, memcpy=1)
+
+
+def test_versions_are_read_as_cuda_writes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_facts, "bindings", fake_bindings)
+
+    assert cuda_facts.versions() == {"driver": "12.4", "runtime": "13.0"}
+
+
+def test_a_call_that_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_facts, "bindings", lambda: fake_bindings(Status.cudaErrorInvalidValue))
+
+    with pytest.raises(DeviceError, match="CUDA: cudaErrorInvalidValue"):
+        cuda_facts.count_nodes(1)
+
+
+def test_without_cuda_python_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_facts, "bindings", lambda: None)
+
+    assert cuda_facts.versions() == {}
+    assert not CudaRecorder().counts
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card here")
+def test_an_error_of_the_device_names_the_versions(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cuda_facts, "bindings", fake_bindings)
+
+    assert main(["plan", "assets/butterfly.mp4", "--device", "cuda"]) == 2
+    assert "(CUDA here: driver 12.4, runtime 13.0)" in capsys.readouterr().err
+
+
+@pytest.mark.gpu
+def test_no_graph_calls_the_host() -> None:
+    """Nodes of the host would stop the card at each replay."""
+    if cuda_facts.bindings() is None:
+        pytest.skip("needs cuda-python")
+    x, capture = torch.zeros(8, device="cuda"), GraphCapture()
+    step = capture(lambda: x.add_(1).mul_(2).copy_(x.flip(0)))
+    for _ in range(4):
+        step()
+
+    assert capture.nodes["kernel"] > 0
+    assert capture.nodes["host"] == 0
