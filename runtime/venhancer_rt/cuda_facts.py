@@ -25,10 +25,8 @@ def versions() -> dict[str, str]:
     runtime = bindings()
     if runtime is None:
         return {}
-    driver, own = (
-        _checked(runtime, *ask())
-        for ask in (runtime.cudaDriverGetVersion, runtime.cudaRuntimeGetVersion)
-    )
+    driver = _checked(runtime, *runtime.cudaDriverGetVersion())
+    own = _checked(runtime, *runtime.cudaRuntimeGetVersion())
     return {"driver": _version(driver), "runtime": _version(own)}
 
 

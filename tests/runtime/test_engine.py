@@ -19,7 +19,6 @@ from venhancer.manifest import Entry, Port
 from venhancer.static import Inputs
 from venhancer_rt import tensorrt_package
 from venhancer_rt.engine import Engine
-from venhancer_rt.onnx_session import OnnxSession
 from venhancer_rt.tensorrt_package import collect_log, require_tensorrt
 
 Patch = pytest.MonkeyPatch
@@ -106,7 +105,6 @@ def test_it_runs_on_pytorchs_stream(tmp_path: Path) -> None:
     Engine(trt, plan, ENTRY, "cpu", AGAIN)({"x": torch.ones(2, 3), "step": torch.zeros(2)})
 
     assert trt.engines[0].contexts[0].streams == [fake_engine.STREAM]
-    assert (Engine.can_capture, OnnxSession.can_capture) == (True, False)
 
 
 def test_an_input_of_another_size_is_refused(tmp_path: Path) -> None:

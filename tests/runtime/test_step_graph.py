@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import collections
 import gc
-from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -45,7 +45,7 @@ class FakeRecorder:
         self.log: list[str] = []
         self.pools: list[object] = []
         self.has_room = True
-        self.nodes: Counter[str] = Counter()
+        self.nodes: collections.Counter[str] = collections.Counter()
 
     def run(self, work: Work) -> None:
         self.log.append("run")
