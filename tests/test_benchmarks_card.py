@@ -21,6 +21,7 @@ from benchmarks.gpu.table import lines
 from benchmarks.machine import ROOT
 from benchmarks.waves import write_clip
 from venhancer.training.perceptual import VGG16, Lpips
+from venhancer.video import probe
 
 COMMIT = 40 * "b"
 
@@ -130,6 +131,8 @@ def test_clips_of_a_pack_are_short_and_small(tmp_path: Path) -> None:
 
     made = sorted(path.name for path in (tmp_path / "pack" / "train").iterdir())
     assert made == ["film-00.mp4", "film-01.mp4", "photo.jpg"]
+    clip = probe(tmp_path / "pack" / "train" / "film-01.mp4")
+    assert (clip.frames, clip.width, clip.height, clip.fps) == (48, 64, 48, 24)
     assert Image.open(tmp_path / "pack" / "train" / "photo.jpg").size == (1100, 50)
     assert list(pack_media.starts(4.2, 12)) == [0.0, 2.1]
     assert pack_media.fitted(1920, 1081) == (1280, 720)

@@ -7,6 +7,7 @@ of 512x384 out of photos: two seconds and a thousand pixels are enough.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 
@@ -56,16 +57,16 @@ def write_clip(source: Path, start: float, target: Path) -> None:
     temporary = target.with_suffix(".part")
     with av.open(str(source), "r") as film, av.open(str(temporary), "w", format="mp4") as clip:
         shown = film.streams.video[0]
-        rate = shown.average_rate or 24
+        rate = Fraction(shown.average_rate or 24)
         width, height = fitted(shown.codec_context.width, shown.codec_context.height)
         options = {"crf": str(CRF), "preset": "slow"}
         made = clip.add_stream("libx264", rate=rate, options=options)
         made.width, made.height, made.pix_fmt = width, height, "yuv420p"
         film.seek(int(start * av.time_base))
         later = (f for f in film.decode(shown) if f.time is None or f.time >= start)
-        for frame in islice(later, round(CLIP_SECONDS * float(rate))):
+        for number, frame in enumerate(islice(later, round(CLIP_SECONDS * rate))):
             picture = frame.reformat(width, height, format="yuv420p")
-            picture.pts = None
+            picture.pts, picture.time_base = number, 1 / rate
             clip.mux(made.encode(picture))
         clip.mux(made.encode(None))
     temporary.replace(target)

@@ -106,8 +106,8 @@ def test_clean_and_flawed_samples_can_be_told_apart(pool: Pool, folder: Path) ->
     """Together they are the pool."""
     flawed, clean = (Pool(folder, is_flawed) for is_flawed in (True, False))
 
-    assert flawed.arrays["level"].min() > 0
-    assert not clean.arrays["level"].any()
+    assert flawed.samples["level"].min() > 0
+    assert not clean.samples["level"].any()
     assert len(flawed) + len(clean) == len(pool)
 
 

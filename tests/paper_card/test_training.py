@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -17,6 +19,7 @@ from venhancer.config import Preset
 from venhancer.model.denoiser import make_denoiser
 from venhancer.training.encoders import Encoders
 from venhancer.training.objective import DiffusionLoss
+from venhancer.training.pool import Crop, Pool, write_part
 from venhancer.training.trainer import Trainer, initialise
 from venhancer.training.validation import Cell, HeldOut, Validation
 
@@ -70,3 +73,29 @@ def test_weights_are_validated_on_the_card(trainer: Trainer) -> None:
     measured = Validation(clips, trainer.preset, SMALL, encoders(trainer.preset), [cell])
 
     assert measured.measure(trainer.network)[cell].loss > 0
+
+
+def test_a_pool_makes_its_batches_on_the_card(card: Card, tmp_path: Path) -> None:
+    """Its bytes cross once; then only the numbers of samples do, and the batch is that of a CPU."""
+    rng = np.random.default_rng(0)
+    shapes = {
+        "target": (3, 32, 32),
+        "hint": (3, 32, 32),
+        "aligned": (4, 3, 16, 16),
+        "trust": (4, 8, 8),
+    }
+
+    def pixels() -> dict[str, Any]:
+        return {name: rng.integers(256, size=size, dtype=np.uint8) for name, size in shapes.items()}
+
+    crops = [Crop(**pixels(), scale=2.0, level=0) for _ in range(3)]
+    write_part(tmp_path, 0, crops)
+    pool, indices = Pool(tmp_path), np.array([2, 0])
+    expected = pool.batch(indices, np.random.default_rng(1))
+    there = pool.to(ONE_CARD.device)
+    with card.watched() as crossings:
+        made = there.batch(indices, np.random.default_rng(1))
+
+    assert [crossing.kind for crossing in crossings] == ["host to card"]
+    for name in ("target", "hint", "neighbours", "scale", "noise_level", "is_key"):
+        assert torch.equal(getattr(made, name).cpu(), getattr(expected, name)), name

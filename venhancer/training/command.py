@@ -255,7 +255,7 @@ def batches(data: Source | Pool, trainer: Trainer) -> Iterator[Batch]:
         accelerator = trainer.accelerator
         return iter(
             PoolBatches(
-                data,
+                data.to(accelerator.device),
                 trainer.config,
                 rank=accelerator.process_index,
                 world=accelerator.num_processes,

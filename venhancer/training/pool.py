@@ -7,6 +7,7 @@ a folder of parts, each written whole or not at all; `pool.json` says what it wa
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from venhancer.config import ModelConfig
+from venhancer.device import to_device
 from venhancer.errors import OptionError
 from venhancer.neighbours import compare
 from venhancer.training.augmentation import Batch, Generator
@@ -50,7 +52,7 @@ def write_part(folder: Path, number: int, crops: Sequence[Crop]) -> None:
 
 
 class Pool:
-    """Samples of a folder, in memory; OptionError where it holds none.
+    """Samples of a folder, in memory or on a device; OptionError where it holds none.
 
     is_flawed: only those with a noise level above 0, or only those without
     """
@@ -60,36 +62,46 @@ class Pool:
         if not any(len(part["level"]) for part in parts):
             kind = {None: "", True: "flawed ", False: "clean "}[is_flawed]
             raise OptionError(f"{folder} holds no {kind}samples: `venhancer-train pool` makes some")
-        self.arrays = {name: np.concatenate([part[name] for part in parts]) for name in FIELDS}
+        self.samples = {
+            name: torch.from_numpy(np.concatenate([part[name] for part in parts]))
+            for name in FIELDS
+        }
 
     def __len__(self) -> int:
-        return len(self.arrays["scale"])
+        return len(self.samples["scale"])
+
+    def to(self, device: torch.device) -> Pool:
+        """The same samples on a device, as bytes; batches are then made there."""
+        moved = copy(self)
+        moved.samples = {name: x.to(device) for name, x in self.samples.items()}
+        return moved
 
     def batch(self, indices: NDArray[np.int64], rng: Generator | None) -> Batch:
         """Samples as the objective takes them; mirrored and transposed at random, given `rng`."""
-        target, hint, aligned, trust = (
-            torch.from_numpy(self.arrays[name][indices]).float() for name in FIELDS[:4]
-        )
+        device = self.samples["scale"].device
+        chosen = to_device(torch.from_numpy(indices), device.type)
+        taken = {name: x.index_select(0, chosen) for name, x in self.samples.items()}
+        target, hint, aligned, trust = (taken[name].float() for name in FIELDS[:4])
         parts = (target / 127.5 - 1, hint / 127.5 - 1, aligned / 127.5 - 1, trust / 255)
         target, hint, aligned, trust = parts if rng is None else _turned(parts, rng)
         neighbours = compare(F.avg_pool2d(hint, 2), aligned, trust)
-        level = torch.from_numpy(self.arrays["level"][indices]).long()
         return Batch(
             target=target[:, None],
             hint=hint[:, None],
-            is_key=torch.ones(len(indices), 1),
-            scale=torch.from_numpy(self.arrays["scale"][indices]).float(),
-            noise_level=(level - 1).clamp(min=0),
+            is_key=torch.ones(len(indices), 1, device=device),
+            scale=taken["scale"].float(),
+            noise_level=(taken["level"].long() - 1).clamp(min=0),
             captions=[""] * len(indices),
             names=[f"sample {index} of the pool" for index in indices],
             neighbours=neighbours[:, :, None],
+            keys=(0,),
         )
 
 
 def open_pool(folder: Path, model: ModelConfig, is_flawed: bool | None = None) -> Pool:
     """A pool for a model; OptionError where its samples show another number of neighbours."""
     pool = Pool(folder, is_flawed)
-    found = pool.arrays["aligned"].shape[1]
+    found = pool.samples["aligned"].shape[1]
     if found != model.neighbours:
         raise OptionError(
             f"{folder} holds samples with {found} neighbours, the model sees {model.neighbours}: "

@@ -48,7 +48,7 @@ class PoolValidation:
         return {cell: mean_score(scores) for cell, scores in sorted(found.items())}
 
     def _cell(self, index: np.int64) -> Cell:
-        scale, level = (self.pool.arrays[name][index] for name in ("scale", "level"))
+        scale, level = (self.pool.samples[name][index].item() for name in ("scale", "level"))
         nearest = min(SCALES, key=lambda known: abs(np.log(known / scale)))
         return Cell(stride=1, scale=nearest, noise_level=FLAWED if level else 0)
 
