@@ -136,6 +136,7 @@ def enhance(case: Case, setting: Setting, source: Path, folder: Path, made: Made
     predicted = need(plan, device, backend.dtype).total
     return {
         "frames": len(made[case.name]),
+        "graphs": backend.capture is not None,
         "seconds": round(reports[0].wall, 2),
         "stages": stages,
         "arrangement": plan.arrangement,

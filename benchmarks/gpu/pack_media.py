@@ -15,8 +15,8 @@ import av
 from PIL import Image, ImageOps
 
 CLIP_SECONDS = 2.0
-FILM_CLIPS = {"train": 12, "validation": 2}  # of each film, evenly spread
-CRF = 21  # of x264
+FILM_CLIPS = {"train": 10, "validation": 2}  # of each film, evenly spread
+CRF = 24  # of x264
 LONGEST_SIDE = 1280  # pixels of a clip: larger films are shrunk to it
 PHOTO_SIDE, PHOTO_QUALITY = 1100, 87
 FILMS = {".mp4", ".mpg", ".mov", ".mkv", ".webm"}

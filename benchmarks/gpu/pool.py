@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 POOL = "pool.json"
-SAMPLES = {"train": 9600, "validation": 384}
+SAMPLES = {"train": 4800, "validation": 384}
 VALIDATION_SEED = 1000  # far from those of the parts that are trained on
 
 

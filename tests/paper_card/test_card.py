@@ -36,6 +36,7 @@ def test_crossings_are_logged(card: Card) -> None:
 
 @pytest.mark.parametrize("what", ["copy in", "copy out", "item", "synchronize", "scalar"])
 def test_a_capture_refuses_the_host(card: Card, what: str) -> None:
+    """What would wait for the host, or read its memory, ends the capture."""
     x, number = torch.zeros(2, device="cuda"), torch.tensor(1.0)
     works = {
         "copy in": lambda: x.copy_(torch.ones(2)),
@@ -51,6 +52,7 @@ def test_a_capture_refuses_the_host(card: Card, what: str) -> None:
 
 
 def test_a_capture_does_nothing_and_a_replay_does_it_again(card: Card) -> None:
+    """With what its inputs are then."""
     x, total = torch.ones(2, device="cuda"), torch.zeros(2, device="cuda")
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
@@ -79,11 +81,13 @@ def test_what_a_graph_leaves_in_its_pool_is_lost(card: Card) -> None:
 
 
 def test_memory_can_run_out(card: Card) -> None:
+    """Where a test says so."""
     card.lacks_memory = lambda _: True
     with pytest.raises(torch.OutOfMemoryError):
         torch.zeros(2, device="cuda")
 
 
 def test_without_the_fixture_there_is_no_card() -> None:
+    """The machine is as it was."""
     if torch.version.cuda is None:
         assert not torch.cuda.is_available()

@@ -42,6 +42,7 @@ def run(card: Card, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 def test_graph_eager_and_latents_on_the_host_give_the_same_frames(run: Run) -> None:
+    """By the backend that the command takes."""
     frames = run("eager", uses_graphs=False)
 
     assert len(frames) == 13
@@ -91,6 +92,7 @@ def test_a_full_card_is_recovered_from(
 def test_without_room_for_a_graph_it_goes_on(
     run: Run, card: Card, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """To equal frames, and says so."""
     expected = run("expected")
     card.lacks_memory = Full("layers.", 10, in_capture=True)
     with caplog.at_level(logging.WARNING):
@@ -111,5 +113,6 @@ def test_without_room_for_a_graph_it_goes_on(
     ],
 )
 def test_lack_of_memory_has_many_words(words: str) -> None:
+    """PyTorch, CUDA's libraries and TensorRT each have their own."""
     assert is_out_of_memory(RuntimeError(words))
     assert not is_out_of_memory(RuntimeError("CUDA error: an illegal memory access"))

@@ -68,6 +68,7 @@ def test_a_loss_is_computed_on_the_card(trainer: Trainer, card: Card) -> None:
 
 
 def test_weights_are_validated_on_the_card(trainer: Trainer) -> None:
+    """Clips are encoded there, and scores come back."""
     clips = [HeldOut("clip", random_clip(), "waves")]
     cell = Cell(2, 2, 0)
     measured = Validation(clips, trainer.preset, SMALL, encoders(trainer.preset), [cell])

@@ -42,18 +42,21 @@ def fake_bindings(status: Status = Status.cudaSuccess) -> Any:
 
 
 def test_nodes_are_counted_by_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the names that CUDA gives the kinds."""
     monkeypatch.setattr(cuda_facts, "bindings", fake_bindings)
 
     assert cuda_facts.count_nodes(1) == Counter(kernel=2, memcpy=1)
 
 
 def test_versions_are_read_as_cuda_writes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """12040 is 12.4."""
     monkeypatch.setattr(cuda_facts, "bindings", fake_bindings)
 
     assert cuda_facts.versions() == {"driver": "12.4", "runtime": "13.0"}
 
 
 def test_a_call_that_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the name of the error."""
     monkeypatch.setattr(cuda_facts, "bindings", lambda: fake_bindings(Status.cudaErrorInvalidValue))
 
     with pytest.raises(DeviceError, match="CUDA: cudaErrorInvalidValue"):
@@ -61,6 +64,7 @@ def test_a_call_that_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_cuda_python_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And graphs are captured without being counted."""
     monkeypatch.setattr(cuda_facts, "bindings", lambda: None)
 
     assert cuda_facts.versions() == {}
@@ -71,6 +75,7 @@ def test_without_cuda_python_nothing_is_told(monkeypatch: pytest.MonkeyPatch) ->
 def test_an_error_of_the_device_names_the_versions(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """So that a driver that is too old is seen at once."""
     monkeypatch.setattr(cuda_facts, "bindings", fake_bindings)
 
     assert main(["plan", "assets/butterfly.mp4", "--device", "cuda"]) == 2

@@ -107,10 +107,12 @@ class SpatialTransformer(Fusable):
 
     def forward(self, x: Tensor, text: KeysValues, frames: int) -> Tensor:
         h, w = x.shape[-2:]
+        tokens = self.block.transform(self._tokens(x), text, frames)
+        return x + rearrange(self.project_out(tokens), "b (f h w) c -> (b f) c h w", h=h, w=w)
+
+    def _tokens(self, x: Tensor) -> Tensor:
         tokens = rearrange(self.forms.norm(self.norm, x), "b c h w -> b (h w) c")
-        tokens = self.block.transform(self.project_in(tokens), text, frames)
-        tokens = self.project_out(tokens)
-        return x + rearrange(tokens, "b (f h w) c -> (b f) c h w", h=h, w=w)
+        return self.project_in(tokens)
 
 
 class TemporalTransformer(Fusable):
@@ -131,7 +133,9 @@ class TemporalTransformer(Fusable):
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
         h, w = x.shape[-2:]
+        tokens = self.block.transform(self._tokens(x, frames))
+        return x + rearrange(self.project_out(tokens), "(b h w) f c -> (b f) c h w", h=h, w=w)
+
+    def _tokens(self, x: Tensor, frames: int) -> Tensor:
         clip = self.forms.norm(self.norm, clip_view(x, frames))
-        tokens = rearrange(clip, "b c f l -> (b l) f c").contiguous()
-        tokens = self.project_out(self.block.transform(self.project_in(tokens)))
-        return x + rearrange(tokens, "(b h w) f c -> (b f) c h w", h=h, w=w)
+        return self.project_in(rearrange(clip, "b c f l -> (b l) f c").contiguous())
