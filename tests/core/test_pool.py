@@ -54,7 +54,7 @@ def test_a_pool_holds_what_was_asked_for(pool: Pool, folder: Path) -> None:
     ]
     settings = json.loads((folder / NAME).read_text())
     assert settings == json.loads(json.dumps(dataclasses.asdict(SETTINGS)))
-    shapes = {name: pool.arrays[name].shape[1:] for name in FIELDS}
+    shapes = {name: pool.samples[name].shape[1:] for name in FIELDS}
     assert shapes == {
         "target": (3, 32, 32),
         "hint": (3, 32, 32),
@@ -63,9 +63,9 @@ def test_a_pool_holds_what_was_asked_for(pool: Pool, folder: Path) -> None:
         "scale": (),
         "level": (),
     }
-    assert pool.arrays["scale"].min() >= 1.4
-    assert pool.arrays["scale"].max() <= 8.1
-    levels = set(pool.arrays["level"].tolist())
+    assert pool.samples["scale"].min() >= 1.4
+    assert pool.samples["scale"].max() <= 8.1
+    levels = set(pool.samples["level"].tolist())
     assert 0 in levels
     assert max(levels) >= SETTINGS.levels[0]
 
@@ -93,8 +93,8 @@ def test_making_a_pool_goes_on(
     make_pool(media, out, NANO.model, SETTINGS, silent)
 
     assert (out / "part-0000.npz").stat().st_mtime_ns == first
-    for name, array in Pool(folder).arrays.items():
-        assert np.array_equal(Pool(out).arrays[name], array), name
+    for name, array in Pool(folder).samples.items():
+        assert np.array_equal(Pool(out).samples[name], array), name
 
 
 def test_a_pool_of_other_settings_is_left_alone(films: Path, folder: Path) -> None:
@@ -184,7 +184,7 @@ def test_a_batch_is_what_the_contract_says(pool: Pool) -> None:
         assert getattr(batch, name).shape == wanted[name], name
     assert batch.target.min() >= -1
     assert batch.target.max() <= 1
-    levels = torch.from_numpy(pool.arrays["level"][:5])
+    levels = pool.samples["level"][:5]
     assert torch.equal(batch.noise_level, (levels - 1).clamp(min=0))
     assert batch.is_key.all()
     gates = batch.neighbours[:, 48:]
