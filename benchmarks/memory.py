@@ -43,7 +43,9 @@ def child(frames: int, weights: Path | None, device: Device) -> None:
     told = {
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         **card_peak(device),
-        "predicted_bytes": need(made.plan, device, backend.dtype).total,
+        "predicted_bytes": need(
+            made.plan, device, backend.dtype, backend.capture is not None
+        ).total,
         "latent_bytes": made.plan.latent_bytes,
         "seconds": made.wall,
     }

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.training_parts import small_v_preset
+from venhancer.device import compute_exactly
 from venhancer.model.kernels import plain
 from venhancer.model.kernels.forms import PLAIN, Fusable, fuse
 from venhancer.model.kernels.fused import attention, feed_forward, group_norm, residual
@@ -109,6 +110,7 @@ def check_stage(device: str) -> None:
 @torch.no_grad()
 def main(device: str) -> None:
     torch.manual_seed(0)
+    compute_exactly(torch.float32)
     torch.use_deterministic_algorithms(True)  # fills what nobody wrote with NaN
     check_stage(device)
     for dtype in TOLERANCES:

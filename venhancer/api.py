@@ -41,15 +41,18 @@ def enhance(
     return pipeline.enhance(plan, target, networks, options, progress, smaller=smaller)
 
 
-def plan_run(source: Path, options: Options, arrangement: str | None = None) -> tuple[Plan, ...]:
+def plan_run(
+    source: Path, options: Options, arrangement: str | None = None, uses_graphs: bool = False
+) -> tuple[Plan, ...]:
     """What `enhance` would do, without loading the model; then what it would fall back to.
 
-    arrangement: of a run that goes on
+    arrangement: of a run that goes on; uses_graphs: CUDA's, where they pay
     """
     preset, device = choose_preset(options), choose_device(options.device)
     clip = probe(source, folder_fps=options.input_fps or Fraction(24))
     plans = arrangements(clip, preset, options, device)
-    return fitting(plans, options, device, choose_dtype(options.dtype, device), arrangement)
+    dtype = choose_dtype(options.dtype, device)
+    return fitting(plans, options, device, dtype, arrangement, uses_graphs)
 
 
 def choose_preset(options: Options) -> Preset:
@@ -65,7 +68,15 @@ def choose_preset(options: Options) -> Preset:
 
 def uses_triton(options: Options) -> bool:
     """Whether Triton's kernels compute a run's layers; OptionError where they cannot."""
-    return takes_triton(options.kernels, choose_device(options.device))
+    preset = choose_preset(options)
+    if preset.model.unet.body != "flat":
+        return takes_triton(options.kernels, choose_device(options.device))
+    if options.kernels == "triton":
+        raise OptionError(
+            f"--kernels triton: preset {preset.name!r} has no layers that Triton fuses; "
+            "leave it out"
+        )
+    return False
 
 
 def open_networks(plan: Plan, options: Options, capture: Capture | None = None) -> Networks:

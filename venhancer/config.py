@@ -175,7 +175,7 @@ class RunDefaults:
     guidance: float = 7.5
     eta: float = 1.0
     window: int = 25
-    longest_window: int = 33  # taken where fewer frames are evaluated then, and memory allows it
+    longest_window: int | None = None  # taken where fewer frames are evaluated then; None: window
     overlap: float = 0.5  # share of a window that the next one sees too, about
     scale: float = 4.0
     refine: int = 200
@@ -222,7 +222,9 @@ def _build(kind: type[T], values: Mapping[str, Any]) -> T:
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
-RELEASED = Preset(name="released", model=ModelConfig())
+RELEASED = Preset(
+    name="released", model=ModelConfig(), defaults=RunDefaults(window=25, longest_window=33)
+)
 
 TINY = Preset(
     name="tiny",
@@ -260,7 +262,6 @@ NANO = Preset(
         eta=0.0,
         guidance=1.0,
         window=3,
-        longest_window=3,
         overlap=0.0,
         refine=0,
         new_frames="motion",

@@ -70,6 +70,12 @@ def to_device(x: Tensor, device: str) -> Tensor:
     return x.to(device)
 
 
+def wait_for(x: Tensor) -> None:
+    """Wait until a tensor is there."""
+    if x.is_cuda:
+        torch.cuda.current_stream().synchronize()
+
+
 def free_memory(device: str) -> int:
     """Bytes free on the device."""
     if device == "cuda":

@@ -13,7 +13,7 @@ from torch import Tensor
 from venhancer import conditioning
 from venhancer.conditioning import Frame
 from venhancer.contract import DECODED_FRAMES
-from venhancer.device import to_device
+from venhancer.device import to_device, wait_for
 from venhancer.neighbours import Aligner, Key, needed_from
 from venhancer.networks import Networks, SceneSampler
 from venhancer.options import Options
@@ -132,6 +132,8 @@ class Flow:
         for taken in range(state.turns + 1, last + 1):
             with self.watch("denoise"):
                 latents = next(turns)
+                if len(latents):
+                    wait_for(latents)  # decoding would wait here, and be told to take so long
             is_end = taken == last
             is_cut = is_end and number + 1 < len(self.plan.scenes)
             held = scene.gap - 1 if is_cut else 0  # the last frame is shown up to the cut

@@ -53,18 +53,23 @@ class Need:
         return self.weights + self.latents + self.working + self.other
 
 
-def need(plan: Plan, device: str, dtype: torch.dtype) -> Need:
-    """On the device that computes; a CPU has everything, a card no latents that the host holds."""
+def need(plan: Plan, device: str, dtype: torch.dtype, has_graphs: bool = False) -> Need:
+    """On the device that computes; a CPU has everything, a card no latents that the host holds.
+
+    has_graphs: PyTorch's work is repeated as CUDA graphs
+    """
     is_cpu = device == "cpu"
     return Need(
         weights=_weights(plan.preset.model, dtype),
         latents=0 if plan.holds_latents_on_host and not is_cpu else plan.latent_bytes,
-        working=_buffers(plan, dtype) + _together(plan, device, dtype) + is_cpu * _aligner(plan),
+        working=_buffers(plan, dtype)
+        + _together(plan, device, dtype, has_graphs)
+        + is_cpu * _aligner(plan),
         other=PROCESS_BYTES if is_cpu else CONTEXT_BYTES,
     )
 
 
-def _together(plan: Plan, device: str, dtype: torch.dtype) -> int:
+def _together(plan: Plan, device: str, dtype: torch.dtype, has_graphs: bool) -> int:
     """Network and codec take turns, but for what CUDA graphs keep.
 
     A graph has a pool of its own, beside the memory that the calls before its capture have left
@@ -73,7 +78,7 @@ def _together(plan: Plan, device: str, dtype: torch.dtype) -> int:
     network, codec = _denoiser(plan, device, dtype), _codec(plan, device, dtype)
     if plan.shape is not None and device == "cuda":
         return network + codec
-    return max(network, codec) + pays_by_graph(plan, device, dtype) * network
+    return max(network, codec) + has_graphs * network
 
 
 def pays_by_graph(plan: Plan, device: str, dtype: torch.dtype) -> bool:
@@ -238,12 +243,14 @@ def fitting(
     device: str,
     dtype: torch.dtype,
     arrangement: str | None = None,
+    uses_graphs: bool = False,
 ) -> tuple[Plan, ...]:
     """The first that fits `options.memory` or what is free; then what to fall to if it does not.
 
     Those have the same scenes and windows, so that they can go on from its states. OptionError
     where a limit was given and no plan fits; without one the smallest is taken.
     arrangement: of a run that goes on; its plan is taken, whatever fits now
+    uses_graphs: where they pay
     """
     possible = list(plans)
     if all(plan.arrangement != arrangement for plan in possible):
@@ -252,7 +259,8 @@ def fitting(
     limit = memory_limit(options, device)
     refused: dict[int, Plan] = {}
     for plan in plans:
-        total = need(plan, device, dtype).total
+        has_graphs = uses_graphs and pays_by_graph(plan, device, dtype)
+        total = need(plan, device, dtype, has_graphs).total
         if _is_taken(plan, arrangement, total <= limit):
             return (plan, *_smaller(plan, plans, device, dtype))
         refused.setdefault(total, plan)

@@ -229,7 +229,7 @@ def cheapest_window(clip: Clip, preset: Preset, options: Options) -> int:
     From the preset's own to its longest; `--window` where that is given.
     """
     usual, longest = preset.defaults.window, preset.defaults.longest_window
-    if options.window is not None or longest <= usual:
+    if options.window is not None or longest is None:
         return _or(options.window, usual)
 
     def evaluated(window: int) -> int:

@@ -133,10 +133,12 @@ def enhance(case: Case, setting: Setting, source: Path, folder: Path, made: Made
     peak = card_peak(device, work)
     made[case.name] = np.stack(frames.frames_made)
     stages = {name: round(seconds, 3) for name, seconds in reports[0].seconds.items()}
-    predicted = need(plan, device, backend.dtype).total
+    has_graphs = backend.capture is not None
+    predicted = need(plan, device, backend.dtype, has_graphs).total
     return {
         "frames": len(made[case.name]),
-        "graphs": backend.capture is not None,
+        "graphs": has_graphs,
+        "nodes": dict(backend.capture.nodes) if backend.capture is not None else {},
         "seconds": round(reports[0].wall, 2),
         "stages": stages,
         "arrangement": plan.arrangement,

@@ -24,9 +24,9 @@ KINDS = {  # the first whose word is part of a kernel's name
     "attention": ("flash", "fmha", "sdpa", "attention", "mha"),
     "group norm": ("groupnorm", "group_norm", "rowwisemoments", "computefusedparams"),
     "layer norm": ("layer_norm", "layernorm"),
+    "layout copy": ("copy", "nchwtonhwc", "nhwctonchw", "transpose", "permute"),
     "convolution": ("conv", "fprop", "cudnn", "implicit"),
     "matrix product": ("gemm", "cutlass", "cublas", "nvjet", "wgmma", "s16816", "splitk"),
-    "layout copy": ("copy", "nchwtonhwc", "nhwctonchw", "transpose", "permute"),
     "pointwise": ("elementwise", "gelu", "silu", "add", "mul", "catarray", "triton_poi", "index"),
 }
 OTHER = "other"
@@ -59,7 +59,10 @@ def recorded(work: Work, device: str) -> list[Any]:
     with record(activities=[kind]) as found:
         work()
         wait(device)
-    return list(found.key_averages())
+    events = found.key_averages()
+    if device != "cuda":
+        return list(events)
+    return [event for event in events if event.device_type.name == "CUDA"]  # no calls of CUDA
 
 
 def milliseconds(event: Any) -> float:

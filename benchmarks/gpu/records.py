@@ -60,19 +60,22 @@ class Recorder:
         self.tell(what, found)
 
 
+STOPPED = "124"  # at its limit, as a training is meant to be
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One line of steps.tsv: a process of the run, and how it ended."""
 
     stage: str
     name: str
-    code: str  # exit status; 124: it ran into its limit; or `skipped`
+    code: str  # exit status, or `skipped`
     seconds: str
     limit: str
 
     @property
     def is_done(self) -> bool:
-        return self.code == "0"
+        return self.code == "0" or (self.name == "train" and self.code == STOPPED)
 
 
 def read_results(folder: Path) -> list[dict[str, Any]]:

@@ -70,7 +70,7 @@ def _pytorch(request: Request) -> Backend:
 
     options = request.options
     device = choose_device(options.device)
-    plan, *smaller = api.plan_run(request.source, options, request.arrangement)
+    plan, *smaller = api.plan_run(request.source, options, request.arrangement, request.uses_graphs)
     dtype = choose_dtype(options.dtype, device)
     has_graphs = request.uses_graphs and pays_by_graph(plan, device, dtype)
     capture = GraphCapture() if has_graphs else None
@@ -197,11 +197,12 @@ def identity(backend: Backend, options: Options, plan: Plan) -> dict[str, str]:
     tile = f"{len(s.columns[0])}x{len(s.rows[0])}"
     low, high = s.guidance_interval
     by_motion = ", new ones by motion" if plan.is_by_motion else ""
+    device = torch.cuda.get_device_name() if backend.device == "cuda" else backend.device
     return {
         "version": venhancer.__version__,
         "input": fingerprint(plan.source.path),
         "weights": backend.weights(),
-        "backend": f"{backend.name}, {str(backend.dtype).removeprefix('torch.')}, {backend.device}",
+        "backend": f"{backend.name}, {str(backend.dtype).removeprefix('torch.')}, {device}",
         "size": size,
         "frames": f"{t.grid_frames}, {t.gap} for one{by_motion}",
         "windows": f"{parts} of {tile}, {s.join}",

@@ -275,7 +275,7 @@ def _told(backend: Backend, limit: int) -> list[str]:
     from venhancer.memory import need
     from venhancer_rt import show
 
-    needed = need(backend.plan, backend.device, backend.dtype)
+    needed = need(backend.plan, backend.device, backend.dtype, backend.capture is not None)
     memory = show.memory_line(backend.plan, needed, limit)
     return [*show.plan_lines(backend.plan), *show.backend_lines(backend), memory]
 
@@ -284,7 +284,7 @@ def _told_json(backend: Backend, plan: Plan, limit: int) -> dict[str, Any]:
     from venhancer.memory import need
     from venhancer_rt import show
 
-    needed = need(plan, backend.device, backend.dtype)
+    needed = need(plan, backend.device, backend.dtype, backend.capture is not None)
     return {**show.backend_json(backend), **show.memory_json(plan, needed, limit)}
 
 

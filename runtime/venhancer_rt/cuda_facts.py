@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import torch
+
+from venhancer.device import says_no_memory
 from venhancer.errors import DeviceError
 
 
@@ -18,16 +21,19 @@ def bindings() -> Any:
 
 
 def versions() -> dict[str, str]:
-    """Versions of CUDA that the driver and the runtime here have; empty without cuda-python.
+    """Versions of CUDA of the driver and of cuda-python; empty where they cannot be told.
 
     A driver of version 0.0 is none.
     """
     runtime = bindings()
     if runtime is None:
         return {}
-    driver = _checked(runtime, *runtime.cudaDriverGetVersion())
-    own = _checked(runtime, *runtime.cudaRuntimeGetVersion())
-    return {"driver": _version(driver), "runtime": _version(own)}
+    try:
+        driver = _checked(runtime, *runtime.cudaDriverGetVersion())
+        own = _checked(runtime, *runtime.cudaRuntimeGetVersion())
+    except DeviceError:
+        return {}
+    return {"driver": _version(driver), "cuda-python": _version(own)}
 
 
 def count_nodes(graph: int) -> Counter[str]:
@@ -46,9 +52,10 @@ def upload(executable: int, stream: int) -> None:
 
 
 def _checked(runtime: Any, error: Any, *found: Any) -> Any:
-    """What a call gave; DeviceError where it failed."""
+    """What a call gave; OutOfMemoryError or DeviceError where it failed."""
     if error != runtime.cudaError_t.cudaSuccess:
-        raise DeviceError(f"CUDA: {error.name}")
+        kind = torch.OutOfMemoryError if says_no_memory(error.name) else DeviceError
+        raise kind(f"CUDA: {error.name}")
     return found[0] if len(found) == 1 else found
 
 

@@ -10,6 +10,7 @@ from weakref import WeakSet
 import torch
 
 from venhancer.device import is_out_of_memory
+from venhancer.errors import DeviceError
 from venhancer.sampler import Work
 from venhancer_rt import cuda_facts
 
@@ -76,6 +77,7 @@ class _Step:
         self.recorder = recorder
         self.captured = captured
         self.calls = 0
+        self.was_tried = False  # to capture it
         self.graph: Graph | None = None
 
     @torch.inference_mode()
@@ -85,11 +87,12 @@ class _Step:
             return
         self.recorder.run(self.work)
         self.calls += 1
-        if self.calls == (1 if self.captured else WARM_UPS):
+        if not self.was_tried and self.calls >= (1 if self.captured else WARM_UPS):
             self._capture()
 
     def _capture(self) -> None:
         """The work was done: what goes wrong here must not make anybody do it again."""
+        self.was_tried = True
         other = next(iter(self.captured), None)
         try:
             self.graph = self.recorder.capture(self.work, other.graph if other else None)
@@ -130,7 +133,7 @@ class CudaRecorder:
         current.wait_stream(self.stream)
 
     def capture(self, work: Work, beside: Graph | None) -> Graph:
-        graph = torch.cuda.CUDAGraph(keep_graph=self.counts)
+        graph = torch.cuda.CUDAGraph(keep_graph=True) if self.counts else torch.cuda.CUDAGraph()
         pool = beside.pool() if beside else None
         try:
             # the outer `stream`: where the capture cannot end, the inner one leaves its own behind
@@ -147,10 +150,19 @@ class CudaRecorder:
                 raise
             raise cause from None
         if self.counts:
+            self._inspect(graph)
+        return graph
+
+    def _inspect(self, graph: torch.cuda.CUDAGraph) -> None:
+        """Count its nodes and bring it to the card; only a lack of memory for it is an error."""
+        try:
             self.nodes += cuda_facts.count_nodes(graph.raw_cuda_graph())
             graph.instantiate()
-            cuda_facts.upload(graph.raw_cuda_graph_exec(), self.stream.cuda_stream)
-        return graph
+            stream = torch.cuda.current_stream()  # on which it will be launched
+            cuda_facts.upload(graph.raw_cuda_graph_exec(), stream.cuda_stream)
+        except DeviceError as error:
+            logger.warning("CUDA graphs are no longer inspected: %s", error)
+            self.counts = False
 
 
 def lack_of_memory(error: BaseException | None) -> BaseException | None:

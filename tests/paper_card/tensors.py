@@ -103,7 +103,7 @@ class IndexedMode(TorchFunctionMode):
         if func is torch.Tensor.cuda:
             return args[0].to(CUDA)
         if func is torch.Tensor.pin_memory:  # all memory of the host is alike here
-            return args[0]
+            return pinned(args[0])
         if func is torch.Tensor.to:
             args = tuple(map(indexed, args))
         return func(*args, **kwargs)
@@ -131,6 +131,13 @@ class PaperGenerator(torch.Generator):
 
 def device_of(generator: torch.Generator) -> torch.device:
     return CUDA if generator._cdata in PaperGenerator.of_card else CPU  # type: ignore[attr-defined]
+
+
+def pinned(x: torch.Tensor) -> torch.Tensor:
+    """The tensor; PaperError where its elements share memory, so that it could not be copied."""
+    if torch._debug_has_internal_overlap(x) == 1:  # type: ignore[attr-defined]
+        raise PaperError(f"a tensor of strides {x.stride()} cannot be pinned at {caller()[1]}")
+    return x
 
 
 MODE = PaperMode()

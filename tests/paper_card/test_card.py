@@ -21,6 +21,12 @@ def test_tensors_of_two_devices_are_refused(card: Card) -> None:
         torch.randn(2, device="cuda", generator=torch.Generator())
 
 
+def test_memory_that_elements_share_is_not_pinned(card: Card) -> None:
+    """As `copy_` refuses to write to it."""
+    with pytest.raises(PaperError, match="cannot be pinned"):
+        torch.ones(3).expand(2, 3).pin_memory()
+
+
 def test_crossings_are_logged(card: Card) -> None:
     """Copies there and back, and whatever waits for a number."""
     with card.watched() as crossings:

@@ -54,6 +54,21 @@ def test_graphs_give_the_same_bits(
         assert torch.equal(sampled(model, preset, plan, graphs, held_on), expected), held_on
 
 
+def test_all_work_of_a_run_is_captured(card: Card, checkpoints: dict[str, Path]) -> None:
+    """With as many calls before a capture as a run has: what is prepared, and what is evaluated."""
+    model = parts.on_card(checkpoints[PLAIN.name], PLAIN)
+    plan, capture = plan_of(PLAIN, WHOLE, 1), GraphCapture()
+    with torch.inference_mode():
+        placement = Placement(device="cuda", capture=capture)
+        own, shown = parts.make_sampler(model, PLAIN, plan, placement, "cuda")
+        for _ in own.run(shown, iter(parts.key_latents(PLAIN)), 0, nothing):
+            pass
+
+    [work] = own.works.values()
+    steps = [*work.preparations.values(), *work.evaluations.values()]
+    assert [step.graph is not None for step in steps] == [True, True]
+
+
 ALLOWED = {"blending.set": 2}  # copies in a turn of a whole frame: places and shares
 
 

@@ -19,6 +19,7 @@ from venhancer_rt.step_graph import CudaRecorder, GraphCapture
 class Status(Enum):
     cudaSuccess = 0  # noqa: N815
     cudaErrorInvalidValue = 1  # noqa: N815
+    cudaErrorMemoryAllocation = 2  # noqa: N815
 
 
 class Kind(Enum):
@@ -52,7 +53,7 @@ def test_versions_are_read_as_cuda_writes_them(monkeypatch: pytest.MonkeyPatch) 
     """12040 is 12.4."""
     monkeypatch.setattr(cuda_facts, "bindings", fake_bindings)
 
-    assert cuda_facts.versions() == {"driver": "12.4", "runtime": "13.0"}
+    assert cuda_facts.versions() == {"driver": "12.4", "cuda-python": "13.0"}
 
 
 def test_a_call_that_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,6 +62,17 @@ def test_a_call_that_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(DeviceError, match="CUDA: cudaErrorInvalidValue"):
         cuda_facts.count_nodes(1)
+    assert cuda_facts.versions() == {}
+
+
+def test_a_lack_of_memory_can_be_recovered_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph that does not fit is done without, as where the capture itself lacks memory."""
+    bindings = fake_bindings()
+    bindings.cudaGraphUpload = lambda *_: (Status.cudaErrorMemoryAllocation,)
+    monkeypatch.setattr(cuda_facts, "bindings", lambda: bindings)
+
+    with pytest.raises(torch.OutOfMemoryError):
+        cuda_facts.upload(1, 2)
 
 
 def test_without_cuda_python_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +91,7 @@ def test_an_error_of_the_device_names_the_versions(
     monkeypatch.setattr(cuda_facts, "bindings", fake_bindings)
 
     assert main(["plan", "assets/butterfly.mp4", "--device", "cuda"]) == 2
-    assert "(CUDA here: driver 12.4, runtime 13.0)" in capsys.readouterr().err
+    assert "(CUDA here: driver 12.4, cuda-python 13.0)" in capsys.readouterr().err
 
 
 @pytest.mark.gpu

@@ -106,6 +106,19 @@ def test_graphs_share_one_pool() -> None:
     assert len(set(recorder.pools)) == 1
 
 
+def test_work_that_takes_turns_is_captured_too() -> None:
+    """Work that was called before there was a graph is captured at its next call, once."""
+    recorder = FakeRecorder()
+    capture = GraphCapture(recorder)
+    first, second = capture(Counter()), capture(Counter())
+    for _ in range(3):
+        first()
+        second()
+
+    turns = ["run", "run", "run", "capture", "run", "capture", "replay", "replay"]
+    assert recorder.take() == turns
+
+
 def test_lack_of_memory_leaves_the_work_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
     """It is done once a call, and goes on without a graph, which is told."""
     recorder, work = FakeRecorder(), Counter()

@@ -68,7 +68,8 @@ def frame_noise(
     """Standard normal noise of one output frame, float32, drawn on the device.
 
     It depends on the seed, on what it is for ("start", "hint", "step 3"), on the frame's number and
-    on the kind of device: not on windows, tiles or the point where a run was resumed.
+    on the device (CUDA's generators give other numbers on other cards): not on windows, tiles or
+    the point where a run was resumed.
     """
     generator = torch.Generator(device).manual_seed(seed_of(seed, purpose, frame))
     return torch.randn(shape, generator=generator, device=device)

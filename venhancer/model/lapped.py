@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from contextlib import AbstractContextManager
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -49,6 +50,17 @@ def _kernel(scale: float) -> Tensor:
     return kernel.reshape(BLOCK * BLOCK * 3, 3, 2 * BLOCK, 2 * BLOCK).float()
 
 
+def _kernel_on(device: torch.device, scale: float) -> Tensor:
+    """The kernel where it is needed; a card keeps it, since a copy from the host would wait."""
+    return _kernel_on_card(device, scale) if device.type == "cuda" else _kernel(scale).to(device)
+
+
+@cache
+def _kernel_on_card(device: torch.device, scale: float) -> Tensor:
+    with torch.inference_mode(False):  # training takes it too
+        return _kernel(scale).to(device)
+
+
 def _mirrored(x: Tensor) -> Tensor:
     """With HALF pixels more on every side; what is symmetric about a border is not rotated."""
     x = torch.cat([x[..., :HALF].flip(-1), x, x[..., -HALF:].flip(-1)], dim=-1)
@@ -72,13 +84,13 @@ def _exact() -> AbstractContextManager[None]:
 def encode(frames: Tensor, scale: float) -> Tensor:
     """Frames (f 3 H W) in [-1, 1], H and W multiples of 4 -> latents (f 48 H/4 W/4)."""
     with _exact():
-        kernel = _kernel(scale).to(frames.device)
+        kernel = _kernel_on(frames.device, scale)
         return F.conv2d(_mirrored(frames.float()), kernel, stride=BLOCK)
 
 
 def decode(latents: Tensor, scale: float) -> Tensor:
     """Latents (f 48 h w) -> frames (f 3 4h 4w)."""
-    kernel = F.pixel_unshuffle(_kernel(1 / scale), BLOCK).to(latents.device)
+    kernel = F.pixel_unshuffle(_kernel_on(latents.device, 1 / scale), BLOCK)
     with _exact():
         blocks = F.conv_transpose2d(latents.float(), kernel)
     return _folded(F.pixel_shuffle(blocks, BLOCK))

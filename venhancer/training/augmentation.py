@@ -134,7 +134,7 @@ def make_batch(
     return Batch(
         target=torch.stack(targets),
         hint=torch.stack(hints),
-        is_key=key_layout(frames, stride).expand(len(takes), frames),
+        is_key=key_layout(frames, stride).repeat(len(takes), 1),
         scale=torch.tensor(scales, dtype=torch.float32),
         noise_level=torch.tensor(noise_level),
         captions=captions,
