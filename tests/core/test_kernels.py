@@ -141,8 +141,10 @@ def test_only_a_measured_card_takes_kernels_by_itself(monkeypatch: pytest.Monkey
 
 
 def test_kernels_are_refused_where_they_cannot_run() -> None:
-    """On a CPU, and with a bundle, whose networks hold the layers already."""
+    """On a CPU, with a flat body, and with a bundle, whose networks hold the layers already."""
     with pytest.raises(OptionError, match="needs a CUDA device; take --kernels torch"):
+        api.uses_triton(Options(device="cpu", kernels="triton", preset="released"))
+    with pytest.raises(OptionError, match="preset 'nano' has no layers that Triton fuses"):
         api.uses_triton(Options(device="cpu", kernels="triton"))
     with pytest.raises(OptionError, match="--kernels: settled when the bundle was built"):
         refuse_fixed(Options(kernels="torch"))
