@@ -163,7 +163,7 @@ def figures(
     seconds: list[float],
     first: list[float],
 ) -> dict[str, Any]:
-    """What follows from the seconds of a variant, and of the one that it is compared with."""
+    """Rates that follow from the seconds of a variant, and of the one that it is compared with."""
     flop = variant_flop(setting, variant, shape[2], *latent_size(setting, shape))
     taken, dtype = spread(seconds), precision(setting, variant)
     return {

@@ -232,7 +232,7 @@ def main() -> None:
 
 
 def describe(rows: list[dict[str, Any]], device: str) -> dict[str, Any]:
-    """What was found so far, as it is written."""
+    """The results so far, as they are written."""
     return {
         **describe_run("benchmarks.memory_prediction"),
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",

@@ -108,7 +108,7 @@ def section(runs: Sequence[CardRun]) -> str:
 
 
 def tables(run: CardRun) -> Iterator[str]:
-    """Where it ran, how every step ended, and what it found."""
+    """Write where it ran, how every step ended, and what it found."""
     versions = ", ".join(f"{name} {text}" for name, text in run.machine["versions"].items())
     yield f"### {run.card}, commit {run.commit}, {run.machine['date']}\n\n{versions}"
     yield markdown(

@@ -213,7 +213,7 @@ def test_what_was_found_is_written_after_every_case(tmp_path: Path) -> None:
 
 
 def test_a_run_on_a_card_has_the_peak_of_the_card() -> None:
-    """What the process itself took counts where no card did the work."""
+    """The memory of the process counts where no card did the work."""
     assert memory.peak({"peak_bytes": 5, "device_bytes": 9}) == 9
     assert memory.peak({"peak_bytes": 5}) == 5
     assert memory.card_peak("cpu") == {}

@@ -64,7 +64,7 @@ def says_no_memory(words: str) -> bool:
 
 
 def to_device(x: Tensor, device: str) -> Tensor:
-    """The tensor on a device; to a card by way of pinned memory, so that the host need not wait."""
+    """Move a tensor to a device; to a card by pinned memory, so that the host need not wait."""
     if x.device.type == "cpu" and torch.device(device).type == "cuda":
         return x.pin_memory().to(device, non_blocking=True)
     return x.to(device)

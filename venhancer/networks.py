@@ -35,14 +35,14 @@ class SceneSampler(Protocol):
 
 
 class Networks(Protocol):
-    """What a backend does. Frames: f 3 H W in [-1, 1]; latents: f c h w, float32.
+    """The work of a backend. Frames: f 3 H W in [-1, 1]; latents: f c h w, float32.
 
-    What goes in and comes out is on `device`.
+    Latents and frames that come out are on `device`; those that go in may be anywhere.
     """
 
     @property
     def device(self) -> str:
-        """Where it computes."""
+        """The device that computes: `cpu` or `cuda`."""
 
     def encode_text(self, prompt: str, *, is_guided: bool) -> Tensor | None:
         """Prompt, then (guided) the negative prompt: 2 l d or 1 l d; None without text encoder."""

@@ -100,7 +100,7 @@ def measure(way: str, shared: Shared) -> Found:
 
 
 def figures(way: str, shared: Shared, evaluation: Evaluation, seconds: list[float]) -> Found:
-    """What follows from the seconds; the error is x_0's, against the exact way's."""
+    """Rates and the error of a way; the error is x_0's, against the exact way's."""
     frames, rows, columns = evaluation.x0.shape[2:]
     flop = flop_of(way, shared.setting.preset, frames, rows, columns)
     found = {

@@ -1,4 +1,4 @@
-"""What the machine has: packages that can be imported, the card, and its two ceilings."""
+"""Describes the machine: packages that can be imported, the card, and its two ceilings."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ STEP = "golden"
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """How products are computed, and the largest relative error that passes."""
+    """The precision of products, and the largest relative error that passes."""
 
     dtype: str
     uses_tf32: bool
@@ -88,7 +88,7 @@ def check(
 
 
 def outputs(model: Denoiser, layout: str, device: str) -> Iterator[tuple[Tensor, Tensor]]:
-    """What the network makes, and what it should, for every output of the file."""
+    """Yield what the network makes, and what it should, for every output of the file."""
     file = np.load(GOLDEN / f"denoiser_{layout}.npz")
     arrays = {name: torch.from_numpy(array) for name, array in file.items()}
     mask = arrays["mask"].reshape(1, -1)

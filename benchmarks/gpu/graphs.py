@@ -1,4 +1,4 @@
-"""What a CUDA graph gains: none, of the network only, of the whole window step.
+"""Measures what a CUDA graph gains: none, of the network only, of the whole window step.
 
 The sampler takes its turns as in a run, latents on the card. Milliseconds are of a turn: from the
 tensors that aim it to the solver's step. The ways have to give the same bits.
@@ -71,7 +71,7 @@ def as_it_is(work: Work) -> Work:
 
 
 def ways(device: str) -> Mapping[str, Callable[[], tuple[type[Sampler], Capture | None]]]:
-    """What takes the turns, and what captures its work."""
+    """A sampler, and what captures its work."""
     capture: Callable[[], Capture] = GraphCapture if device == "cuda" else lambda: as_it_is
     return {
         "none": lambda: (Sampler, None),
@@ -150,7 +150,7 @@ def plan(shape: Shape) -> tuple[Sampling, Scene]:
 def make_sampler(
     kind: type[Sampler], model: Model, sampling: Sampling, scene: Scene, placement: Placement
 ) -> Sampler:
-    """As a run makes it, latents on the device that computes."""
+    """Make a sampler as a run does, latents on the device that computes."""
     config, generator = model.config, torch.Generator().manual_seed(0)
     size = (config.unet.latent_channels, len(sampling.rows[0]), len(sampling.columns[0]))
     room = room_for((scene,), len(sampling.schedule))

@@ -45,7 +45,7 @@ def reduced(tree: Tree) -> Tree:
 
 
 def head(tree: Tree, number: int) -> Tree:
-    """How much each channel of a feature counts."""
+    """Weights of the channels of a feature."""
     if number < TAPS:
         return {"Conv_0": {"kernel": half(tree[f"NetLinLayer_{number}"]["Conv_0"]["kernel"])}}
     return {"Conv_0": {"kernel": np.zeros((1, 1, 1, 1), np.float16)}}

@@ -1,4 +1,4 @@
-"""Where the time of one guided evaluation goes: the card's kernels by kind, and the longest."""
+"""Divides the time of one guided evaluation: the card's kernels by kind, and the longest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a step of a card run finds: lines of JSON in $OUT/results.jsonl, appended as they come.
+"""Records of a card run: lines of JSON in $OUT/results.jsonl, appended as they come.
 
 A run that is cut off keeps the lines that are there. A failure is a line too, and later work of the
 same step goes on.
@@ -91,7 +91,7 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
 
 
 def read_steps(folder: Path) -> list[Step]:
-    """How the processes of a run ended, without the line of titles."""
+    """Read how the processes of a run ended, without the line of titles."""
     path = folder / STEPS
     lines = path.read_text().splitlines()[1:] if path.is_file() else []
     return [Step(*line.split("\t")) for line in lines]

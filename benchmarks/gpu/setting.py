@@ -1,4 +1,4 @@
-"""What a step is asked for, and how it times and compares on the device."""
+"""Settings of a step, and its ways to time and to compare on the device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How fast the device trains NANO: updates on one batch that lies there, with no loader."""
+"""Measures how fast the device trains NANO: updates on one batch that lies there, no loader."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def random_batch(config: TrainingConfig) -> Batch:
 
 
 def host_noise(setting: Setting) -> Found:
-    """What drawing the noise of an update on the processor costs."""
+    """Time drawing the noise of an update on the processor."""
     side = NANO_TRAINING.crop[0] // NANO.model.latent_stride
     shape = (32, NANO.model.unet.latent_channels, 1, side, side)
     seconds = timed(partial(torch.randn, shape), "cpu", setting.times(3))

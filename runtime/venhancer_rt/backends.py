@@ -46,6 +46,11 @@ class Backend:
     weights: Callable[[], str]  # what tells its networks from others
     open: Callable[[], Networks]
 
+    @property
+    def precision(self) -> str:
+        """The name of its type, without the package's."""
+        return str(self.dtype).removeprefix("torch.")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
@@ -118,7 +123,8 @@ def _static(request: Request, folder: Path) -> Backend:
     possible = static_plans(clip, bundle.manifest.preset, options, bundle.manifest.shapes)
     plans = static_arrangements(possible, device)
     plan, *smaller = fitting(plans, options, device, dtype, request.arrangement)
-    can_capture = device == "cuda" and bundle.manifest.builder != "onnx"  # has its own stream
+    # ONNX Runtime computes on a stream of its own, which a capture does not see
+    can_capture = device == "cuda" and bundle.manifest.builder != "onnx"
     capture = GraphCapture() if request.uses_graphs and can_capture else None
     return Backend(
         name=name,
@@ -202,7 +208,7 @@ def identity(backend: Backend, options: Options, plan: Plan) -> dict[str, str]:
         "version": venhancer.__version__,
         "input": fingerprint(plan.source.path),
         "weights": backend.weights(),
-        "backend": f"{backend.name}, {str(backend.dtype).removeprefix('torch.')}, {device}",
+        "backend": f"{backend.name}, {backend.precision}, {device}",
         "size": size,
         "frames": f"{t.grid_frames}, {t.gap} for one{by_motion}",
         "windows": f"{parts} of {tile}, {s.join}",

@@ -1,4 +1,4 @@
-"""What cuda-python tells, where it is installed: the parts of a captured graph, and versions."""
+"""Facts that cuda-python tells, where it is installed: nodes of a captured graph, versions."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def versions() -> dict[str, str]:
 
 
 def count_nodes(graph: int) -> Counter[str]:
-    """How many nodes of each kind a graph has: graph is a `cudaGraph_t`."""
+    """Count the nodes of a graph, a `cudaGraph_t`, by their kind."""
     runtime = bindings()
     count = _checked(runtime, *runtime.cudaGraphGetNodes(graph))[1]
     nodes = _checked(runtime, *runtime.cudaGraphGetNodes(graph, count))[0]
@@ -52,7 +52,7 @@ def upload(executable: int, stream: int) -> None:
 
 
 def _checked(runtime: Any, error: Any, *found: Any) -> Any:
-    """What a call gave; OutOfMemoryError or DeviceError where it failed."""
+    """Return what a call gave; OutOfMemoryError or DeviceError where it failed."""
     if error != runtime.cudaError_t.cudaSuccess:
         kind = torch.OutOfMemoryError if says_no_memory(error.name) else DeviceError
         raise kind(f"CUDA: {error.name}")

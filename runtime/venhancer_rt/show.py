@@ -117,7 +117,7 @@ def backend_json(backend: Backend) -> dict[str, Any]:
     return {
         "backend": backend.name,
         "device": backend.device,
-        "dtype": str(backend.dtype).removeprefix("torch."),
+        "dtype": backend.precision,
         "graphs": None if backend.capture is None else dict(backend.capture.nodes),
         "cuda": cuda_facts.versions() if backend.device == "cuda" else {},
         "shape": str(shape) if shape else None,
@@ -126,8 +126,8 @@ def backend_json(backend: Backend) -> dict[str, Any]:
 
 def _dtype(backend: Backend) -> str:
     """The type that it computes in; in float32 a card could take TF32, which is off."""
-    name = str(backend.dtype).removeprefix("torch.")
-    return f"{name} (not TF32)" if backend.device == "cuda" and name == "float32" else name
+    could_take_tf32 = backend.device == "cuda" and backend.precision == "float32"
+    return backend.precision + " (not TF32)" * could_take_tf32
 
 
 def memory_line(plan: Plan, needed: Need, limit: int) -> str:

@@ -74,7 +74,7 @@ def paper_card(guard: Path) -> Iterator[Card]:
 
 
 def replacements() -> dict[str, Any]:
-    """What `torch.cuda` answers, by name."""
+    """Stand-ins for functions of `torch.cuda`, by name."""
     nothing = dict.fromkeys(
         ("memory_allocated", "memory_reserved", "max_memory_allocated", "max_memory_reserved"),
         lambda *_: 0,

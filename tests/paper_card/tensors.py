@@ -220,7 +220,7 @@ class Call:
             CARD.note("scalar of the host", self.func, ())
 
     def crossing(self) -> str:
-        """How it moves data between host and card, or waits; empty where it does not."""
+        """Name the way it moves data between host and card, or waits; empty where it does not."""
         if self.func is aten.copy_.default:
             return direction(
                 isinstance(self.args[1], PaperTensor), isinstance(self.args[0], PaperTensor)

@@ -22,7 +22,7 @@ def test_tensors_of_two_devices_are_refused(card: Card) -> None:
 
 
 def test_memory_that_elements_share_is_not_pinned(card: Card) -> None:
-    """As `copy_` refuses to write to it."""
+    """`copy_` would refuse to write to it."""
     with pytest.raises(PaperError, match="cannot be pinned"):
         torch.ones(3).expand(2, 3).pin_memory()
 
@@ -42,7 +42,7 @@ def test_crossings_are_logged(card: Card) -> None:
 
 @pytest.mark.parametrize("what", ["copy in", "copy out", "item", "synchronize", "scalar"])
 def test_a_capture_refuses_the_host(card: Card, what: str) -> None:
-    """What would wait for the host, or read its memory, ends the capture."""
+    """A wait for the host, or a read of its memory, ends the capture."""
     x, number = torch.zeros(2, device="cuda"), torch.tensor(1.0)
     works = {
         "copy in": lambda: x.copy_(torch.ones(2)),
@@ -87,7 +87,7 @@ def test_what_a_graph_leaves_in_its_pool_is_lost(card: Card) -> None:
 
 
 def test_memory_can_run_out(card: Card) -> None:
-    """Where a test says so."""
+    """A test says at which tensor."""
     card.lacks_memory = lambda _: True
     with pytest.raises(torch.OutOfMemoryError):
         torch.zeros(2, device="cuda")

@@ -1,4 +1,4 @@
-"""What cuda-python is asked for, by a stand-in; and what is in real graphs, where a GPU is."""
+"""Questions to cuda-python, answered by a stand-in; and real graphs, where a GPU is."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NODES = [Kind.cudaGraphNodeTypeKernel, Kind.cudaGraphNodeTypeMemcpy, Kind.cudaGr
 
 
 def fake_bindings(status: Status = Status.cudaSuccess) -> Any:
-    """As cuda-python answers: the status first."""
+    """Answers like those of cuda-python: the status first."""
     return SimpleNamespace(
         cudaError_t=Status,
         cudaDriverGetVersion=lambda: (status, 12040),
