@@ -32,12 +32,10 @@ class Shown:
     scale: Tensor  # (1)
 
     @classmethod
-    def of(cls, prepared: Prepared, branch: slice) -> Shown:
-        """Out of what `PlainModel.prepare` kept."""
-        text, told = prepared.text_features, prepared.condition[branch]
-        own_text = None if text is None else text[branch]
-        hint = prepared.hint_features[branch]
-        return cls(own_text, hint, told[:, :-2], told[:, -2], told[:, -1])
+    def of(cls, prepared: Prepared, text: Tensor | None) -> Shown:
+        """Out of what `PlainModel.prepare` kept, with the text of the branch."""
+        told = prepared.condition
+        return cls(text, prepared.hint_features, told[:, :-2], told[:, -2], told[:, -1])
 
 
 def check_has_plain(preset: Preset) -> None:
@@ -112,12 +110,11 @@ class PlainModel:
         return Prepared(hint.clone(), told, text_features)
 
     def step(self, latents: Tensor, timestep: Tensor, prepared: Prepared) -> Tensor:
-        """Branch by branch, the conditional one first, as texts come."""
-        branches = [slice(i, i + 1) for i in range(len(latents))]
+        """Text by text, the conditional one first: latents 1 c f h w -> b c f h w."""
+        text = prepared.text_features
+        texts = [None] if text is None else list(text.split(1))
         evaluate = self._corrected if self.is_sample else self._network
-        return torch.cat(
-            [evaluate(latents[b], timestep[b], Shown.of(prepared, b)) for b in branches]
-        )
+        return torch.cat([evaluate(latents, timestep, Shown.of(prepared, text)) for text in texts])
 
     def _corrected(self, latents: Tensor, timestep: Tensor, shown: Shown) -> Tensor:
         """As `Denoiser.step` does where the model predicts x_0."""

@@ -56,13 +56,13 @@ def text_ways(setting: Setting, level: int) -> Ways:
 
 def prepare(setting: Setting, model: Denoiser, hint: Tensor, text: Tensor) -> Prepared:
     """What the branches of `text` (b l d) are shown; hint: 1 c f h w."""
-    batch, device = len(text), setting.device
+    device = setting.device
     is_key = (torch.arange(setting.frames, device=device) % 2 == 0).float()
     return model.prepare(
-        hint=hint.expand(batch, -1, -1, -1, -1),
-        is_key=is_key.expand(batch, -1),
-        noise_level=torch.full((batch,), 199.0, device=device),
-        scale=torch.full((batch,), 4.0, device=device),
+        hint=hint,
+        is_key=is_key[None],
+        noise_level=torch.full((1,), 199.0, device=device),
+        scale=torch.full((1,), 4.0, device=device),
         text_features=model.prepare_text(text),
     )
 
@@ -75,12 +75,7 @@ def guidance_ways(setting: Setting) -> Ways:
     timestep = torch.full((1,), 500, device=setting.device)
 
     def evaluate(parts: Sequence[Prepared]) -> Tensor:
-        made = []
-        for part in parts:
-            batch = len(part.condition) // setting.frames
-            shown = latents.expand(batch, -1, -1, -1, -1)
-            made.append(model.step(shown, timestep.expand(batch), part))
-        return torch.cat(made)
+        return torch.cat([model.step(latents, timestep, part) for part in parts])
 
     passes = [prepare(setting, model, hint, branch) for branch in text.split(1)]
     batches = [prepare(setting, model, hint, text)]

@@ -32,7 +32,7 @@ def branches(model: ModelConfig) -> int:
 
 def evaluation_flop(model: ModelConfig, frames: int, rows: int, columns: int) -> int:
     """Operations (two a multiply-add) of one evaluation, with guidance where the model has it."""
-    return branches(model) * denoiser_flop(model, frames, rows, columns)
+    return denoiser_flop(model, frames, rows, columns, branches(model))
 
 
 def best_seconds(work: Work, device: str, limit: float = LIMIT) -> float:

@@ -180,7 +180,7 @@ def variant_flop(setting: Setting, variant: str, window: int, rows: int, columns
     preset = PRESETS[setting.preset]
     model, shape = preset.model, (window, rows, columns)
     if variant == "reuse":
-        return branches(model) * finest_flop(model, *shape)
+        return finest_flop(model, *shape, branches(model))
     is_exported = variant in ("onnx", "engine")
     if not is_exported:
         model = evaluated(model, setting.device, preset.defaults.refine)

@@ -19,7 +19,7 @@ from benchmarks.turns import Memory
 from venhancer.config import PRESETS, Preset
 from venhancer.contract import TEXT_LENGTH, Shape, sizes
 from venhancer.device import keep_freed_memory
-from venhancer.evaluation import Conditions, Evaluation, Model, Texts
+from venhancer.evaluation import Conditions, Evaluation, Model
 from venhancer.manifest import read_manifest
 from venhancer.model.denoiser import Denoiser
 from venhancer.plan import Sampling
@@ -67,7 +67,7 @@ def prepare(task: Task) -> tuple[Work, Mapping[str, Any]]:
     memory.forget_peak()
     is_guided = branches(evaluation.model.config) == 2
     with torch.inference_mode():
-        evaluation.prepare(is_guided)
+        evaluation.prepare()
         work = repeated(task, evaluation, is_guided)
         if task.variant == "reuse":
             evaluation.run(is_guided)  # keeps what it reuses
@@ -125,7 +125,7 @@ def repeated(task: Task, evaluation: Evaluation, is_guided: bool) -> Work:
         return work
 
     def window() -> None:
-        evaluation.prepare(is_guided)
+        evaluation.prepare()
         work()
 
     return window
@@ -141,11 +141,11 @@ def make_evaluation(model: Model, task: Task) -> Evaluation:
     shown = (branches(model.config), TEXT_LENGTH, width)
     text = torch.randn(shown, generator=generator) if width else None
     with torch.inference_mode():
-        texts = Texts.read(model, text, task.device)
+        features = model.prepare_text(None if text is None else text.to(task.device))
         conditions = Conditions(preset.defaults.refine, DOWNSCALING, text)
         sampling = make_sampling(preset, task.sizes)
         coarse = keep_coarse(model, sampling, task) if task.variant == "reuse" else None
-        evaluation = Evaluation(model, sampling, conditions, texts, length, task.device, coarse)
+        evaluation = Evaluation(model, sampling, conditions, features, length, task.device, coarse)
         for buffer in (evaluation.latents, evaluation.shown):
             buffer.copy_(torch.randn(buffer.shape, generator=generator))
         evaluation.latents.div_(evaluation.seen[0])

@@ -30,7 +30,7 @@ from venhancer.activations import (
 )
 from venhancer.config import PRESETS, VAE_STRIDE
 from venhancer.device import M_MMAP_THRESHOLD, keep_freed_memory
-from venhancer.estimate import sample_inputs
+from venhancer.estimate import branch_inputs
 from venhancer.model.denoiser import Denoiser, make_denoiser
 from venhancer.model.vae import AutoencoderCodec
 
@@ -113,7 +113,7 @@ def _denoiser(case: Case, device: str) -> Callable[[bool], object]:
     prepared = []
     for frames, rows, columns in ((case.frames, case.rows, case.columns), small):
         with torch.device(device):
-            inputs = sample_inputs(model, frames, rows, columns, case.branches)
+            inputs = branch_inputs(model, frames, rows, columns, case.branches)
         prepared.append((inputs, network.prepare_text(inputs.pop("text", None))))
 
     def work(is_small: bool) -> None:

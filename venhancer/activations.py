@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 
 from venhancer import hub
 from venhancer.config import VAE_STRIDE, ModelConfig
-from venhancer.estimate import sample_inputs
+from venhancer.estimate import branch_inputs
 from venhancer.model.denoiser import Denoiser, make_denoiser
 from venhancer.model.text import HEAD_CHANNELS, LAYERS
 from venhancer.model.vae import AutoencoderCodec
@@ -107,11 +107,11 @@ def denoiser_bytes(
 ) -> int:
     """Of the activations at the peak of one evaluation, `prepare` and `step`.
 
-    Its inputs and the weights are not in it. Linear in each size, but for a thousandth. The first
+    Its inputs and the weights are not in it. Linear in each size, but for a hundredth. The first
     call of a process takes seconds, which PyTorch spends on importing its meta kernels.
     """
     with torch.device("meta"):
-        inputs = sample_inputs(model, frames, rows, columns, branches)
+        inputs = branch_inputs(model, frames, rows, columns, branches)
     network = _on_meta(lambda: make_denoiser(model), dtype)
     with torch.no_grad():
         text = network.prepare_text(inputs.pop("text", None))

@@ -30,23 +30,25 @@ class Cost:
 
 
 @cache
-def denoiser_flop(model: ModelConfig, frames: int, rows: int, columns: int) -> int:
-    """Operations (two a multiply-add) of one evaluation of one branch, counted on shapes alone."""
+def denoiser_flop(
+    model: ModelConfig, frames: int, rows: int, columns: int, branches: int = 1
+) -> int:
+    """Operations (two a multiply-add) of one evaluation, counted on shapes alone."""
     with torch.device("meta"):
         network = make_denoiser(model)
-        inputs = sample_inputs(model, frames, rows, columns)
+        inputs = branch_inputs(model, frames, rows, columns, branches)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(**inputs)
     return int(counter.get_total_flops())
 
 
 @cache
-def finest_flop(model: ModelConfig, frames: int, rows: int, columns: int) -> int:
+def finest_flop(model: ModelConfig, frames: int, rows: int, columns: int, branches: int = 1) -> int:
     """The same of an evaluation that reuses coarse features."""
     with torch.device("meta"):
         network = UNetDenoiser(model)
-        inputs = sample_inputs(model, frames, rows, columns)
-        coarse = torch.ones(frames, *model.unet.coarse_size(rows, columns))
+        inputs = branch_inputs(model, frames, rows, columns, branches)
+        coarse = torch.ones(branches * frames, *model.unet.coarse_size(rows, columns))
     with torch.no_grad():
         latents, timestep = inputs.pop("latents"), inputs.pop("timestep")
         text_features = network.prepare_text(inputs.pop("text", None))
@@ -56,11 +58,21 @@ def finest_flop(model: ModelConfig, frames: int, rows: int, columns: int) -> int
     return int(counter.get_total_flops())
 
 
+def branch_inputs(
+    model: ModelConfig, frames: int, rows: int, columns: int, branches: int
+) -> dict[str, Tensor]:
+    """As `sample_inputs`: one clip, with a text for each branch of guidance."""
+    inputs = sample_inputs(model, frames, rows, columns)
+    if "text" in inputs:
+        inputs["text"] = inputs["text"].expand(branches, -1, -1)
+    return inputs
+
+
 def sample_inputs(
-    model: ModelConfig, frames: int, rows: int, columns: int, branches: int = 1
+    model: ModelConfig, frames: int, rows: int, columns: int, clips: int = 1
 ) -> dict[str, Tensor]:
     """Inputs of `Denoiser.forward`, by name: ones, for counting and timing."""
-    sizes = {"b": branches, "f": frames, "h": rows, "w": columns, "l": TEXT_LENGTH}
+    sizes = {"b": clips, "f": frames, "h": rows, "w": columns, "l": TEXT_LENGTH}
     return {
         spec.name: torch.ones(spec.shape(sizes), dtype=getattr(torch, spec.dtype))
         for spec in model_inputs(model)
@@ -93,12 +105,12 @@ def scene_flop(plan: Plan, scene: Scene, model: ModelConfig) -> int:
     """
     s, tiles = plan.sampling, len(plan.sampling.rows) * len(plan.sampling.columns)
     size = plan.computed_frames(scene), len(s.rows[0]), len(s.columns[0])
-    whole, finest = denoiser_flop(model, *size), 0
-    if any(s.reusing):
-        finest = finest_flop(model, *size)
     guided = map(s.is_guided, s.schedule.timesteps.tolist())
     passes = zip(guided, s.reusing, strict=True)
-    flop = sum((2 if g else 1) * (finest if reuses else whole) for g, reuses in passes)
+    flop = sum(
+        (finest_flop if reuses else denoiser_flop)(model, *size, 2 if is_guided else 1)
+        for is_guided, reuses in passes
+    )
     return flop * len(scene.windows) * tiles
 
 

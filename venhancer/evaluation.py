@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -43,7 +43,7 @@ class Model(Protocol):
         """
 
     def step(self, latents: Tensor, timestep: Tensor, prepared: Prepared) -> Tensor:
-        """One evaluation: latents b c f h w, timestep (b) -> b c f h w, v or x_0."""
+        """One evaluation: latents 1 c f h w, timestep (1) -> b c f h w, v or x_0 for every text."""
 
 
 @runtime_checkable
@@ -78,21 +78,6 @@ class Conditions:
         return max(self.refine - 1, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Texts:
-    """What `prepare_text` made, once a run: for both branches, and for the prompt's alone."""
-
-    guided: Tensor | None
-    alone: Tensor | None
-
-    @classmethod
-    def read(cls, model: Model, text: Tensor | None, device: str) -> Texts:
-        if text is None:
-            return cls(None, None)
-        text = text.to(device)
-        return cls(model.prepare_text(text), model.prepare_text(text[:1]))
-
-
 class Evaluation:
     """Buffers by the contract: `latents` and `shown` go in (1 c f h w), `x0` comes out.
 
@@ -104,7 +89,7 @@ class Evaluation:
         model: Model,
         sampling: Sampling,
         conditions: Conditions,
-        texts: Texts,
+        text_features: Tensor | None,
         frames: int,
         device: str,
         coarse: CoarseFeatures | None = None,
@@ -115,7 +100,7 @@ class Evaluation:
         steps = sampling.schedule
         self.model = model
         self.guidance = sampling.guidance
-        self.texts = texts
+        self.text_features = text_features
         self.coarse = coarse
         self.latents = buffers["latents"]
         channels, neighbours = self.latents.shape[1], model.config.neighbour_channels
@@ -132,20 +117,21 @@ class Evaluation:
         self.timesteps = steps.timesteps.to(device)
         self.sigmas = model.sigmas.cpu()[steps.timesteps].to(device)
         self.seen = (1 + steps.sigmas[:-1] ** 2).rsqrt().float().to(device)
-        self.prepared: dict[bool, Prepared] = {}
+        self.prepared: Prepared | None = None
 
-    def prepare(self, is_guided: bool) -> None:
+    def prepare(self) -> None:
         """What no timestep changes, from `hint`; kept where the first one was put."""
-        batch = 2 if is_guided else 1
         made = self.model.prepare(
-            hint=self.hint.expand(batch, -1, -1, -1, -1),
-            is_key=self.is_key.expand(batch, -1),
-            noise_level=self.noise_level.expand(batch),
-            scale=self.scale.expand(batch),
-            neighbours=self._neighbours(batch),
-            text_features=self.texts.guided if is_guided else self.texts.alone,
+            hint=self.hint,
+            is_key=self.is_key,
+            noise_level=self.noise_level,
+            scale=self.scale,
+            neighbours=self.neighbours,
+            text_features=self.text_features,
         )
-        kept = self.prepared.setdefault(is_guided, made)
+        if self.prepared is None:
+            self.prepared = made
+        kept = self.prepared
         for own, new in (
             (kept.hint_features, made.hint_features),
             (kept.condition, made.condition),
@@ -154,23 +140,25 @@ class Evaluation:
         if kept.anchor is not None and made.anchor is not None:
             _copy(kept.anchor, made.anchor)
 
-    def _neighbours(self, batch: int) -> Tensor | None:
-        return None if self.neighbours is None else self.neighbours.expand(batch, -1, -1, -1, -1)
-
     def run(self, is_guided: bool, is_reusing: bool = False) -> None:
-        """`latents` at `step` -> `x0`; both branches as one batch.
+        """`latents` at `step` -> `x0`; the branches share what comes before the text.
 
         is_reusing: with the coarse features that an earlier step kept
         """
-        batch = 2 if is_guided else 1
         noisy = self.latents * self.seen.index_select(0, self.step)
-        timestep = self.timesteps.index_select(0, self.step).expand(batch)
-        shown = noisy.expand(batch, -1, -1, -1, -1)
-        out = self._network(shown, timestep, self.prepared[is_guided], is_reusing)
-        if is_guided:
-            out = guide(out[:1], out[1:], self.guidance)
+        timestep = self.timesteps.index_select(0, self.step)
+        out = self._network(noisy, timestep, self._read(is_guided), is_reusing)
+        if is_guided:  # without a text both branches are one
+            out = guide(out[:1], out[-1:], self.guidance)
         sigma = self.sigmas.index_select(0, self.step)
         self.x0.copy_(denoised_from(self.model.config.prediction, out, noisy, sigma))
+
+    def _read(self, is_guided: bool) -> Prepared:
+        """What was prepared, with the texts of the branches that are evaluated."""
+        assert self.prepared is not None
+        if is_guided or self.text_features is None:
+            return self.prepared
+        return replace(self.prepared, text_features=self.text_features[:1])
 
     def _network(
         self, noisy: Tensor, timestep: Tensor, prepared: Prepared, is_reusing: bool
@@ -179,8 +167,8 @@ class Evaluation:
             return self.model.step(noisy, timestep, prepared)
         assert isinstance(self.model, ReusingModel)
         if is_reusing:
-            b, _, frames, *_ = noisy.shape
-            kept = self.coarse.get(b * frames)
+            text, frames = prepared.text_features, noisy.shape[2]
+            kept = self.coarse.get(frames * (1 if text is None else len(text)))
             return self.model.step_reusing(noisy, timestep, prepared, kept)
         return self.model.step(noisy, timestep, prepared, self.coarse.put)
 

@@ -129,8 +129,11 @@ def _aligner(plan: Plan) -> int:
 def _denoiser(plan: Plan, device: str, dtype: torch.dtype) -> int:
     s = plan.sampling
     frames = max(map(plan.computed_frames, plan.scenes))
-    branches = 2 if plan.shape and plan.preset.model.unet.text_width else plan.sampling.branches
-    one = _denoiser_bytes_per_voxel(plan.preset.model, dtype, branches)
+    model, branches = plan.preset.model, plan.sampling.branches
+    if plan.shape and model.unet.text_width:  # both branches, and nothing is shared by them
+        one = 2 * _denoiser_bytes_per_voxel(model, dtype, 1)
+    else:
+        one = _denoiser_bytes_per_voxel(model, dtype, branches)
     margin = ONNX_CPU_MARGIN if plan.shape and device == "cpu" else DENOISER_MARGIN[device]
     return int(margin * frames * len(s.rows[0]) * len(s.columns[0]) * one)
 

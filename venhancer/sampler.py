@@ -19,7 +19,7 @@ from venhancer.conditioning import noisy_hint, noisy_start
 from venhancer.contract import DECODED_FRAMES
 from venhancer.device import to_device
 from venhancer.diffusion.solver import frame_noise, solver_table
-from venhancer.evaluation import Conditions, Evaluation, Model, ReusingModel, Texts
+from venhancer.evaluation import Conditions, Evaluation, Model, ReusingModel
 from venhancer.latents import Latents
 from venhancer.plan import Sampling
 from venhancer.reuse import CoarseFeatures
@@ -54,18 +54,15 @@ class WindowWork:
         self.begin = self.outer(blending.begin)
         self.finish = self.outer(blending.finish)
         self.evaluations: dict[tuple[bool, bool], Work] = {}  # by `evaluate`'s arguments
-        self.preparations: dict[bool, Work] = {}
+        self.preparation = self.outer(partial(_prepare, blending, evaluation))
         self.shown: object = None  # the window and tile that `prepare` saw
 
-    def prepare(self, part: object, is_guided: bool) -> None:
+    def prepare(self, part: object) -> None:
         """Show the controller its part, unless it has just seen it."""
-        if self.shown == (part, is_guided):
+        if self.shown == part:
             return
-        self.shown = (part, is_guided)
-        if is_guided not in self.preparations:
-            work = partial(_prepare, self.blending, self.evaluation, is_guided)
-            self.preparations[is_guided] = self.outer(work)
-        self.preparations[is_guided]()
+        self.shown = part
+        self.preparation()
 
     def evaluate(self, is_guided: bool, is_reusing: bool = False) -> None:
         """One tile: cut out, evaluate, blend; for a frame of one tile, the whole turn."""
@@ -83,9 +80,9 @@ def _as_it_is(work: Work) -> Work:
     return work
 
 
-def _prepare(blending: Blending, evaluation: Evaluation, is_guided: bool) -> None:
+def _prepare(blending: Blending, evaluation: Evaluation) -> None:
     blending.gather_hint(evaluation.shown)
-    evaluation.prepare(is_guided)
+    evaluation.prepare()
 
 
 def _evaluate_tile(blending: Blending, evaluation: Evaluation, network: Work) -> None:
@@ -121,7 +118,8 @@ class Sampler:
         self.steps = len(self.schedule)
         self.timesteps = self.schedule.timesteps.tolist()
         self.fresh = solver_table(self.schedule.sigmas, sampling.eta)[:, 3].tolist()
-        self.texts = Texts.read(model, conditions.text, placement.device)
+        text = conditions.text
+        self.text_features = model.prepare_text(None if text is None else text.to(placement.device))
         self.works: dict[int, WindowWork] = {}
         self.reusing = sampling.reusing
         self.coarse = self._coarse() if any(self.reusing) else None
@@ -215,7 +213,7 @@ class Sampler:
             work.begin()
         for number, tile in enumerate(self.tiles):
             work.blending.aim_tile(tile)
-            work.prepare((scene.start, turn.window, number), is_guided)
+            work.prepare((scene.start, turn.window, number))
             if self.coarse is None:
                 work.evaluate(is_guided)
             else:
@@ -246,5 +244,12 @@ class Sampler:
         return self.works[length]
 
     def _evaluation(self, length: int, device: str) -> Evaluation:
-        conditions, texts = self.conditions, self.texts
-        return Evaluation(self.model, self.sampling, conditions, texts, length, device, self.coarse)
+        return Evaluation(
+            self.model,
+            self.sampling,
+            self.conditions,
+            self.text_features,
+            length,
+            device,
+            self.coarse,
+        )

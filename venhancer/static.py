@@ -39,7 +39,8 @@ class StaticDenoiser:
         """text b l d -> what `prepare` takes as text_features."""
         if text is None:
             return None
-        return self.runs["text_keys"]({"text": self._branches(text)})["text_features"]
+        made = self.runs["text_keys"]({"text": self._branches(text)})["text_features"]
+        return made[: len(text)]
 
     def prepare(
         self,
@@ -64,19 +65,20 @@ class StaticDenoiser:
         return Prepared(**made, text_features=text_features)
 
     def step(self, latents: Tensor, timestep: Tensor, prepared: Prepared) -> Tensor:
-        """One evaluation: latents b c f h w, timestep (b) -> b c f h w."""
-        b, _, frames, *_ = latents.shape
+        """As `Denoiser.step`: one clip may stand for the branches of all texts."""
+        text, frames = prepared.text_features, latents.shape[2]
+        branches = max(len(latents), 0 if text is None else len(text))
         inputs = {
             "latents": self._branches(self._frames(latents, axis=2)),
             "timestep": self._branches(timestep),
             "hint_features": prepared.hint_features,
             "condition": prepared.condition,
-            "text_features": prepared.text_features,
+            "text_features": None if text is None else self._branches(text),
             "anchor": prepared.anchor,
         }
         run = self.runs["denoiser"]
         out = run({name: x for name, x in inputs.items() if x is not None})["prediction"]
-        return out[:b, :, :frames]
+        return out[:branches, :, :frames]
 
     def _branches(self, x: Tensor) -> Tensor:
         missing = self.sizes["b"] - len(x)

@@ -85,7 +85,7 @@ def measure(way: str, shared: Shared) -> Found:
     seconds: list[float] = []
     with torch.inference_mode(), tensor_float32(way == "plain"):
         evaluation = make_evaluation(model, task)
-        evaluation.prepare(is_guided)
+        evaluation.prepare()
         if way == "reuse":
             evaluation.run(is_guided)  # keeps what it reuses
         work = repeated(task, evaluation, is_guided)
@@ -120,5 +120,5 @@ def figures(way: str, shared: Shared, evaluation: Evaluation, seconds: list[floa
 def flop_of(way: str, preset: Preset, frames: int, rows: int, columns: int) -> int:
     """Operations of the way, both branches."""
     if way == "reuse":
-        return branches(preset.model) * finest_flop(preset.model, frames, rows, columns)
+        return finest_flop(preset.model, frames, rows, columns, branches(preset.model))
     return evaluation_flop(preset.model, frames, rows, columns)

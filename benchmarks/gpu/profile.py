@@ -43,7 +43,7 @@ def measure(setting: Setting) -> Found:
     is_guided = branches(model.config) == 2
     with torch.inference_mode():
         evaluation = make_evaluation(model, make_task(setting, "eager"))
-        evaluation.prepare(is_guided)
+        evaluation.prepare()
         evaluation.run(is_guided)
         events = recorded(partial(evaluation.run, is_guided), setting.device)
     rows = [(milliseconds(event), event.count, str(event.key)) for event in events]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from tests.clips import TINY_UNET, small_preset
 from venhancer.config import TINY, ModelConfig, UNetConfig
@@ -64,6 +65,28 @@ def test_preparing_once_changes_nothing(config: ModelConfig) -> None:
         prepared = model.prepare(**given, text_features=text_features)
         stepped = model.step(latents, timestep, prepared)
         assert torch.equal(stepped, whole)
+
+
+def test_branches_share_what_precedes_the_text() -> None:
+    """One clip with two texts gives what two clips give, for fewer operations."""
+    model, given = randomised(TINY.model), inputs(TINY.model)
+    text = torch.cat([given.pop("text"), torch.zeros(1, 7, TINY.model.unet.text_width)])
+
+    def predict(clips: int) -> tuple[Tensor, int]:
+        shown = {name: torch.cat([x] * clips) for name, x in given.items()}
+        latents, timestep = shown.pop("latents"), shown.pop("timestep")
+        prepared = model.prepare(**shown, text_features=model.prepare_text(text))
+        with FlopCounterMode(display=False) as counter:
+            out = model.step(latents, timestep, prepared)
+        return out, int(counter.get_total_flops())
+
+    with torch.inference_mode():
+        shared, flop = predict(1)
+        apart, whole = predict(2)
+
+    assert not torch.allclose(shared[:1], shared[1:], atol=1e-3)
+    torch.testing.assert_close(shared, apart, atol=1e-5, rtol=1e-5)
+    assert flop < whole
 
 
 @pytest.mark.parametrize("name", ["noise_level", "scale"])

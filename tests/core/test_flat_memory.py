@@ -10,7 +10,7 @@ from tests.clips import described_clip
 from tests.models import SMALL_UNET
 from venhancer import conditioning
 from venhancer.config import NANO, Preset
-from venhancer.evaluation import Conditions, Evaluation, Texts
+from venhancer.evaluation import Conditions, Evaluation
 from venhancer.latents import Latents
 from venhancer.memory import _aligner, _buffers, _together, arrangements, need
 from venhancer.model.denoiser import make_denoiser
@@ -48,8 +48,8 @@ def test_buffers_are_as_large_as_is_counted(preset: Preset) -> None:
     """Of an evaluation, with and without neighbours; besides four copies of a window."""
     plan = planned(preset)
     sampling, model = plan.sampling, make_denoiser(preset.model)
-    conditions, texts = Conditions(plan.refine, plan.scale), Texts(None, None)
-    made = Evaluation(model, sampling, conditions, texts, sampling.window, "cpu")
+    conditions = Conditions(plan.refine, plan.scale)
+    made = Evaluation(model, sampling, conditions, None, sampling.window, "cpu")
 
     own = sum(x.nbytes for x in (made.latents, made.shown, made.x0))
     window = 4 * sampling.window * int(np.prod(plan.latents))

@@ -189,7 +189,7 @@ def test_buffers_stay_where_they_are(model: Model) -> None:
         work = own.works[9]
 
         def addresses() -> list[int]:
-            holders = (own.latents, work.blending, work.evaluation, work.evaluation.prepared[False])
+            holders = (own.latents, work.blending, work.evaluation, work.evaluation.prepared)
             found = [getattr(h, name) for h in holders for name in dir(h) if name[0] != "_"]
             return [x.data_ptr() for x in found if isinstance(x, Tensor)]
 

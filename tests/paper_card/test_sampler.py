@@ -65,7 +65,7 @@ def test_all_work_of_a_run_is_captured(card: Card, checkpoints: dict[str, Path])
             pass
 
     [work] = own.works.values()
-    steps = [*work.preparations.values(), *work.evaluations.values()]
+    steps = [work.preparation, *work.evaluations.values()]
     assert [step.graph is not None for step in steps] == [True, True]
 
 

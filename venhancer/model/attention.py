@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from venhancer.config import UNetConfig
 from venhancer.model.kernels.forms import PLAIN, Fusable
-from venhancer.model.layers import GroupNorm, clip_view
+from venhancer.model.layers import GroupNorm, clip_view, repeat_branches
 
 KeysValues = tuple[Tensor, Tensor]  # each (b, l, heads * head_channels)
 
@@ -18,7 +18,7 @@ class Attention(Fusable):
     """Multi-head attention; keys and values may come ready-made.
 
     Fused, self-attention takes its three products as one.
-    x: b l c -> b l c
+    x: b l c, or 1 l c for a context of b -> b l c
     """
 
     joined: Tensor | None  # weights of query, key and value, which are views of it
@@ -54,7 +54,7 @@ class Attention(Fusable):
             query, key, value = F.linear(x, self.joined).chunk(3, dim=-1)
             return query, key, value
         key, value = self.keys_values(x) if context is None else context
-        return self.query(x), key, value
+        return repeat_branches(self.query(x), len(key)), key, value
 
 
 class FeedForward(Fusable):
@@ -82,9 +82,13 @@ class TransformerBlock(Fusable):
         self.feed = FeedForward(channels)
 
     def transform(self, x: Tensor, text: KeysValues | None = None, frames: int = 1) -> Tensor:
-        """(b f) l c -> b (f l) c; text, if any, is shared by the frames."""
+        """(b f) l c -> b (f l) c; text, if any, is shared by the frames.
+
+        Of b texts and one clip (f l c) come b clips.
+        """
         add_norm = self.forms.add_norm
         x, normal = add_norm(x, self.first(self.norm_first(x)), self.norm_second, frames)
+        x = x if text is None else repeat_branches(x, len(text[0]))
         x, normal = add_norm(x, self.second(normal, text), self.norm_feed, 1)
         return x + self.feed(normal)
 
@@ -92,7 +96,8 @@ class TransformerBlock(Fusable):
 class SpatialTransformer(Fusable):
     """Let every latent pixel look at its frame, then at the text.
 
-    x: (b f) c h w -> (b f) c h w; text: keys and values of (b, l) tokens, shared by the frames
+    x: (b f) c h w, or f c h w for all b -> (b f) c h w
+    text: keys and values of (b, l) tokens, shared by the frames
     """
 
     def __init__(self, channels: int, config: UNetConfig) -> None:
@@ -108,7 +113,8 @@ class SpatialTransformer(Fusable):
     def forward(self, x: Tensor, text: KeysValues, frames: int) -> Tensor:
         h, w = x.shape[-2:]
         tokens = self.block.transform(self._tokens(x), text, frames)
-        return x + rearrange(self.project_out(tokens), "b (f h w) c -> (b f) c h w", h=h, w=w)
+        out = rearrange(self.project_out(tokens), "b (f h w) c -> (b f) c h w", h=h, w=w)
+        return repeat_branches(x, len(out)) + out
 
     def _tokens(self, x: Tensor) -> Tensor:
         tokens = rearrange(self.forms.norm(self.norm, x), "b c h w -> b (h w) c")

@@ -125,7 +125,10 @@ class Denoiser(nn.Module):
         return None
 
     def step(self, latents: Tensor, timestep: Tensor, prepared: Prepared) -> Tensor:
-        """One evaluation with what `prepare` made: latents b c f h w, timestep (b) -> b c f h w."""
+        """One evaluation with what `prepare` made: latents b c f h w, timestep (b) -> b c f h w.
+
+        One clip may stand for all branches, b = 1: then every text of `prepared` makes one of it.
+        """
         return self._predict(latents, timestep, prepared, partial(self._network, prepared=prepared))
 
     def _network(self, latents: Tensor, timestep: Tensor, prepared: Prepared) -> Tensor:
@@ -240,7 +243,7 @@ class UNetDenoiser(Denoiser):
     def step(
         self, latents: Tensor, timestep: Tensor, prepared: Prepared, keep: Keep | None = None
     ) -> Tensor:
-        """One evaluation with what `prepare` made: latents b c f h w, timestep (b) -> b c f h w.
+        """As `Denoiser.step`.
 
         keep: is shown the coarse features that `step_reusing` takes
         """

@@ -36,6 +36,15 @@ def clip_view(x: Tensor, frames: int) -> Tensor:
     return rearrange(x, "(b f) c h w -> b f c (h w)", f=frames).transpose(1, 2)
 
 
+def repeat_branches(x: Tensor, count: int) -> Tensor:
+    """Repeat what the branches of guidance have in common: n ... -> count ..., branch by branch.
+
+    Until it meets the text, an evaluation computes one clip for both; it is the same tensor where
+    nothing is to be repeated.
+    """
+    return x if len(x) == count else torch.cat([x] * (count // len(x)))
+
+
 def zero_init(layer: nn.Module) -> nn.Module:
     """Start at zero, so that training begins from the network without `layer`."""
     for parameter in layer.parameters():
@@ -104,7 +113,7 @@ class TemporalConv(Fusable):
 class ResBlock(Fusable):
     """Two convolutions with the embedding as a bias between, a skip, then the temporal block.
 
-    x: (b f) c h w, embedding: (b f) e -> (b f) out h w
+    x: (b f) c h w, embedding: (b f) e, or f e if all b share it -> (b f) out h w
     """
 
     def __init__(self, channels: int, out_channels: int, config: UNetConfig) -> None:
@@ -121,7 +130,8 @@ class ResBlock(Fusable):
 
     def forward(self, x: Tensor, embedding: Tensor, frames: int) -> Tensor:
         out = self.conv_in(self.forms.norm_silu(self.norm_in, x))
-        out = out + self.embed(F.silu(embedding))[:, :, None, None]
+        bias = repeat_branches(self.embed(F.silu(embedding)), len(x))
+        out = out + bias[:, :, None, None]
         out = self.conv_out(self.forms.norm_silu(self.norm_out, out))
         return self.temporal(self.skip(x) + out, frames)
 

@@ -1,4 +1,8 @@
-"""The 3D-UNet: an encoder and a middle (which the controller copies), and a decoder."""
+"""The 3D-UNet: an encoder and a middle (which the controller copies), and a decoder.
+
+The branches of guidance differ in their text alone. So (b f) c h w may come in as f c h w for all
+b: it becomes (b f) c h w where the first text is read.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from torch import Tensor, nn
 from venhancer.config import UNetConfig
 from venhancer.model.attention import KeysValues, SpatialTransformer, TemporalTransformer
 from venhancer.model.kernels.forms import Fusable
-from venhancer.model.layers import Downsample, GroupNorm, ResBlock, Upsample
+from venhancer.model.layers import Downsample, GroupNorm, ResBlock, Upsample, repeat_branches
 
 Texts = Iterator[KeysValues]  # keys and values of each spatial transformer, in order of execution
 Keep = Callable[[Tensor], None]  # takes coarse features, (b f) c h w
@@ -190,7 +194,7 @@ class Decoder(nn.Module):
                 keep(x)
             upsample = self.stages[number - 1].upsample if number else None
             x = upsample(x) if isinstance(upsample, Upsample) else x
-            x = torch.cat([x, skips[count - 1 - number]], dim=1)
+            x = torch.cat([x, repeat_branches(skips[count - 1 - number], len(x))], dim=1)
             x = self.stages[number](x, embedding, texts, frames)
         return x
 
