@@ -11,7 +11,7 @@ from venhancer.device import choose_device, choose_dtype, compute_exactly, keep_
 from venhancer.errors import OptionError
 from venhancer.flow import Progress
 from venhancer.memory import arrangements, fitting
-from venhancer.model.kernels.choice import takes_triton
+from venhancer.model.kernels.choice import Choice, choose_kernels
 from venhancer.model.kernels.forms import fuse
 from venhancer.networks import Networks
 from venhancer.options import Options
@@ -66,17 +66,17 @@ def choose_preset(options: Options) -> Preset:
     return PRESETS[name]
 
 
-def uses_triton(options: Options) -> bool:
-    """Whether Triton's kernels compute a run's layers; OptionError where they cannot."""
+def chosen_kernels(options: Options) -> Choice:
+    """What computes a run's layers; OptionError where what was asked for cannot."""
     preset = choose_preset(options)
     if preset.model.unet.body != "flat":
-        return takes_triton(options.kernels, choose_device(options.device))
+        return choose_kernels(options.kernels, choose_device(options.device))
     if options.kernels == "triton":
         raise OptionError(
             f"--kernels triton: preset {preset.name!r} has no layers that Triton fuses; "
             "leave it out"
         )
-    return False
+    return Choice()
 
 
 def open_networks(plan: Plan, options: Options, capture: Capture | None = None) -> Networks:
@@ -89,7 +89,8 @@ def open_networks(plan: Plan, options: Options, capture: Capture | None = None) 
     placement = Placement(device=device, capture=capture)
     weights = find_weights(plan.preset, options.weights)
     model, preset = load_model(weights, plan.preset, dtype=dtype, device=device)
-    fuse(model, is_fused=uses_triton(options))
+    kernels = chosen_kernels(options)
+    fuse(model, kernels.takes_triton, kernels.back_ends)
     if preset.model.codec == "lapped":
         codec = LappedCodec(preset.model.latent_scale)
         return Reference(model, codec, None, placement, plan.sampling.seed)

@@ -80,7 +80,7 @@ def _pytorch(request: Request) -> Backend:
     has_graphs = request.uses_graphs and pays_by_graph(plan, device, dtype)
     capture = GraphCapture() if has_graphs else None
     return Backend(
-        name=_pytorch_name(api.uses_triton(options)),
+        name=_pytorch_name(api.chosen_kernels(options).takes_triton),
         device=device,
         dtype=dtype,
         capture=capture,

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.clips import small_checkpoint, small_preset, write_clip
@@ -25,12 +26,14 @@ from venhancer import Options, api
 from venhancer.config import Preset
 from venhancer.errors import OptionError
 from venhancer.model.denoiser import Denoiser
-from venhancer.model.kernels import choice, plain
+from venhancer.model.kernels import back_ends, choice, plain
+from venhancer.model.kernels.choice import Choice, choose_kernels
 from venhancer.model.kernels.forms import PLAIN, Forms, Fusable, fuse
 from venhancer_rt.backends import Request, choose_backend, identity, refuse_fixed
 
 ROOT = Path(__file__).parents[2]
 V = small_v_preset()
+CUDNN = SDPBackend.CUDNN_ATTENTION
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs triton")
@@ -126,26 +129,52 @@ def test_only_a_measured_card_takes_kernels_by_itself(monkeypatch: pytest.Monkey
     """`auto` is PyTorch on every other card, without Triton, and on a CPU."""
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a card")
     monkeypatch.setattr(choice, "_has_triton", lambda: True)
-    assert not choice.takes_triton("auto", "cuda")
-    assert choice.takes_triton("triton", "cuda")
+    plainly, measured = Choice(), Choice(takes_triton=True, back_ends={"spatial": CUDNN})
+    assert choose_kernels("auto", "cuda") == plainly
+    assert choose_kernels("triton", "cuda") == Choice(takes_triton=True)
 
-    monkeypatch.setattr(choice, "MEASURED_CARDS", frozenset({"a card"}))
-    assert choice.takes_triton("auto", "cuda")
-    assert not choice.takes_triton("auto", "cpu")
-    assert not choice.takes_triton("torch", "cuda")
+    monkeypatch.setitem(choice.MEASURED_CARDS, "a card", measured)
+    assert choose_kernels("auto", "cuda") == choose_kernels("triton", "cuda") == measured
+    assert choose_kernels("auto", "cpu") == choose_kernels("torch", "cuda") == plainly
 
     monkeypatch.setattr(choice, "_has_triton", lambda: False)
-    assert not choice.takes_triton("auto", "cuda")
+    assert choose_kernels("auto", "cuda") == Choice(back_ends={"spatial": CUDNN})
     with pytest.raises(OptionError, match="triton package is missing; install it, or take"):
-        choice.takes_triton("triton", "cuda")
+        choose_kernels("triton", "cuda")
+
+
+def test_attention_takes_the_back_end_of_its_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of the three, by the tokens it attends to; what has none stays as PyTorch chooses."""
+    taken: dict[str, set[bool]] = {}
+
+    def spy(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        first = torch._C._get_sdp_priority_order()[0]
+        kind = "text" if query.shape[2] != key.shape[2] else f"{query.shape[2]} tokens"
+        taken.setdefault(kind, set()).add(first == int(CUDNN.value))
+        return attend(query, key, value)
+
+    attend = torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", spy)
+    monkeypatch.setattr(back_ends, "LONGEST_CLIP", 3)
+    model, before = random_denoiser(V, "float32"), torch._C._get_sdp_priority_order()
+    plainly = evaluate(model, V)
+    taken.clear()
+    fuse(model, is_fused=False, back_ends={"spatial": CUDNN, "text": CUDNN})
+    found = evaluate(model, V)
+
+    temporal = taken.pop("3 tokens")
+    assert temporal == {False}
+    assert "text" in taken and len(taken) > 1 and all(it == {True} for it in taken.values())
+    assert torch._C._get_sdp_priority_order() == before
+    assert torch.equal(found, plainly)
 
 
 def test_kernels_are_refused_where_they_cannot_run() -> None:
     """On a CPU, with a flat body, and with a bundle, whose networks hold the layers already."""
     with pytest.raises(OptionError, match="needs a CUDA device; take --kernels torch"):
-        api.uses_triton(Options(device="cpu", kernels="triton", preset="released"))
+        api.chosen_kernels(Options(device="cpu", kernels="triton", preset="released"))
     with pytest.raises(OptionError, match="preset 'nano' has no layers that Triton fuses"):
-        api.uses_triton(Options(device="cpu", kernels="triton"))
+        api.chosen_kernels(Options(device="cpu", kernels="triton"))
     with pytest.raises(OptionError, match="--kernels: settled when the bundle was built"):
         refuse_fixed(Options(kernels="torch"))
 
@@ -161,7 +190,7 @@ def test_a_run_is_another_one_by_other_kernels(
     triton = ModuleType("triton")
     triton.__dict__["__version__"] = "3.0"
     monkeypatch.setitem(sys.modules, "triton", triton)
-    monkeypatch.setattr(api, "takes_triton", lambda *_: True)
+    monkeypatch.setattr(api, "choose_kernels", lambda *_: Choice(takes_triton=True))
     fused_run = choose_backend(request)
 
     assert fused_run.name == f"{plain_run.name} with Triton 3.0"

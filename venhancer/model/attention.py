@@ -8,6 +8,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from venhancer.config import UNetConfig
+from venhancer.model.kernels.back_ends import prefer
 from venhancer.model.kernels.forms import PLAIN, Fusable
 from venhancer.model.layers import GroupNorm, clip_view, repeat_branches
 
@@ -47,7 +48,9 @@ class Attention(Fusable):
 
     def forward(self, x: Tensor, context: KeysValues | None = None) -> Tensor:
         query, key, value = self._project(x, context)
-        return self.out(self.forms.attend(query, key, value, self.head_channels))
+        with prefer(self.back_ends, query, key):
+            attended = self.forms.attend(query, key, value, self.head_channels)
+        return self.out(attended)
 
     def _project(self, x: Tensor, context: KeysValues | None) -> tuple[Tensor, Tensor, Tensor]:
         if context is None and self.joined is not None and self.forms is not PLAIN:

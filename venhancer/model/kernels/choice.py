@@ -1,26 +1,38 @@
-"""Whether a run takes Triton's kernels or PyTorch's operators."""
+"""Which forms a run takes of its layers, and which back ends of its attention."""
 
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from venhancer.errors import OptionError
+from venhancer.model.kernels.back_ends import BackEnds
 from venhancer.options import Kernels
 
-# cards on which they were measured to be faster, by the name that the driver gives: none so far
-MEASURED_CARDS: frozenset[str] = frozenset()
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What computes the layers; by itself, PyTorch as it comes."""
+
+    takes_triton: bool = False
+    back_ends: BackEnds = field(default_factory=dict)
 
 
-def takes_triton(asked: Kernels, device: str) -> bool:
+# what was measured to be fastest, by the name that a card's driver gives: no card so far
+MEASURED_CARDS: dict[str, Choice] = {}
+
+
+def choose_kernels(asked: Kernels, device: str) -> Choice:
     """`auto` takes what was measured to be faster; OptionError for `triton` where it cannot run."""
     if asked == "triton":
         _require_triton(device)
-        return True
-    if asked == "torch" or device != "cuda" or not _has_triton():
-        return False
-    return torch.cuda.get_device_name() in MEASURED_CARDS
+    if asked == "torch" or device != "cuda":
+        return Choice()
+    measured = MEASURED_CARDS.get(torch.cuda.get_device_name(), Choice())
+    takes_triton = asked == "triton" or (measured.takes_triton and _has_triton())
+    return replace(measured, takes_triton=takes_triton)
 
 
 def _require_triton(device: str) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from venhancer.model.kernels import plain
+from venhancer.model.kernels.back_ends import NONE, BackEnds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +36,7 @@ class Fusable(nn.Module):
     """A module that calls layers by `forms`; kernels have no backward, so training is plain."""
 
     is_fused = False
+    back_ends = NONE  # of its attention
 
     @property
     def forms(self) -> Forms:
@@ -48,8 +50,12 @@ class Fusable(nn.Module):
         self.is_fused = is_fused
 
 
-def fuse(model: nn.Module, is_fused: bool = True) -> None:
-    """Let every module of the model take kernels from now on, or PyTorch's operators again."""
+def fuse(model: nn.Module, is_fused: bool = True, back_ends: BackEnds = NONE) -> None:
+    """Let every module of the model take kernels from now on, or PyTorch's operators again.
+
+    back_ends: of attention that no kernel computes
+    """
     for module in model.modules():
         if isinstance(module, Fusable):
             module.fuse(is_fused)
+            module.back_ends = back_ends
