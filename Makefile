@@ -38,7 +38,7 @@ test-full: test ## the slow tests too, one after the other: they need up to 12 G
 # open_clip without what it depends on: its torchvision does not import beside a CPU torch
 test-open-clip: $(VENV)/.dev ## the text encoder against open_clip
 	$(INSTALL) --no-deps ftfy wcwidth open_clip_torch
-	$(BIN)/python -m pytest tests/core/test_text.py
+	$(BIN)/python -m pytest tests/venhancer/encoders/test_text_encoder.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

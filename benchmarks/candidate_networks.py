@@ -13,13 +13,13 @@ from benchmarks import plain_layers
 from benchmarks.candidate_layers import LEVELS
 from benchmarks.layer_shapes import Setting
 from benchmarks.pairs import Case, Way, Ways
-from venhancer.activations import VAE_CHANNELS, autoencoder
 from venhancer.config import VAE_STRIDE
 from venhancer.contract import TEXT_LENGTH
+from venhancer.encoders.autoencoder import AutoencoderCodec
 from venhancer.errors import DeviceError
 from venhancer.model.attention import SpatialTransformer
 from venhancer.model.denoiser import Denoiser, Prepared
-from venhancer.model.vae import AutoencoderCodec
+from venhancer.planning.activations import VAE_CHANNELS, autoencoder
 
 LAYOUTS = {"NCHW": torch.contiguous_format, "channels last": torch.channels_last}
 BATCH = 3  # frames that the autoencoder takes at a time

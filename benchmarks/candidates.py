@@ -26,7 +26,7 @@ from benchmarks.turns import Worker, given_task, serve
 from benchmarks.ways import run_ways
 from venhancer.config import NANO, RELEASED, TINY
 from venhancer.device import choose_device, choose_dtype, keep_freed_memory
-from venhancer.weights import embedded_checkpoint, load_model
+from venhancer.weights.checkpoint import embedded_checkpoint, load_model
 
 MODULE = "benchmarks.candidates"
 WINDOWS = {TINY.name: (9,), RELEASED.name: (16, 32)}  # of temporal attention

@@ -16,7 +16,7 @@ import torch
 from benchmarks.timing import Work, make_parser, report, seconds_of
 from venhancer.config import ModelConfig
 from venhancer.device import choose_device
-from venhancer.estimate import denoiser_flop
+from venhancer.planning.cost import denoiser_flop
 
 DTYPES = {"cpu": ("float32", "bfloat16"), "cuda": ("float32", "float16", "bfloat16")}
 SIZES = {"cpu": (512, 1024, 2048), "cuda": (4096, 8192, 16384)}

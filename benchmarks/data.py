@@ -20,7 +20,7 @@ from pathlib import Path
 
 import av
 
-from venhancer.manifest import sha256_of
+from venhancer.files import hash_file
 
 TIMEOUT_SECONDS = 1800
 
@@ -265,7 +265,7 @@ def fetch(package: Package, folder: Path) -> Path:
     archives = [path for path in folder.iterdir() if path.is_file()]
     if len(archives) != 1:
         raise DataError(f"expected one archive, got {len(archives)}")
-    found = sha256_of(archives[0])
+    found = hash_file(archives[0])
     if found != package.sha256:
         raise DataError(f"SHA-256 is {found[:16]}..., expected {package.sha256[:16]}...")
     return archives[0]

@@ -37,13 +37,14 @@ from benchmarks.random_models import SEED, write_checkpoint
 from benchmarks.timing import make_parser, parse_size, report, save, speed_up, spread
 from benchmarks.turns import Worker, WorkerError, given_task, reason, serve
 from benchmarks.ways import run_ways
+from venhancer.bundle.manifest import read_manifest
 from venhancer.config import NANO, PRESETS
 from venhancer.device import choose_device, choose_dtype
 from venhancer.errors import VEnhancerError
-from venhancer.estimate import evaluated, finest_flop
-from venhancer.geometry import fit
-from venhancer.manifest import read_manifest, sha256_of
-from venhancer.weights import embedded_checkpoint
+from venhancer.files import hash_file
+from venhancer.planning.cost import evaluated, finest_flop
+from venhancer.planning.geometry import fit
+from venhancer.weights.checkpoint import embedded_checkpoint
 from venhancer_export.bundle_writer import build_bundle
 from venhancer_export.request import make_request
 
@@ -243,7 +244,7 @@ def make_setting(args: argparse.Namespace, folder: Path) -> Setting:
     if args.bundle is not None:
         variants += ("engine",)
         assert weights is not None
-        if read_manifest(args.bundle).checkpoint_sha256 != sha256_of(weights):
+        if read_manifest(args.bundle).checkpoint_sha256 != hash_file(weights):
             raise SystemExit(f"{args.bundle} was built from other weights: pass them as --weights")
     half = ["float16"] if device == "cuda" else []
     return Setting(

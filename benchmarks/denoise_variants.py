@@ -16,21 +16,21 @@ from benchmarks.ceiling import branches
 from benchmarks.random_models import random_model
 from benchmarks.timing import Work, wait
 from benchmarks.turns import Memory
+from venhancer.bundle.manifest import read_manifest
+from venhancer.bundle.static_networks import StaticDenoiser
 from venhancer.config import PRESETS, Preset
 from venhancer.contract import TEXT_LENGTH, Shape, sizes
 from venhancer.device import keep_freed_memory
-from venhancer.evaluation import Conditions, Evaluation, Model
-from venhancer.manifest import read_manifest
 from venhancer.model.denoiser import Denoiser
-from venhancer.plan import Sampling
-from venhancer.reuse import CoarseFeatures
-from venhancer.static import StaticDenoiser
-from venhancer.weights import load_model
-from venhancer.windows import Span
+from venhancer.planning.plan import Sampling
+from venhancer.sampling.coarse_features import CoarseFeatures
+from venhancer.sampling.evaluation import Conditions, Evaluation, Model
+from venhancer.spans import Span
+from venhancer.weights.checkpoint import load_model
 from venhancer_rt.backends import open_runs
 from venhancer_rt.bundle_reader import open_bundle
+from venhancer_rt.cuda_graph import WARM_UPS, GraphCapture
 from venhancer_rt.onnx_session import OnnxSession
-from venhancer_rt.step_graph import WARM_UPS, GraphCapture
 
 REFERENCE = "reference"  # eager in float32, with nothing that shortens a product
 CAPTURED = ("graph", "engine")
@@ -153,7 +153,7 @@ def make_evaluation(model: Model, task: Task) -> Evaluation:
 
 
 def keep_coarse(model: Model, sampling: Sampling, task: Task) -> CoarseFeatures:
-    """Room for one window's."""
+    """Capacity for one window's."""
     dtype = getattr(torch, task.dtype)
     return CoarseFeatures(model.config.unet, sampling, 1, dtype, task.device)
 

@@ -41,7 +41,7 @@ from benchmarks.timing import four, make_parser, report, speed_up, spread
 from benchmarks.turns import Worker, given_task, in_turns, reason, serve
 from venhancer.config import NANO, PRESETS, RELEASED
 from venhancer.device import choose_device
-from venhancer.windows import temporal_windows
+from venhancer.planning.windows import temporal_windows
 
 MODULE = "benchmarks.end_to_end"
 VARIABLES = ("VENHANCER_VAE", "VENHANCER_TEXT_ENCODER")

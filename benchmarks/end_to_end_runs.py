@@ -17,16 +17,17 @@ from benchmarks.frame_parity import FrameTap
 from benchmarks.timing import Work
 from benchmarks.turns import Memory
 from benchmarks.waves import write_clip
-from venhancer import Options, pipeline
+from venhancer import Options
 from venhancer.config import NANO, RELEASED, NewFrames
-from venhancer.estimate import plan_flop
-from venhancer.networks import Networks
 from venhancer.options import Device
-from venhancer.plan import Plan
-from venhancer.reference import LappedCodec, Reference
-from venhancer.sampler import Placement
-from venhancer.stopwatch import Stopwatch
-from venhancer.weights import find_weights, load_model
+from venhancer.pipeline import run as pipeline
+from venhancer.pipeline.networks import LappedCodec, Reference
+from venhancer.pipeline.protocols import Networks
+from venhancer.pipeline.stopwatch import Stopwatch
+from venhancer.planning.cost import plan_flop
+from venhancer.planning.plan import Plan
+from venhancer.sampling.sampler import Placement
+from venhancer.weights.checkpoint import find_weights, load_model
 from venhancer_rt.backends import Request, choose_backend
 
 PLAIN, OURS, FAST, PEER = "plain", "ours", "ours, --mode fast", "RIFE + SPAN"
@@ -146,8 +147,8 @@ def open_plain(plan: Plan, options: Options) -> Networks:
     model = PlainModel(load_model(weights, preset, device=device)[0])
     if preset.model.codec == "lapped":
         return Reference(model, LappedCodec(preset.model.latent_scale), None, placement, seed)
-    from venhancer.model.text import load_text_encoder
-    from venhancer.model.vae import load_codec
+    from venhancer.encoders.autoencoder import load_codec
+    from venhancer.encoders.text_encoder import load_text_encoder
 
     dtype = torch.float16 if device == "cuda" else torch.float32
     codec = load_codec(device=device, dtype=dtype)

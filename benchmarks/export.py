@@ -26,8 +26,8 @@ from benchmarks.random_models import write_checkpoint, write_companions
 from benchmarks.timing import parse_size
 from venhancer.config import PRESETS, RELEASED, Preset
 from venhancer.contract import Shape, sizes
-from venhancer.estimate import sample_inputs
 from venhancer.model.denoiser import make_denoiser
+from venhancer.planning.cost import sample_inputs
 
 
 def stage(models: Path, *options: str) -> dict[str, Any]:

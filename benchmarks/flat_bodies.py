@@ -26,9 +26,9 @@ from venhancer.model.denoiser import FlatDenoiser
 from venhancer.model.flat import FlatBlock
 from venhancer.model.layers import zero_init
 from venhancer.training.config import NANO_TRAINING, TrainingConfig
+from venhancer.training.data.pool import Pool, PoolBatches
 from venhancer.training.encoders import lapped_encoders
 from venhancer.training.objective import DiffusionLoss
-from venhancer.training.pool import Pool, PoolBatches
 from venhancer.training.pool_validation import PoolValidation
 from venhancer.training.trainer import Trainer, initialise
 from venhancer.training.validation import Cell

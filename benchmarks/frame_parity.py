@@ -10,9 +10,9 @@ from types import TracebackType
 import numpy as np
 from typing_extensions import Self
 
-from venhancer.conditioning import Frame
-from venhancer.plan import Plan
-from venhancer.state import NoJournal
+from venhancer.pipeline.pixels import Frame
+from venhancer.pipeline.state import NoJournal
+from venhancer.planning.plan import Plan
 
 LEAST_PSNR = 45.0  # dB, of the worst frame against float32
 SMALLEST_ERROR = 1e-9  # squared: frames that are equal have a PSNR too

@@ -13,7 +13,7 @@ from benchmarks.ceiling import branches
 from benchmarks.random_models import random_state
 from venhancer.config import Preset, UNetConfig
 from venhancer.model.denoiser import UNetDenoiser, make_denoiser
-from venhancer.weights import assign
+from venhancer.weights.checkpoint import assign
 
 Module = TypeVar("Module", bound=nn.Module)
 

@@ -25,15 +25,15 @@ from torch import Tensor
 from benchmarks.timing import four, report
 from venhancer.config import NANO, VAE_STRIDE
 from venhancer.training.config import NANO_TRAINING, TrainingConfig
-from venhancer.training.cutting import Rules
-from venhancer.training.dataset import Clips
+from venhancer.training.data.dataset import Clips
+from venhancer.training.data.pool import Pool, PoolBatches
+from venhancer.training.data.sources import open_sources
 from venhancer.training.encoders import Encoders
-from venhancer.training.pool import Pool, PoolBatches
-from venhancer.training.pool_maker import PoolSettings, make_pool
-from venhancer.training.prepare import find_films, prepare
-from venhancer.training.prepare_latents import LatentMaker
-from venhancer.training.shard_writer import ShardFolder
-from venhancer.training.sources import open_sources
+from venhancer.training.prepare.clips import find_films, prepare
+from venhancer.training.prepare.cutting import Rules
+from venhancer.training.prepare.latents import LatentMaker
+from venhancer.training.prepare.pool_maker import PoolSettings, make_pool
+from venhancer.training.prepare.shard_writer import ShardFolder
 
 SHARD_BYTES = 10**9
 SIZE = "720p"

@@ -16,8 +16,8 @@ import numpy as np
 from PIL import Image
 
 from venhancer.errors import VEnhancerError
-from venhancer.video import probe, read_frames
-from venhancer.video_writer import open_writer
+from venhancer.video.probe import probe, read_frames
+from venhancer.video.writer import open_writer
 
 START = 1299  # frame of data/validation/bbb.mp4: the butterfly flies past the rabbit
 FRAMES, EVERY = 25, 2

@@ -29,8 +29,9 @@ MODULE = "benchmarks.memory"
 
 def child(frames: int, weights: Path | None, device: Device) -> None:
     """One run; the last line is its peak, and what was predicted."""
-    from venhancer import Options, pipeline
-    from venhancer.memory import need
+    from venhancer import Options
+    from venhancer.pipeline import run as pipeline
+    from venhancer.planning.memory import need
     from venhancer_rt.backends import Request, choose_backend
 
     with tempfile.TemporaryDirectory() as folder:

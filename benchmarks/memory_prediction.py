@@ -1,4 +1,4 @@
-"""Does `venhancer.activations` foretell what an evaluation and the codec take? Counted, measured.
+"""Does `planning.activations` foretell what an evaluation and the codec take? Counted, measured.
 
 Each case in a process of its own, after a first pass at a small size. On a CPU it is the growth of
 the resident set at its peak, twice: with every block on pages of its own, which is what tensors and
@@ -21,18 +21,18 @@ from typing import Any
 import torch
 
 from benchmarks.machine import ROOT, describe_run
-from venhancer.activations import (
+from venhancer.config import PRESETS, VAE_STRIDE
+from venhancer.device import M_MMAP_THRESHOLD, keep_freed_memory
+from venhancer.encoders.autoencoder import AutoencoderCodec
+from venhancer.model.denoiser import Denoiser, make_denoiser
+from venhancer.planning.activations import (
     VAE_CHANNELS,
     autoencoder,
     codec_bytes,
     denoiser_bytes,
     evaluate,
 )
-from venhancer.config import PRESETS, VAE_STRIDE
-from venhancer.device import M_MMAP_THRESHOLD, keep_freed_memory
-from venhancer.estimate import branch_inputs
-from venhancer.model.denoiser import Denoiser, make_denoiser
-from venhancer.model.vae import AutoencoderCodec
+from venhancer.planning.cost import branch_inputs
 
 CHILD = "--child"
 PAGES = 2**16  # bytes from which a block gets pages of its own

@@ -26,16 +26,17 @@ from torch import Tensor
 
 from benchmarks.frame_parity import mean_and_least, psnr
 from benchmarks.machine import ROOT, describe_run
-from venhancer import Options, pipeline
+from venhancer import Options
+from venhancer.bundle.static_networks import StaticDenoiser
 from venhancer.config import NANO
 from venhancer.contract import Shape, sizes
 from venhancer.device import choose_dtype, keep_freed_memory
-from venhancer.estimate import sample_inputs
-from venhancer.evaluation import Model
 from venhancer.options import Dtype
-from venhancer.static import StaticDenoiser
-from venhancer.video import probe
-from venhancer.weights import find_weights, load_model
+from venhancer.pipeline import run as pipeline
+from venhancer.planning.cost import sample_inputs
+from venhancer.sampling.evaluation import Model
+from venhancer.video.probe import probe
+from venhancer.weights.checkpoint import find_weights, load_model
 from venhancer_export.bundle_writer import build_bundle
 from venhancer_export.request import make_request
 from venhancer_rt.backends import Request, choose_backend, open_runs

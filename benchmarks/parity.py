@@ -11,8 +11,8 @@ from pathlib import Path
 from benchmarks.machine import describe_run
 from benchmarks.timing import parse_size
 from venhancer_export.bundle_writer import build_bundle
-from venhancer_export.parity import verify
-from venhancer_export.parity_report import JSON
+from venhancer_export.parity.report import JSON
+from venhancer_export.parity.run import verify
 from venhancer_export.request import make_request
 
 

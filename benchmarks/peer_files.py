@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.machine import ROOT, shown
-from venhancer.conditioning import Frame
+from venhancer.pipeline.pixels import Frame
 
 PEERS = ROOT / "data" / "peers"
 

@@ -15,7 +15,7 @@ from benchmarks.metrics import Frames
 from benchmarks.peer_basicvsr import SCALE, BasicVsr
 from benchmarks.peer_ncnn import AnimeVideo, NcnnEnlarger, Span
 from benchmarks.peer_rife import Rife
-from venhancer.conditioning import Frame
+from venhancer.pipeline.pixels import Frame
 
 Method = Callable[[Frames], Frames]
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from benchmarks.peer_files import PEERS, PeerError, needed, to_frame
-from venhancer.conditioning import Frame
+from venhancer.pipeline.pixels import Frame
 
 
 class NcnnEnlarger:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from benchmarks.data import RIFE
 from benchmarks.peer_files import PEERS, module_of, needed, to_frame, to_tensor
-from venhancer.conditioning import Frame
+from venhancer.pipeline.pixels import Frame
 
 MULTIPLE = 128  # of the sides that it takes
 SCALES = (8, 4, 2, 1)  # of its four passes

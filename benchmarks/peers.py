@@ -9,13 +9,13 @@ from pathlib import Path
 from benchmarks.peer_files import PEERS
 from benchmarks.peer_ncnn import Span
 from benchmarks.peer_rife import Rife
-from venhancer.conditioning import Frame
-from venhancer.flow import QUEUE
-from venhancer.queues import ahead, behind
-from venhancer.stopwatch import Stopwatch
-from venhancer.timeline import interpolated
-from venhancer.video import probe, read_frames
-from venhancer.video_writer import open_writer
+from venhancer.pipeline.frames import QUEUE
+from venhancer.pipeline.pixels import Frame
+from venhancer.pipeline.queues import ahead, behind
+from venhancer.pipeline.stopwatch import Stopwatch
+from venhancer.planning.timeline import interpolated
+from venhancer.video.probe import probe, read_frames
+from venhancer.video.writer import open_writer
 
 
 def load(scale: int, folder: Path = PEERS) -> tuple[Rife, Span]:

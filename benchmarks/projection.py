@@ -8,13 +8,13 @@ from pathlib import Path
 
 from benchmarks.ceiling import evaluation_flop
 from benchmarks.report_tables import markdown
-from venhancer.cards import CARDS
 from venhancer.config import RELEASED
-from venhancer.estimate import plan_flop
 from venhancer.options import Options
-from venhancer.plan import Plan, make_plan
-from venhancer.video import Clip
-from venhancer.video_colour import Colour
+from venhancer.planning.cards import CARDS
+from venhancer.planning.cost import plan_flop
+from venhancer.planning.plan import Plan, make_plan
+from venhancer.video.colour import Colour
+from venhancer.video.probe import Clip
 
 PEAKS = {
     "A100": CARDS["A100-80G"].half_tflops,

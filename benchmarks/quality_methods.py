@@ -20,7 +20,7 @@ from benchmarks.peer_methods import ENLARGERS, Method, cannot, load_method
 from benchmarks.quality_clips import MAIN, QualityError, Setting
 
 if TYPE_CHECKING:
-    from venhancer.pipeline import Report
+    from venhancer.pipeline.run import Report
 
 RATE = Fraction(12)  # of the files that are timed: seconds do not depend on it
 

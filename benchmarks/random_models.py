@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from venhancer.activations import autoencoder, text_tower
 from venhancer.config import RELEASED, Preset
 from venhancer.model.denoiser import Denoiser, make_denoiser
-from venhancer.weights import assign
+from venhancer.planning.activations import autoencoder, text_tower
+from venhancer.weights.checkpoint import assign
 
 SEED = 0  # of weights that several processes make alike
 

@@ -24,11 +24,12 @@ from benchmarks.ceiling import share
 from benchmarks.timing import Work, make_parser, report, save
 from benchmarks.turns import Memory, Worker, WorkerError, given_task, serve
 from benchmarks.waves import write_clip
-from venhancer import Options, pipeline
+from venhancer import Options
 from venhancer.config import NANO
 from venhancer.device import choose_device, choose_dtype
-from venhancer.estimate import plan_flop
 from venhancer.options import Device
+from venhancer.pipeline import run as pipeline
+from venhancer.planning.cost import plan_flop
 from venhancer_rt.backends import Request, choose_backend
 
 MODULE = "benchmarks.scaling"

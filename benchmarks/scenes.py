@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.machine import describe_run
-from venhancer.scenes import CutFinder
-from venhancer.video import probe
+from venhancer.video.probe import probe
+from venhancer.video.scene_cuts import CutFinder
 
 LABELS = {  # by eye; fades and the iris that ends bbb are no cuts
     "bbb.mp4": (

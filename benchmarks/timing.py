@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from benchmarks.machine import describe_run
+from venhancer.files import write_text
 
 Work = Callable[[], object]
 
@@ -81,9 +82,7 @@ def save(module: str, device: str, found: dict[str, Any], out: Path | None) -> d
     """
     result = {**describe_run(module), "device": describe_device(device), **found}
     if out is not None:
-        temporary = out.with_name(out.name + ".part")
-        temporary.write_text(json.dumps(result, indent=1) + "\n")
-        temporary.replace(out)
+        write_text(out, json.dumps(result, indent=1) + "\n")
     return result
 
 

@@ -23,10 +23,10 @@ from benchmarks.ceiling import measure, share, told
 from benchmarks.timing import Work, make_parser, parse_size, report, save, speed_up, spread, wait
 from benchmarks.turns import Memory, Worker, given_task, serve
 from benchmarks.ways import run_ways
-from venhancer.activations import VAE_CHANNELS, autoencoder
 from venhancer.config import VAE_STRIDE
 from venhancer.device import choose_device, choose_dtype, keep_freed_memory
-from venhancer.model.vae import AutoencoderCodec
+from venhancer.encoders.autoencoder import AutoencoderCodec
+from venhancer.planning.activations import VAE_CHANNELS, autoencoder
 
 MODULE = "benchmarks.vae"
 LAYOUTS = {"plain": torch.contiguous_format, "channels last": torch.channels_last}

@@ -28,8 +28,8 @@ from benchmarks.machine import ROOT, describe_run, shown
 if TYPE_CHECKING:  # a process's peak starts at its parent's: this one stays without torch
     from torch import Tensor
 
-    from venhancer.model.vae import AutoencoderCodec
-    from venhancer.tiled_codec import Grid
+    from venhancer.encoders.autoencoder import AutoencoderCodec
+    from venhancer.encoders.tiled_autoencoder import Grid
 
 CLIP = ROOT / "assets" / "butterfly.mp4"
 WIDTH, HEIGHT = 384, 256
@@ -42,8 +42,8 @@ def codec(source: str | None) -> AutoencoderCodec:
     """A VAE of Stable Diffusion 2.1's sizes."""
     import torch
 
-    from venhancer.activations import autoencoder
-    from venhancer.model.vae import AutoencoderCodec, load_codec
+    from venhancer.encoders.autoencoder import AutoencoderCodec, load_codec
+    from venhancer.planning.activations import autoencoder
 
     if source:
         return load_codec(source)
@@ -82,8 +82,8 @@ def setting(tile: int, overlap: int, source: str | None, folder: Path) -> dict[s
     import torch
 
     from venhancer.config import VAE_STRIDE
-    from venhancer.tiled_codec import in_tiles
-    from venhancer.windows import cover
+    from venhancer.encoders.tiled_autoencoder import in_tiles
+    from venhancer.spans import cover
 
     vae, frame = codec(source), picture()
     latents, whole = torch.load(folder / "latents"), torch.load(folder / "frame")
@@ -117,7 +117,7 @@ def seams(out: Tensor, whole: Tensor, cover: Grid) -> dict[str, float] | None:
     `elsewhere`: what one in twenty of all rows and columns exceeds, borders or not.
     """
     from venhancer.config import VAE_STRIDE
-    from venhancer.seams import borders
+    from venhancer.pipeline.seams import borders
 
     found, anywhere = [], []
     for axis, spans in zip((-2, -1), cover, strict=True):
@@ -137,7 +137,7 @@ def seams(out: Tensor, whole: Tensor, cover: Grid) -> dict[str, float] | None:
 
 def jump(pixels: Tensor, axis: int, place: int) -> float:
     """Mean change from the row or column before `place` to it, over those beside."""
-    from venhancer.seams import BESIDE
+    from venhancer.pipeline.seams import BESIDE
 
     steps = pixels.diff(dim=axis).abs()
     across, *near = (float(steps.select(axis, place + k - 1).mean()) for k in (0, *BESIDE))

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.support.paths import ROOT
+
 HEAVY = (
     "torch", "triton", "transformers", "diffusers", "huggingface_hub",
     "onnx", "onnxruntime", "polygraphy", "tensorrt", "tensorrt_rtx",
@@ -29,6 +30,19 @@ FORBIDDEN = {
         "venhancer_export", "venhancer.model", "venhancer.training", "onnx", "benchmarks", "tests",
     ),
 }  # fmt: skip
+FOLDERS = (  # of `venhancer`: each imports only those before it, and those of its own line
+    ("presets", "errors", "files", "options", "config", "contract", "device", "spans"),
+    ("diffusion",),
+    ("video",),
+    ("model",),
+    ("weights",),
+    ("encoders",),
+    ("planning",),
+    ("bundle", "motion"),
+    ("sampling",),
+    ("pipeline",),
+    ("api", "training"),
+)
 PROBES = {
     "venhancer_rt.cli": ([], ["--help"], ["--version"], ["enhance", "--help"], ["plan", "--help"]),
     "venhancer.training.__main__": ([], ["--help"], ["prepare", "--help"]),
@@ -85,6 +99,41 @@ def test_packages_depend_in_one_direction(folder: str) -> None:
     assert not found, "\n".join(found)
 
 
+def folder_of(module: str) -> str:
+    """The folder of `venhancer` that a module is in, or the module of the top that it is."""
+    return module.removeprefix("venhancer").removeprefix(".").partition(".")[0]
+
+
+def test_folders_depend_in_one_direction() -> None:
+    """A folder of `venhancer` imports itself and those that stand before it in `FOLDERS`."""
+    known = {name: rank for rank, names in enumerate(FOLDERS) for name in names}
+    found = []
+    for path in sources("venhancer"):
+        own = path.relative_to(ROOT / "venhancer").with_suffix("").parts[0]
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        modules = {name for name in imported(tree) if is_inside(name, "venhancer")}
+        others = {folder_of(name) for name in modules} & known.keys() - {own}
+        if own != "__init__":
+            found += [f"{own} imports {it}" for it in others if known[it] > known[own]]
+
+    assert {name for names in FOLDERS for name in names} == {
+        path.stem for path in (ROOT / "venhancer").iterdir() if path.name[0] not in "_."
+    }
+    assert not found, "\n".join(sorted(set(found)))
+
+
+def test_video_needs_no_torch() -> None:
+    """Reading and writing files is there for whoever has no model."""
+    modules = [f"venhancer.video.{path.stem}" for path in sources("venhancer/video")]
+    code = f"import sys, {', '.join(m for m in modules if not m.endswith('_'))}"
+    command = [sys.executable, "-c", f"{code}; assert 'torch' not in sys.modules"]
+
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert len(modules) > 5
+    assert done.returncode == 0, done.stderr
+
+
 def test_nothing_needs_the_training() -> None:
     """Only `venhancer.training` imports `venhancer.training`."""
     outside = [p for p in sources("venhancer") if "training" not in p.relative_to(ROOT).parts]
@@ -95,13 +144,13 @@ def test_nothing_needs_the_training() -> None:
 
 
 def test_the_runtime_meets_the_reference_in_one_place() -> None:
-    """Only runtime `backends.py` may import `venhancer.reference`, and only when it is asked to."""
+    """Only runtime `backends.py` imports `venhancer.pipeline.networks`, when it is asked to."""
     found = []
     for path in sources("runtime/venhancer_rt"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         looked_at = tree.body if path.name == "backends.py" else [tree]
         names = {n for part in looked_at if not _is_late(part) for n in imported(part)}
-        found += [path.name for name in names if is_inside(name, "venhancer.reference")]
+        found += [path.name for name in names if is_inside(name, "venhancer.pipeline.networks")]
 
     assert not found
 

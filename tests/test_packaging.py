@@ -14,6 +14,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tests.support.paths import ROOT
 from venhancer.config import NANO as NANO_PRESET
 
 if sys.version_info >= (3, 11):
@@ -21,7 +22,6 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-ROOT = Path(__file__).resolve().parents[1]
 PRESETS = ROOT / "venhancer" / "presets"
 NANO = PRESETS / "nano.safetensors"
 CHECKPOINT_BYTES, PARAMETERS = 16_000_000, 8_000_000

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.support.paths import ROOT
+
 FILE_LINES = 400
 FUNCTION_LINES = 60
 TREE_BYTES = 40 * 2**20

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from venhancer.api import enhance
     from venhancer.options import Options
-    from venhancer.pipeline import Report
+    from venhancer.pipeline.run import Report
 
 __all__ = ["Options", "Report", "__version__", "enhance"]
 __version__ = "0.1.0"
@@ -20,7 +20,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 _HOMES = {
     "enhance": "venhancer.api",
     "Options": "venhancer.options",
-    "Report": "venhancer.pipeline",
+    "Report": "venhancer.pipeline.run",
 }
 
 

@@ -5,22 +5,22 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 
-from venhancer import pipeline
 from venhancer.config import PRESETS, Preset
 from venhancer.device import choose_device, choose_dtype, compute_exactly, keep_freed_memory
 from venhancer.errors import OptionError
-from venhancer.flow import Progress
-from venhancer.memory import arrangements, fitting
 from venhancer.model.kernels.choice import Choice, choose_kernels
 from venhancer.model.kernels.forms import fuse
-from venhancer.networks import Networks
 from venhancer.options import Options
-from venhancer.pipeline import Report, silent
-from venhancer.plan import Plan
-from venhancer.reference import LappedCodec, Reference
-from venhancer.sampler import Capture, Placement
-from venhancer.video import probe
-from venhancer.weights import find_weights, load_model, read_preset
+from venhancer.pipeline import run as pipeline
+from venhancer.pipeline.frames import Progress
+from venhancer.pipeline.networks import LappedCodec, Reference
+from venhancer.pipeline.protocols import Networks
+from venhancer.pipeline.run import Report, silent
+from venhancer.planning.fitting import arrangements, fitting
+from venhancer.planning.plan import Plan
+from venhancer.sampling.sampler import Capture, Placement
+from venhancer.video.probe import probe
+from venhancer.weights.checkpoint import find_weights, load_model, read_preset
 
 
 def enhance(
@@ -94,8 +94,8 @@ def open_networks(plan: Plan, options: Options, capture: Capture | None = None) 
     if preset.model.codec == "lapped":
         codec = LappedCodec(preset.model.latent_scale)
         return Reference(model, codec, None, placement, plan.sampling.seed)
-    from venhancer.model.text import load_text_encoder
-    from venhancer.model.vae import load_codec
+    from venhancer.encoders.autoencoder import load_codec
+    from venhancer.encoders.text_encoder import load_text_encoder
 
     return Reference(
         model,

@@ -153,7 +153,7 @@ class ModelConfig:
 
     @property
     def neighbour_channels(self) -> int:
-        """Of the aligned neighbours, at the size of the latents: see `venhancer.neighbours`."""
+        """Channels of the aligned neighbours, as large as the latents: `motion/neighbours.py`."""
         return 13 * self.neighbours  # four pixels of three colours, and a gate
 
 

@@ -9,13 +9,13 @@ from typing import Literal
 
 from venhancer.config import NewFrames, SolverName
 from venhancer.errors import OptionError
-from venhancer.geometry import GeometryRule
-from venhancer.windows import Join
 
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Kernels = Literal["auto", "torch", "triton"]
 Padding = Literal["reflect", "white"]
+GeometryRule = Literal["exact", "released"]
+Join = Literal["blend", "cut"]
 Mode = Literal["exact", "fast"]
 GB = 1e9  # bytes
 

@@ -91,9 +91,9 @@ install() {  # a wheel that cannot be installed does not keep the others out
 
 stage_A() {  # is it right?
     gpu A 60 environment
-    tests A captures 90 tests/runtime/test_step_graph.py tests/runtime/test_sampler_graph.py \
+    tests A captures 90 tests/runtime/test_cuda_graph.py tests/runtime/test_sampler_graph.py \
         tests/runtime/test_cuda_facts.py
-    CUBLAS_WORKSPACE_CONFIG=:4096:8 tests A kernels 150 tests/core/test_kernels.py
+    CUBLAS_WORKSPACE_CONFIG=:4096:8 tests A kernels 150 tests/venhancer/model/test_kernels.py
     gpu A 120 enhance
     gpu A 120 graphs
     gpu A 120 golden

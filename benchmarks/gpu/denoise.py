@@ -21,9 +21,9 @@ from benchmarks.gpu.setting import Setting, card_peak, relative_error, tensor_fl
 from benchmarks.random_models import random_model
 from benchmarks.turns import make_room
 from venhancer.config import Preset
-from venhancer.estimate import finest_flop
-from venhancer.evaluation import Evaluation, Model
-from venhancer_rt.step_graph import WARM_UPS
+from venhancer.planning.cost import finest_flop
+from venhancer.sampling.evaluation import Evaluation, Model
+from venhancer_rt.cuda_graph import WARM_UPS
 
 STEP = "denoise"
 WINDOW, LONG = 16, 32

@@ -20,11 +20,12 @@ from benchmarks.gpu.setting import Setting, card_peak
 from benchmarks.machine import ROOT
 from benchmarks.turns import make_room
 from benchmarks.waves import write_clip
-from venhancer import Options, pipeline
-from venhancer.conditioning import Frame
-from venhancer.memory import need
+from venhancer import Options
 from venhancer.options import Device, Dtype
-from venhancer.state import NoJournal
+from venhancer.pipeline import run as pipeline
+from venhancer.pipeline.pixels import Frame
+from venhancer.pipeline.state import NoJournal
+from venhancer.planning.memory import need
 from venhancer_rt.backends import Request, choose_backend
 
 STEP = "enhance"

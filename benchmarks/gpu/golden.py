@@ -23,8 +23,8 @@ from benchmarks.turns import make_room
 from tests.golden.test_denoiser import GOLDEN, OUTPUT, golden_weight, spread
 from venhancer.config import RELEASED, TINY, Preset
 from venhancer.model.denoiser import Denoiser
-from venhancer.weights import assign
-from venhancer.weights_names import from_released
+from venhancer.weights.checkpoint import assign
+from venhancer.weights.released_names import from_released
 
 STEP = "golden"
 

@@ -23,15 +23,17 @@ from benchmarks.gpu.setting import Setting
 from benchmarks.random_models import random_model
 from benchmarks.timing import four, wait
 from benchmarks.turns import make_room
-from venhancer.blending import Blending
 from venhancer.config import NANO, TINY, Preset
 from venhancer.contract import TEXT_LENGTH
-from venhancer.evaluation import Conditions, Model
-from venhancer.latents import Latents, room_for
-from venhancer.plan import Sampling
-from venhancer.sampler import Capture, Placement, Sampler, WindowWork, Work
-from venhancer.windows import Scene, Span
-from venhancer_rt.step_graph import WARM_UPS, GraphCapture
+from venhancer.planning.capacity import capacity_for
+from venhancer.planning.plan import Sampling
+from venhancer.planning.windows import Scene
+from venhancer.sampling.blending import Blending
+from venhancer.sampling.evaluation import Conditions, Model
+from venhancer.sampling.latents import Latents
+from venhancer.sampling.sampler import Capture, Placement, Sampler, WindowWork, Work
+from venhancer.spans import Span
+from venhancer_rt.cuda_graph import WARM_UPS, GraphCapture
 
 STEP = "graphs"
 WINDOWS = 24  # of a model of one step: as many turns
@@ -153,7 +155,7 @@ def make_sampler(
     """Make a sampler as a run does, latents on the device that computes."""
     config, generator = model.config, torch.Generator().manual_seed(0)
     size = (config.unet.latent_channels, len(sampling.rows[0]), len(sampling.columns[0]))
-    room = room_for((scene,), len(sampling.schedule))
+    room = capacity_for((scene,), len(sampling.schedule))
     latents = Latents(room, size, placement.device, config.neighbour_channels)
     shown, width = (sampling.branches, TEXT_LENGTH), config.unet.text_width
     text = torch.randn(*shown, width, generator=generator) if width else None

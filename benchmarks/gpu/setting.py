@@ -13,7 +13,7 @@ from torch import Tensor
 
 from benchmarks.timing import Work, four, seconds_of
 from venhancer.config import PRESETS, Preset
-from venhancer.geometry import fit
+from venhancer.planning.geometry import fit
 
 FRAME = (1280, 720)  # pixels: what cards are measured at
 SMALL_FRAME = (64, 48)

@@ -18,8 +18,8 @@ from benchmarks.timing import four
 from benchmarks.turns import make_room
 from venhancer.config import NANO
 from venhancer.model.denoiser import make_denoiser
-from venhancer.training.augmentation import Batch
 from venhancer.training.config import NANO_TRAINING, TrainingConfig
+from venhancer.training.data.augmentation import Batch
 from venhancer.training.encoders import load_encoders
 from venhancer.training.objective import DiffusionLoss
 from venhancer.training.trainer import Trainer, initialise

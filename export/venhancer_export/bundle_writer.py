@@ -15,28 +15,28 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from venhancer.config import RunDefaults
-from venhancer.contract import OPSET, Shape, TensorSpec, networks, sizes
-from venhancer.diffusion.schedule import plan_steps
-from venhancer.errors import BundleError, OutputError
-from venhancer.manifest import (
+from venhancer.bundle.manifest import (
     NAME,
     Engine,
     Entry,
     Manifest,
-    Port,
+    TensorInfo,
     check_files,
     read_manifest,
 )
-from venhancer_export.engine_builder import EngineBuilder, EngineOptions, open_builder
-from venhancer_export.graph import Graph
-from venhancer_export.networks import Network
-from venhancer_export.onnx_file import write_onnx
+from venhancer.config import RunDefaults
+from venhancer.contract import OPSET, Shape, TensorSpec, networks, sizes
+from venhancer.diffusion.schedule import plan_steps
+from venhancer.errors import BundleError, OutputError
+from venhancer_export.engines.build_folder import Workshop
+from venhancer_export.engines.builder import EngineBuilder, EngineOptions, open_builder
+from venhancer_export.engines.versions import versions
+from venhancer_export.onnx_graph.graph import Graph
+from venhancer_export.onnx_graph.networks import Network
+from venhancer_export.onnx_graph.onnx_file import write_onnx
+from venhancer_export.onnx_graph.weights_file import file_size, lay_out, write_weights
 from venhancer_export.request import Request
 from venhancer_export.sources import Source, companions, denoiser_source, digest
-from venhancer_export.versions import versions
-from venhancer_export.weights_file import file_size, lay_out, write_weights
-from venhancer_export.workshop import Workshop
 
 Say = Callable[[str], None]
 PER_PLAN = 1.2  # bytes of an engine, in bytes of its weights, at most
@@ -168,8 +168,10 @@ def _export(source: Source, request: Request, shop: Workshop, say: Say) -> Itera
 def _entry(
     network: Network, shape: Shape | None, file: str, letters: Mapping[str, int], graph: Graph
 ) -> Entry:
-    def ports(tensors: Sequence[TensorSpec]) -> tuple[Port, ...]:
-        return tuple(Port(name=t.name, shape=t.shape(letters), dtype=t.dtype) for t in tensors)
+    def ports(tensors: Sequence[TensorSpec]) -> tuple[TensorInfo, ...]:
+        return tuple(
+            TensorInfo(name=t.name, shape=t.shape(letters), dtype=t.dtype) for t in tensors
+        )
 
     return Entry(
         network=network.spec.name,

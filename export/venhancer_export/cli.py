@@ -115,7 +115,7 @@ def run_verify(args: argparse.Namespace) -> int:
     import onnx  # noqa: F401 (before the work, not after it)
     import onnxruntime  # noqa: F401
 
-    from venhancer_export.parity import verify
+    from venhancer_export.parity.run import verify
 
     report = verify(args.bundle, args.weights, is_full=args.full, say=print)
     print("\n".join(report.lines()))
@@ -123,7 +123,7 @@ def run_verify(args: argparse.Namespace) -> int:
 
 
 def run_info(args: argparse.Namespace) -> int:
-    from venhancer.manifest import check_files, read_manifest
+    from venhancer.bundle.manifest import check_files, read_manifest
 
     manifest = read_manifest(args.bundle)
     print("\n".join(manifest.lines()))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,11 +16,11 @@ import venhancer
 from venhancer.config import PRESETS, ModelConfig, Preset
 from venhancer.contract import OPSET, Precision, Shape
 from venhancer.errors import OptionError, WeightsError
-from venhancer.geometry import fit
-from venhancer.manifest import sha256_of
-from venhancer.weights import find_weights, read_preset
-from venhancer_export.engine_builder import open_builder
-from venhancer_export.targets import Target, find_target
+from venhancer.files import hash_file, hash_text
+from venhancer.planning.geometry import fit
+from venhancer.weights.checkpoint import find_weights, read_preset
+from venhancer_export.engines.builder import open_builder
+from venhancer_export.engines.targets import Target, find_target
 
 # windows: two key frames at eight times the frames, or just two where the model is shown frames
 # one by one, and others are made of its own; what was thought of
@@ -44,7 +43,7 @@ class Request:
 
     @cached_property
     def checkpoint_sha256(self) -> str:
-        return sha256_of(self.weights)
+        return hash_file(self.weights)
 
     def key(self, builder_version: str, sources: dict[str, str]) -> str:
         """Equal for requests that give equal bundles; sources: hashes of codec and text encoder."""
@@ -60,7 +59,7 @@ class Request:
             "venhancer": venhancer.__version__,
             "sources": sources,
         }
-        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+        return hash_text(json.dumps(asked, sort_keys=True))
 
 
 def make_request(  # noqa: PLR0913 (one for each option of the command)

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from venhancer.config import TINY, Preset
 from venhancer.contract import Precision, networks
-from venhancer.weights import load_state
-from venhancer_export.networks import Network, denoiser_networks
-from venhancer_export.weights_file import Read
+from venhancer.weights.checkpoint import load_state
+from venhancer_export.onnx_graph.networks import Network, denoiser_networks
+from venhancer_export.onnx_graph.weights_file import Read
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def companions(preset: Preset, precision: Precision) -> list[Source]:
 
 def vae_source(preset: Preset, precision: Precision) -> Source:
     """Encoder and decoder, plain or temporal, whichever VENHANCER_VAE leads to."""
-    from venhancer.model.vae import load_codec
+    from venhancer.encoders.autoencoder import load_codec
 
     codec = load_codec(dtype=getattr(torch, precision))
     specs = networks(preset.model, precision)
@@ -71,7 +71,7 @@ def vae_source(preset: Preset, precision: Precision) -> Source:
 
 def text_source(preset: Preset, precision: Precision) -> Source:
     """The text encoder, with its tokenizer."""
-    from venhancer.model.text import load_text_encoder
+    from venhancer.encoders.text_encoder import load_text_encoder
 
     encoder = load_text_encoder(dtype=getattr(torch, precision))
     spec = networks(preset.model, precision)["text_encoder"]

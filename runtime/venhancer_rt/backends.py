@@ -12,22 +12,23 @@ from pathlib import Path
 import torch
 
 import venhancer
+from venhancer.bundle.static_networks import StaticCodec, StaticDenoiser, StaticTextEncoder
 from venhancer.contract import Shape
 from venhancer.device import choose_device, choose_dtype
+from venhancer.encoders.tokenizer import load_tokenizer
 from venhancer.errors import OptionError
-from venhancer.memory import fitting, pays_by_graph, static_arrangements
-from venhancer.networks import Networks
+from venhancer.files import fingerprint
 from venhancer.options import Options
-from venhancer.plan import Plan, static_plans
-from venhancer.static import StaticCodec, StaticDenoiser, StaticTextEncoder
-from venhancer.tokenizer import load_tokenizer
-from venhancer.video import probe
-from venhancer.weights import find_weights
+from venhancer.pipeline.protocols import Networks
+from venhancer.planning.fitting import fitting, static_arrangements
+from venhancer.planning.memory import pays_by_graph
+from venhancer.planning.plan import Plan, static_plans
+from venhancer.video.probe import probe
+from venhancer.weights.checkpoint import find_weights
 from venhancer_rt.bundle_reader import Bundle, open_bundle
-from venhancer_rt.checkpointing import fingerprint
+from venhancer_rt.cuda_graph import GraphCapture
 from venhancer_rt.engine import Engine, choose_engine_device, open_engines
 from venhancer_rt.onnx_session import OnnxSession, choose_onnx_device, require_onnxruntime
-from venhancer_rt.step_graph import GraphCapture
 from venhancer_rt.tensorrt_package import title
 
 DEFAULT_FPS = Fraction(24)  # of a folder of pictures
@@ -169,8 +170,8 @@ def open_bundle_networks(
     bundle: Bundle, plan: Plan, device: str, capture: GraphCapture | None
 ) -> Networks:
     """Load the networks that the plan was made for."""
-    from venhancer.reference import LappedCodec, Reference
-    from venhancer.sampler import Placement
+    from venhancer.pipeline.networks import LappedCodec, Reference
+    from venhancer.sampling.sampler import Placement
 
     assert plan.shape is not None
     model, sizes = plan.preset.model, bundle.sizes(plan.shape)

@@ -6,9 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from venhancer.bundle.manifest import (
+    Engine,
+    Entry,
+    Manifest,
+    TensorInfo,
+    check_files,
+    read_manifest,
+)
 from venhancer.contract import NetworkSpec, Shape, TensorSpec, networks, sizes
 from venhancer.errors import BundleError
-from venhancer.manifest import Engine, Entry, Manifest, Port, check_files, read_manifest
 from venhancer_rt.onnx_session import require_onnxruntime
 from venhancer_rt.tensorrt_package import require_tensorrt
 
@@ -133,7 +140,7 @@ def check_networks(bundle: Bundle, shape: Shape) -> None:
 
 def _check_ports(
     file: Path,
-    found: tuple[Port, ...],
+    found: tuple[TensorInfo, ...],
     wanted: tuple[TensorSpec, ...],
     letters: Mapping[str, int],
 ) -> None:

@@ -17,8 +17,8 @@ import venhancer
 from venhancer.errors import DeviceError, VEnhancerError
 
 if TYPE_CHECKING:
-    from venhancer.plan import Plan
-    from venhancer.state import Journal
+    from venhancer.pipeline.state import Journal
+    from venhancer.planning.plan import Plan
     from venhancer_rt.backends import Backend, Request
 
 INTERRUPTED = 130
@@ -235,9 +235,9 @@ def _output(args: argparse.Namespace) -> Path:
 
 
 def run_enhance(args: argparse.Namespace) -> None:
-    from venhancer import pipeline
-    from venhancer.memory import memory_limit
-    from venhancer_rt import show
+    from venhancer.pipeline import run as pipeline
+    from venhancer.planning.fitting import memory_limit
+    from venhancer_rt import describe
     from venhancer_rt.backends import choose_backend
     from venhancer_rt.progress import Bar
 
@@ -250,16 +250,16 @@ def run_enhance(args: argparse.Namespace) -> None:
         report = pipeline.enhance(
             backend.plan, target, backend.open(), options, bar, journal, backend.smaller
         )
-    print("\n".join(show.report_lines(report, options.compare)))
+    print("\n".join(describe.report_lines(report, options.compare)))
     if args.json:
         told = {**_told_json(backend, report.plan, limit), "fell_back": report.plan != backend.plan}
-        print(json.dumps({**show.report_json(report), **told}))
+        print(json.dumps({**describe.report_json(report), **told}))
 
 
 def _request(args: argparse.Namespace, options: venhancer.Options) -> Request:
     """A run that goes on is arranged as it was begun."""
     from venhancer_rt.backends import Request
-    from venhancer_rt.checkpointing import folder_of, read_job
+    from venhancer_rt.job import folder_of, read_job
 
     job = read_job(folder_of(_output(args))) if getattr(args, "resume", False) else None
     return Request(
@@ -272,29 +272,30 @@ def _request(args: argparse.Namespace, options: venhancer.Options) -> Request:
 
 
 def _told(backend: Backend, limit: int) -> list[str]:
-    from venhancer.memory import need
-    from venhancer_rt import show
+    from venhancer.planning.memory import need
+    from venhancer_rt import describe
 
     needed = need(backend.plan, backend.device, backend.dtype, backend.capture is not None)
-    memory = show.memory_line(backend.plan, needed, limit)
-    return [*show.plan_lines(backend.plan), *show.backend_lines(backend), memory]
+    memory = describe.memory_line(backend.plan, needed, limit)
+    return [*describe.plan_lines(backend.plan), *describe.backend_lines(backend), memory]
 
 
 def _told_json(backend: Backend, plan: Plan, limit: int) -> dict[str, Any]:
-    from venhancer.memory import need
-    from venhancer_rt import show
+    from venhancer.planning.memory import need
+    from venhancer_rt import describe
 
     needed = need(plan, backend.device, backend.dtype, backend.capture is not None)
-    return {**show.backend_json(backend), **show.memory_json(plan, needed, limit)}
+    return {**describe.backend_json(backend), **describe.memory_json(plan, needed, limit)}
 
 
 def _journal(
     args: argparse.Namespace, backend: Backend, options: venhancer.Options, target: Path
 ) -> AbstractContextManager[Journal]:
     """A journal to go on from, or a new one; another run's state is left alone."""
-    from venhancer.state import NoJournal
+    from venhancer.pipeline.state import NoJournal
     from venhancer_rt.backends import identity
-    from venhancer_rt.checkpointing import DiskJournal, folder_of, read_job
+    from venhancer_rt.job import folder_of, read_job
+    from venhancer_rt.journal import DiskJournal
 
     job = read_job(folder_of(target))
     if job is not None and not args.resume:
@@ -314,25 +315,26 @@ def _journal(
 
 
 def run_jobs(args: argparse.Namespace) -> None:
-    from venhancer_rt import checkpointing, show
+    from venhancer_rt import describe
+    from venhancer_rt.job import clean, find_jobs, find_leftovers
 
-    jobs = checkpointing.find_jobs(args.folder)
+    jobs = find_jobs(args.folder)
     for job in jobs:
-        print(show.job_line(job))
-    leftovers = checkpointing.find_leftovers(args.folder)
+        print(describe.job_line(job))
+    leftovers = find_leftovers(args.folder)
     for name in leftovers:
         print(f"{name}: killed before its first state, or just begun; --clean removes what is left")
     if not jobs and not leftovers:
         print(f"no states in {args.folder}")
     if args.clean:
-        gone = checkpointing.clean(args.folder)
+        gone = clean(args.folder)
         print(f"removed  {', '.join(gone) or 'nothing'}")
 
 
 def run_plan(args: argparse.Namespace) -> None:
-    from venhancer.estimate import estimate
-    from venhancer.memory import memory_limit
-    from venhancer_rt import show
+    from venhancer.planning.cost import estimate
+    from venhancer.planning.fitting import memory_limit
+    from venhancer_rt import describe
     from venhancer_rt.backends import choose_backend
 
     options = _options(args)
@@ -340,20 +342,20 @@ def run_plan(args: argparse.Namespace) -> None:
     cost = estimate(backend.plan, backend.device, backend.dtype)
     limit = memory_limit(options, backend.device)
     lines = _told(backend, limit)
-    print("\n".join([*lines, *show.cost_lines(backend.plan, cost, backend.device)]))
+    print("\n".join([*lines, *describe.cost_lines(backend.plan, cost, backend.device)]))
     if args.json:
-        told = {**show.plan_json(backend.plan), **_told_json(backend, backend.plan, limit)}
-        print(json.dumps({**told, **show.cost_json(backend.plan, cost)}))
+        told = {**describe.plan_json(backend.plan), **_told_json(backend, backend.plan, limit)}
+        print(json.dumps({**told, **describe.cost_json(backend.plan, cost)}))
 
 
 def run_info(args: argparse.Namespace) -> None:
-    from venhancer_rt import show
+    from venhancer_rt import describe
 
-    print("\n".join(show.info_lines(args.file)))
+    print("\n".join(describe.info_lines(args.file)))
 
 
 def _state_left(args: argparse.Namespace) -> str:
-    from venhancer_rt.checkpointing import folder_of, read_job
+    from venhancer_rt.job import folder_of, read_job
 
     job = read_job(folder_of(_output(args))) if args.keeps_state else None
     return f"; --resume goes on after {job.stand}" if job else ""

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from venhancer.bundle.manifest import Entry, TensorInfo
+from venhancer.bundle.static_networks import Inputs
 from venhancer.contract import Shape
 from venhancer.device import choose_device, says_no_memory
 from venhancer.errors import BundleError, DeviceError, OptionError
-from venhancer.manifest import Entry, Port
-from venhancer.static import Inputs
 from venhancer_rt.bundle_reader import Bundle
-from venhancer_rt.ports import given, room_for
+from venhancer_rt.ports import as_input, empty_output
 from venhancer_rt.tensorrt_package import collect_log, require_tensorrt
 
 ALIGNMENT = 256  # bytes, of every address that TensorRT is given
@@ -90,10 +90,10 @@ class Engine:
 
     def __call__(self, inputs: Inputs) -> dict[str, Tensor]:
         taken = {
-            port.name: _aligned(given(inputs[port.name], port, self.device, self.path.name))
+            port.name: _aligned(as_input(inputs[port.name], port, self.device, self.path.name))
             for port in self.entry.inputs
         }
-        made = {port.name: room_for(port, self.device) for port in self.entry.outputs}
+        made = {port.name: empty_output(port, self.device) for port in self.entry.outputs}
         is_queued = all(
             self._context.set_tensor_address(name, x.data_ptr())
             for name, x in (*taken.items(), *made.items())
@@ -156,7 +156,7 @@ class Engine:
         )
 
 
-def _sorted(ports: Sequence[Port]) -> list[tuple[Any, ...]]:
+def _sorted(ports: Sequence[TensorInfo]) -> list[tuple[Any, ...]]:
     return sorted((port.name, port.shape, port.dtype) for port in ports)
 
 

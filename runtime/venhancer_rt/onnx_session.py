@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from venhancer.bundle.manifest import Entry, TensorInfo
+from venhancer.bundle.static_networks import Inputs
 from venhancer.device import choose_device
 from venhancer.errors import BundleError, DeviceError
-from venhancer.manifest import Entry, Port
-from venhancer.static import Inputs
-from venhancer_rt.ports import given, room_for
+from venhancer_rt.ports import as_input, empty_output
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 TYPES = {"float32": "tensor(float)", "float16": "tensor(float16)", "int64": "tensor(int64)"}
@@ -59,10 +59,10 @@ class OnnxSession:
 
     def __call__(self, inputs: Inputs) -> dict[str, Tensor]:
         taken = {
-            port.name: given(inputs[port.name], port, self.device, self.path.name)
+            port.name: as_input(inputs[port.name], port, self.device, self.path.name)
             for port in self.entry.inputs
         }
-        made = {port.name: room_for(port, self.device) for port in self.entry.outputs}
+        made = {port.name: empty_output(port, self.device) for port in self.entry.outputs}
         binding = self.session.io_binding()
         for name, x in taken.items():
             binding.bind_input(name, **self._place(x))
@@ -106,7 +106,7 @@ def _open(path: Path, device: str) -> Any:
     return session
 
 
-def _check(path: Path, found: Sequence[Any], ports: Sequence[Port]) -> None:
+def _check(path: Path, found: Sequence[Any], ports: Sequence[TensorInfo]) -> None:
     """BundleError where a graph is not what the bundle says of it."""
     has = [(x.name, tuple(x.shape), x.type) for x in found]
     said = [(port.name, port.shape, TYPES.get(port.dtype)) for port in ports]

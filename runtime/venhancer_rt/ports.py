@@ -5,21 +5,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from venhancer.bundle.manifest import TensorInfo
 from venhancer.errors import ShapeError
-from venhancer.manifest import Port
 
 
-def given(x: Tensor, port: Port, device: str, network: str) -> Tensor:
+def as_input(x: Tensor, port: TensorInfo, device: str, network: str) -> Tensor:
     """The input as the network takes it; ShapeError where it is of another size."""
     if tuple(x.shape) != port.shape:
         raise ShapeError(f"{network} takes {port.name} of {port.shape}, not {tuple(x.shape)}")
     return x.to(device, dtype_of(port)).contiguous()
 
 
-def room_for(port: Port, device: str) -> Tensor:
+def empty_output(port: TensorInfo, device: str) -> Tensor:
     """Where an output goes: new memory, so that results are kept."""
     return torch.empty(port.shape, dtype=dtype_of(port), device=device)
 
 
-def dtype_of(port: Port) -> torch.dtype:
+def dtype_of(port: TensorInfo) -> torch.dtype:
     return getattr(torch, port.dtype)

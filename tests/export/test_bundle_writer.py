@@ -11,15 +11,16 @@ from typing import Any
 
 import pytest
 
-from tests.clips import small_checkpoint
+from tests.support.clips import small_checkpoint
+from venhancer.bundle.manifest import Manifest, check_files, read_manifest, signed
 from venhancer.contract import Shape
 from venhancer.errors import BundleError, OutputError
-from venhancer.manifest import Manifest, check_files, read_manifest, sha256_of, signed
+from venhancer.files import hash_file
 from venhancer_export import bundle_writer
 from venhancer_export.bundle_writer import build_bundle
 from venhancer_export.cli import main
+from venhancer_export.engines.build_folder import Workshop
 from venhancer_export.request import Request, make_request
-from venhancer_export.workshop import Workshop
 
 SHAPE = Shape(width=64, height=32, window=9)
 
@@ -76,7 +77,7 @@ def test_a_bundle_says_what_it_is(
 
     assert json.loads(found.to_json()) == json.loads(made.to_json())
     assert found.shapes == (SHAPE,)
-    assert found.checkpoint_sha256 == sha256_of(checkpoint)
+    assert found.checkpoint_sha256 == hash_file(checkpoint)
     assert (found.builder, found.precision, found.opset) == ("onnx", "float32", 23)
     assert found.schedule["timesteps"][0] == 899
     denoiser = found.find("denoiser", SHAPE)

@@ -9,9 +9,9 @@ import pytest
 
 from benchmarks.export import stage
 from benchmarks.random_models import write_checkpoint, write_companions
+from venhancer.bundle.manifest import check_files, read_manifest
 from venhancer.config import RELEASED
 from venhancer.contract import Shape
-from venhancer.manifest import check_files, read_manifest
 
 MOST_MEMORY = 12e9  # bytes; measured 5.5e9, most of it the files themselves, mapped
 SHAPE = Shape(width=1280, height=720, window=16)

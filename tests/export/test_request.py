@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from tests.clips import small_checkpoint
+from tests.support.clips import small_checkpoint
 from venhancer.config import NANO, TINY
 from venhancer.contract import Shape
 from venhancer.errors import OptionError, VEnhancerError, WeightsError
 from venhancer.model.denoiser import make_denoiser
-from venhancer.weights import save_checkpoint
+from venhancer.weights.checkpoint import save_checkpoint
 from venhancer_export.request import Request, make_request
 
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.bundles import Built, point_to, small_vae, text_bundle, text_preset
+from tests.support.bundles import Built, point_to, small_vae, text_bundle, text_preset
+from venhancer.bundle.manifest import read_manifest
 from venhancer.contract import Precision, networks, sizes
+from venhancer.encoders.autoencoder import load_codec
+from venhancer.encoders.text_encoder import load_text_encoder
+from venhancer.encoders.tokenizer import load_tokenizer
 from venhancer.errors import BundleError
-from venhancer.manifest import read_manifest
-from venhancer.model.text import load_text_encoder
-from venhancer.model.vae import load_codec
-from venhancer.tokenizer import load_tokenizer
 from venhancer_export.bundle_writer import build_bundle
 from venhancer_export.request import make_request
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from venhancer.config import RELEASED, TINY, Preset
 from venhancer.diffusion.schedule import noise_schedule
 from venhancer.model.denoiser import Denoiser, make_denoiser
-from venhancer.weights_names import from_released
+from venhancer.weights.released_names import from_released
 
 GOLDEN = Path(__file__).parent
 OUTPUT = re.compile(r"t(\d+)_s(\d+)_th(\d+)")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from venhancer.geometry import released_padding, released_size
-from venhancer.timeline import key_of_frame
+from venhancer.planning.geometry import released_padding, released_size
+from venhancer.planning.timeline import key_of_frame
 
 GOLDEN = json.loads((Path(__file__).parent / "geometry.json").read_text())
 

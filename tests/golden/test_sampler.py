@@ -21,7 +21,7 @@ from venhancer.diffusion.schedule import (
     noise_schedule,
     plan_steps,
 )
-from venhancer.windows import Span, weights
+from venhancer.spans import Span, join_shares
 
 HERE = Path(__file__).parent
 SAMPLER = np.load(HERE / "sampler.npz")
@@ -105,7 +105,7 @@ def test_windows_agree(mode: SolverName, joined: bool) -> None:
     steps = plan_steps(mode, 15 if mode == "fast" else 20)
     assert steps.timesteps.tolist() == WINDOWS[f"chunk_{mode}_timesteps"].tolist()
     spans = [Span(0, 23), Span(12, 35), Span(24, 49)] if joined else [Span(0, 49)]
-    shares = weights(spans, "cut")
+    shares = join_shares(spans, "cut")
     hint, mask = torch.from_numpy(WINDOWS["hint"]), torch.from_numpy(WINDOWS["mask"])[0]
 
     def windowed_toy(x: Tensor, t: int, y: float, span: Span) -> Tensor:

@@ -7,17 +7,19 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from tests.clips import small_preset
-from tests.sampler_parts import GAP, nothing, sampling, scene
-from tests.training_parts import TEXT_WIDTH, small_v_preset
+from tests.support.clips import small_preset
+from tests.support.sampler_parts import GAP, nothing, sampling, scene
+from tests.support.training_parts import TEXT_WIDTH, small_v_preset
 from venhancer.config import Preset
-from venhancer.evaluation import Conditions, Model
-from venhancer.latents import Latents, room_for
 from venhancer.model.denoiser import make_denoiser
-from venhancer.plan import Sampling
-from venhancer.sampler import Placement, Sampler
-from venhancer.weights import load_model, save_checkpoint
-from venhancer.windows import Scene, Span
+from venhancer.planning.capacity import capacity_for
+from venhancer.planning.plan import Sampling
+from venhancer.planning.windows import Scene
+from venhancer.sampling.evaluation import Conditions, Model
+from venhancer.sampling.latents import Latents
+from venhancer.sampling.sampler import Placement, Sampler
+from venhancer.spans import Span
+from venhancer.weights.checkpoint import load_model, save_checkpoint
 
 FRAMES, WINDOW = 13, 9  # two windows
 WHOLE, TILES = (Span(0, 8),), (Span(0, 6), Span(2, 8))
@@ -62,7 +64,7 @@ def make_sampler(
 ) -> tuple[Sampler, Scene]:
     shown = scene(FRAMES, plan.window)
     size = (preset.model.unet.latent_channels, 8, 8)
-    latents = Latents(room_for((shown,), len(plan.schedule)), size, held_on)
+    latents = Latents(capacity_for((shown,), len(plan.schedule)), size, held_on)
     conditions = Conditions(0, 2.0, text_of(preset))
     return Sampler(model, plan, conditions, latents, placement), shown
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.clips import small_checkpoint, write_clip
 from tests.paper_card.card import Card
-from venhancer import Options, pipeline
+from tests.support.clips import small_checkpoint, write_clip
+from venhancer import Options
 from venhancer.device import is_out_of_memory
-from venhancer_rt import step_graph
+from venhancer.pipeline import run as pipeline
+from venhancer_rt import cuda_graph
 from venhancer_rt.backends import Request, choose_backend
 
 OPTIONS = Options(
@@ -26,7 +27,7 @@ Run = Callable[..., list[bytes]]
 @pytest.fixture
 def run(card: Card, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """A clip of seven key frames through `choose_backend`; gives its pictures."""
-    monkeypatch.setattr(step_graph, "WARM_UPS", 1)
+    monkeypatch.setattr(cuda_graph, "WARM_UPS", 1)
     source = write_clip(tmp_path / "in.mp4", 7, 48, 32)
     weights = small_checkpoint(tmp_path / "small.safetensors")
 

@@ -11,12 +11,12 @@ import torch
 from tests.paper_card import parts
 from tests.paper_card.card import Card
 from tests.paper_card.parts import PLAIN, TEXTUAL, TILES, WHOLE, plan_of, sampled
-from tests.sampler_parts import nothing
+from tests.support.sampler_parts import nothing
 from venhancer.config import Preset
-from venhancer.sampler import Placement
-from venhancer.windows import Span
-from venhancer_rt import step_graph
-from venhancer_rt.step_graph import GraphCapture
+from venhancer.sampling.sampler import Placement
+from venhancer.spans import Span
+from venhancer_rt import cuda_graph
+from venhancer_rt.cuda_graph import GraphCapture
 
 EAGER = Placement(device="cuda")
 
@@ -43,7 +43,7 @@ def test_graphs_give_the_same_bits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With latents on the card and on the host."""
-    monkeypatch.setattr(step_graph, "WARM_UPS", 1)
+    monkeypatch.setattr(cuda_graph, "WARM_UPS", 1)
     model, plan = parts.on_card(checkpoints[preset.name], preset), plan_of(preset, rows, reuse)
 
     expected = sampled(model, preset, plan, EAGER)
@@ -76,7 +76,7 @@ def test_a_turn_crosses_no_more_than_this(
     card: Card, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once all is captured: what the host tells the card, and no wait at all."""
-    monkeypatch.setattr(step_graph, "WARM_UPS", 1)
+    monkeypatch.setattr(cuda_graph, "WARM_UPS", 1)
     model = parts.on_card(checkpoints[TEXTUAL.name], TEXTUAL)
     placement = Placement(device="cuda", capture=GraphCapture())
     plan = plan_of(TEXTUAL, WHOLE, 1)

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from tests.paper_card.card import Card
 from tests.paper_card.parts import PLAIN, TEXTUAL
-from tests.training_parts import SMALL, encode_text, encoders_of, random_clip, some_batches
+from tests.support.training_parts import SMALL, encode_text, encoders_of, random_clip, some_batches
 from venhancer.config import Preset
 from venhancer.model.denoiser import make_denoiser
+from venhancer.training.data.pool import Crop, Pool, write_part
 from venhancer.training.encoders import Encoders
 from venhancer.training.objective import DiffusionLoss
-from venhancer.training.pool import Crop, Pool, write_part
 from venhancer.training.trainer import Trainer, initialise
 from venhancer.training.validation import Cell, HeldOut, Validation
 

@@ -13,13 +13,15 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from tests.bundles import Built, point_to, small_bundle, text_bundle
-from tests.clips import read_all, write_clip
-from venhancer import api, pipeline
+from tests.support.bundles import Built, point_to, small_bundle, text_bundle
+from tests.support.clips import read_all, write_clip
+from venhancer import api
+from venhancer.bundle.manifest import read_manifest
 from venhancer.errors import BundleError
-from venhancer.manifest import read_manifest, sha256_of
+from venhancer.files import hash_file
 from venhancer.options import Options
-from venhancer.plan import make_plan
+from venhancer.pipeline import run as pipeline
+from venhancer.planning.plan import make_plan
 from venhancer_rt.backends import Request, choose_backend
 from venhancer_rt.bundle_reader import open_bundle
 from venhancer_rt.cli import main
@@ -159,7 +161,7 @@ def test_info_describes_a_bundle(built: Built, capsys: Capture) -> None:
     assert main(["info", str(built.folder)]) == 0
 
     out = capsys.readouterr().out
-    for part in ("nano", "96x64x9", "onnx", "float32", sha256_of(built.weights)[:12], " MB"):
+    for part in ("nano", "96x64x9", "onnx", "float32", hash_file(built.weights)[:12], " MB"):
         assert part in out
     assert "denoiser 96x64x9" in out and "transposes" in out
 
@@ -248,7 +250,7 @@ def test_a_graph_that_is_none(
     folder, name = tmp_path / "broken", "onnx/prepare_96x64x9.onnx"
     files = json.loads((built.folder / "bundle.json").read_text())["files"]
     (tmp_path / "graph").write_bytes(b"no graph")
-    changed = {"path": name, "size": 8, "sha256": sha256_of(tmp_path / "graph")}
+    changed = {"path": name, "size": 8, "sha256": hash_file(tmp_path / "graph")}
     built.copy(folder, files=[changed if f["path"] == name else f for f in files])
     (folder / name).write_bytes(b"no graph")
 

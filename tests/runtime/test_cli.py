@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.clips import read_all, small_checkpoint, write_clip
-from venhancer.video import probe
+from tests.support.clips import read_all, small_checkpoint, write_clip
+from venhancer.video.probe import probe
 from venhancer_rt.cli import main
 
 Capture = pytest.CaptureFixture[str]
@@ -123,7 +123,7 @@ def test_without_a_limit_the_smallest_plan_is_taken_and_told(
     clip: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is free is no promise, so the run is not refused."""
-    monkeypatch.setattr("venhancer.memory.free_memory", lambda device: 1_000_000_000)
+    monkeypatch.setattr("venhancer.planning.fitting.free_memory", lambda device: 1_000_000_000)
 
     assert main(["plan", str(clip), "--preset", "released"]) == 0
 
@@ -251,7 +251,7 @@ def test_an_interruption_leaves_nothing(
     def interrupt(*_: object) -> np.ndarray:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("venhancer.conditioning.to_pixels", interrupt)
+    monkeypatch.setattr("venhancer.pipeline.pixels.to_pixels", interrupt)
 
     assert main(["enhance", str(clip), "--weights", str(weights)]) == 130
     assert [p.name for p in tmp_path.iterdir()] == ["in.mp4"]

@@ -13,7 +13,7 @@ import torch
 from venhancer.errors import DeviceError
 from venhancer_rt import cuda_facts
 from venhancer_rt.cli import main
-from venhancer_rt.step_graph import CudaRecorder, GraphCapture
+from venhancer_rt.cuda_graph import CudaRecorder, GraphCapture
 
 
 class Status(Enum):

@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests import fake_engine
-from tests.fake_engine import VERSION, FakeNetwork, FakeTensorRT, one_line, use_cpu
+from tests.support import fake_engine
+from tests.support.fake_engine import VERSION, FakeNetwork, FakeTensorRT, one_line, use_cpu
+from venhancer.bundle.manifest import Entry, TensorInfo
+from venhancer.bundle.static_networks import Inputs
 from venhancer.errors import BundleError, DeviceError, ShapeError
-from venhancer.manifest import Entry, Port
-from venhancer.static import Inputs
 from venhancer_rt import tensorrt_package
 from venhancer_rt.engine import Engine
 from venhancer_rt.tensorrt_package import collect_log, require_tensorrt
@@ -24,12 +24,12 @@ from venhancer_rt.tensorrt_package import collect_log, require_tensorrt
 Patch = pytest.MonkeyPatch
 AGAIN = "run `build it`"
 INPUTS = (
-    Port(name="x", shape=(2, 3), dtype="float16"),
-    Port(name="step", shape=(2,), dtype="int64"),
+    TensorInfo(name="x", shape=(2, 3), dtype="float16"),
+    TensorInfo(name="step", shape=(2,), dtype="int64"),
 )
 OUTPUTS = (
-    Port(name="sum", shape=(2, 3), dtype="float32"),
-    Port(name="next", shape=(2,), dtype="int64"),
+    TensorInfo(name="sum", shape=(2, 3), dtype="float32"),
+    TensorInfo(name="next", shape=(2,), dtype="int64"),
 )
 ENTRY = Entry(
     network="adder", shape=None, file="adder.onnx", inputs=INPUTS, outputs=OUTPUTS, operators={}

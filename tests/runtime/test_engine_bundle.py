@@ -15,21 +15,21 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from tests.bundles import Built, small_bundle
-from tests.clips import small_checkpoint, write_clip
-from tests.fake_engine import VERSION, FakeNetwork, FakeTensorRT, one_line, use_cpu
-from venhancer import pipeline
+from tests.support.bundles import Built, small_bundle
+from tests.support.clips import small_checkpoint, write_clip
+from tests.support.fake_engine import VERSION, FakeNetwork, FakeTensorRT, one_line, use_cpu
+from venhancer.bundle.manifest import Entry
 from venhancer.errors import BundleError, DeviceError, OptionError
-from venhancer.manifest import Entry
 from venhancer.options import Options
+from venhancer.pipeline import run as pipeline
 from venhancer_export.bundle_writer import build_bundle
+from venhancer_export.engines.targets import KNOWN, short_name
 from venhancer_export.request import make_request
-from venhancer_export.targets import KNOWN, short_name
 from venhancer_rt.backends import Request, choose_backend, open_bundle_networks
 from venhancer_rt.bundle_reader import Bundle, Gpu, open_bundle
+from venhancer_rt.cuda_graph import GraphCapture
 from venhancer_rt.engine import open_engines
 from venhancer_rt.onnx_session import OnnxSession
-from venhancer_rt.step_graph import GraphCapture
 
 Patch = pytest.MonkeyPatch
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.bundles import Built, flat_bundle
-from tests.clips import write_clip
 from tests.runtime.test_bundle import by_onnx, by_pytorch, psnr
-from venhancer.neighbours import Aligner
+from tests.support.bundles import Built, flat_bundle
+from tests.support.clips import write_clip
+from venhancer.motion.neighbours import Aligner
 from venhancer.options import Options
 from venhancer.training import __main__ as training
 from venhancer_rt.bundle_reader import open_bundle

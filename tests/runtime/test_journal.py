@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from tests.clips import small_preset, write_clip
+from tests.support.clips import small_preset, write_clip
 from venhancer.options import Options
-from venhancer.plan import Plan, make_plan
-from venhancer.state import State
-from venhancer.video import probe
-from venhancer_rt import checkpointing, spool
-from venhancer_rt.checkpointing import DiskJournal, JobError, folder_of, read_job
+from venhancer.pipeline.state import State
+from venhancer.planning.plan import Plan, make_plan
+from venhancer.video.probe import probe
+from venhancer_rt import frame_store, job
 from venhancer_rt.cli import main
+from venhancer_rt.job import JobError, folder_of, read_job
+from venhancer_rt.journal import DiskJournal
 
 Capture = pytest.CaptureFixture[str]
 
@@ -112,7 +113,7 @@ def test_two_runs_do_not_share_a_state(plan: Plan, tmp_path: Path) -> None:
     second = journal(plan, tmp_path)
     second.keep(state(2))  # it runs on, and keeps nothing
     assert not second.is_kept
-    assert checkpointing.clean(tmp_path) == []
+    assert job.clean(tmp_path) == []
     assert alive.folder.is_dir()
     alive.__exit__(None)
     assert not alive.folder.exists()
@@ -121,7 +122,7 @@ def test_two_runs_do_not_share_a_state(plan: Plan, tmp_path: Path) -> None:
 def test_saving_costs_little(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Twenty times as long as a state took to write, and half a minute, pass until the next."""
     clock = [0.0]
-    monkeypatch.setattr("venhancer_rt.checkpointing.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("venhancer_rt.journal.time.monotonic", lambda: clock[0])
     kept = DiskJournal(tmp_path / "out.mp4", plan, lambda plan: {})
     written: list[int] = []
 
@@ -154,7 +155,7 @@ def test_frames_are_kept_until_the_end(plan: Plan, tmp_path: Path) -> None:
     for frame in frames[3:]:
         again.add(frame)
     again.keep(State(0, 8, 5, {}))
-    assert [int(f[0, 0, 0]) for f in spool.read(again.folder, again._pieces(), 5)] == [
+    assert [int(f[0, 0, 0]) for f in frame_store.read(again.folder, again._pieces(), 5)] == [
         0,
         1,
         2,
@@ -178,7 +179,7 @@ def test_a_state_without_all_its_frames_is_not_written(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(spool.Spool, "add", full)
+        patch.setattr(frame_store.Spool, "add", full)
         kept.add(frame)
     kept.keep(State(0, 2, 2, {}))
 
@@ -221,7 +222,7 @@ def test_a_full_disk_does_not_stop_the_run(
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpointing, "save_file", full)
+    monkeypatch.setattr(job, "save_file", full)
     kept.keep(state(1))
     kept.add(np.zeros((4, 6, 3), dtype=np.uint8))
 

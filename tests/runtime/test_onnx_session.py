@@ -12,15 +12,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.bundles import Built, point_to, small_text_encoder, small_vae, text_bundle, text_preset
-from tests.training_parts import TEXT_WIDTH
+from tests.support.bundles import (
+    Built,
+    point_to,
+    small_text_encoder,
+    small_vae,
+    text_bundle,
+    text_preset,
+)
+from tests.support.training_parts import TEXT_WIDTH
+from venhancer.bundle.static_networks import StaticCodec, StaticDenoiser, StaticTextEncoder
+from venhancer.encoders.autoencoder import AutoencoderCodec
+from venhancer.encoders.text_encoder import TextEncoder
+from venhancer.encoders.tokenizer import load_tokenizer
 from venhancer.errors import BundleError, DeviceError, ShapeError
 from venhancer.model.denoiser import Denoiser
-from venhancer.model.text import TextEncoder
-from venhancer.model.vae import AutoencoderCodec
-from venhancer.static import StaticCodec, StaticDenoiser, StaticTextEncoder
-from venhancer.tokenizer import load_tokenizer
-from venhancer.weights import load_model
+from venhancer.weights.checkpoint import load_model
 from venhancer_rt.bundle_reader import Bundle, open_bundle
 from venhancer_rt.onnx_session import OnnxSession, choose_onnx_device
 

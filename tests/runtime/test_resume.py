@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from tests.clips import moving_frames, small_checkpoint, write_frames
-from tests.processes import DiesAt, run_and_die
-from venhancer_rt import checkpointing, progress
-from venhancer_rt.checkpointing import find_jobs, folder_of, read_job
+from tests.support.clips import moving_frames, small_checkpoint, write_frames
+from tests.support.processes import DiesAt, run_and_die
+from venhancer_rt import journal, progress
 from venhancer_rt.cli import main
+from venhancer_rt.job import find_jobs, folder_of, read_job
 
 Capture = pytest.CaptureFixture[str]
 POINTS = 20
@@ -29,8 +29,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def job(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
     """The words of a run of two scenes, three windows and four steps, which keeps every state."""
-    monkeypatch.setattr(checkpointing, "SHORTEST_WAIT", 0.0)
-    monkeypatch.setattr(checkpointing, "SHARE", 1e9)
+    monkeypatch.setattr(journal, "SHORTEST_WAIT", 0.0)
+    monkeypatch.setattr(journal, "SHARE", 1e9)
     frames = moving_frames(13, 48, 32)
     write_frames(tmp_path / "in.mp4", [*frames[:8], *(255 - frame for frame in frames[8:])])
 
@@ -208,7 +208,7 @@ def test_a_run_that_fails_early_leaves_nothing(
     job: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a state, what was kept for one goes too."""
-    monkeypatch.setattr(checkpointing, "SHORTEST_WAIT", 3600.0)
+    monkeypatch.setattr(journal, "SHORTEST_WAIT", 3600.0)
     bar = InterruptsAt(25)
     monkeypatch.setattr(progress, "Bar", lambda: bar)
 

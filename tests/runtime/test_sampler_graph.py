@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.clips import small_checkpoint
-from tests.sampler_parts import PRESET, key_frames, nothing, run, sampler, sampling, scene
-from venhancer.evaluation import Model
-from venhancer.sampler import Placement
-from venhancer.weights import load_model
-from venhancer.windows import Span
-from venhancer_rt.step_graph import GraphCapture
+from tests.support.clips import small_checkpoint
+from tests.support.sampler_parts import PRESET, key_frames, nothing, run, sampler, sampling, scene
+from venhancer.sampling.evaluation import Model
+from venhancer.sampling.sampler import Placement
+from venhancer.spans import Span
+from venhancer.weights.checkpoint import load_model
+from venhancer_rt.cuda_graph import GraphCapture
 
 pytestmark = [
     pytest.mark.gpu,

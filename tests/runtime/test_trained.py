@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.bundles import (
+from tests.support.bundles import (
     build,
     point_to,
     small_text_encoder,
@@ -16,13 +16,13 @@ from tests.bundles import (
     text_checkpoint,
     text_preset,
 )
-from tests.clips import write_clip
-from tests.training_parts import write_media
+from tests.support.clips import write_clip
+from tests.support.training_parts import write_media
 from venhancer import Options, config, enhance
 from venhancer.training import __main__ as training
-from venhancer.video import probe, read_frames
-from venhancer.weights import load_model
-from venhancer.weights_names import CONTROLLER, to_released
+from venhancer.video.probe import probe, read_frames
+from venhancer.weights.checkpoint import load_model
+from venhancer.weights.released_names import CONTROLLER, to_released
 from venhancer_rt.cli import main as runtime
 
 SETTINGS = ("frames=5", "crop=(64, 48)", "batch=2", "clips_a_decode=2", "learning_rate=0.1")

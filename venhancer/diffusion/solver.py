@@ -7,7 +7,6 @@ from 0 (ODE) to 1 (SDE) as in k-diffusion's notation.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 
 import torch
@@ -60,22 +59,3 @@ def heun(denoise: Denoise, x: Tensor, sigmas: Tensor) -> Tensor:
             slope = (slope + (ahead - denoise(ahead, i + 1)) / following) / 2
         x = x + slope * (following - sigma)
     return x
-
-
-def frame_noise(
-    shape: tuple[int, ...], seed: int, purpose: str, frame: int, device: str = "cpu"
-) -> Tensor:
-    """Standard normal noise of one output frame, float32, drawn on the device.
-
-    It depends on the seed, on what it is for ("start", "hint", "step 3"), on the frame's number and
-    on the device (CUDA's generators give other numbers on other cards): not on windows, tiles or
-    the point where a run was resumed.
-    """
-    generator = torch.Generator(device).manual_seed(seed_of(seed, purpose, frame))
-    return torch.randn(shape, generator=generator, device=device)
-
-
-def seed_of(seed: int, purpose: str, frame: int) -> int:
-    """A generator's seed for one frame and one purpose."""
-    digest = hashlib.blake2b(f"{seed}/{purpose}/{frame}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1

@@ -181,7 +181,7 @@ class Denoiser(nn.Module):
 
         latents: b c f h w; timestep: (b), 0 to 999; text: b l d, if the model has an encoder;
         hint: b c f h w, condition latents, ignored where `is_key` (b f) is 0;
-        neighbours: b n f h w, if the model sees any (`venhancer.neighbours`);
+        neighbours: b n f h w, if the model sees any (`venhancer.motion.neighbours`);
         noise_level: (b), the hint's noise_aug - 1; scale: (b), its downscaling s -> b c f h w
         """
         prepared = self.prepare(

@@ -17,9 +17,9 @@ other commands: `venhancer-train prepare` cuts and filters videos into shards of
 On several devices: `torchrun --nproc_per_node 8 -m venhancer.training ...`, the same command on
 every machine; or `accelerate launch`."""
 COMMANDS: Mapping[str, str] = {
-    "prepare": "venhancer.training.prepare_cli",
+    "prepare": "venhancer.training.prepare.cli",
     "convert": "venhancer.training.convert_cli",
-    "pool": "venhancer.training.pool_cli",
+    "pool": "venhancer.training.prepare.pool_cli",
 }
 
 
@@ -52,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> None:
-    from venhancer import hub
+    from venhancer.weights import hub
 
     hub.require("accelerate", "train")
     from venhancer.training import command

@@ -29,7 +29,7 @@ from torch.distributed.checkpoint.state_dict import (
 from venhancer.config import Preset
 from venhancer.errors import OptionError, WeightsError
 from venhancer.training.config import TrainingConfig
-from venhancer.weights import UNREADABLE
+from venhancer.weights.checkpoint import UNREADABLE
 
 FACTS = "run.json"
 KEPT = 2

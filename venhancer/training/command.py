@@ -18,27 +18,27 @@ from torch.utils.data import DataLoader
 from venhancer.config import PRESETS, Preset
 from venhancer.device import choose_device, computes_in_bfloat16, keep_freed_memory
 from venhancer.errors import OptionError
-from venhancer.manifest import sha256_of
+from venhancer.files import hash_file
 from venhancer.model.denoiser import Denoiser, make_denoiser
 from venhancer.training import checkpoints
-from venhancer.training.augmentation import Batch
 from venhancer.training.config import NANO_TRAINING, TrainingConfig
-from venhancer.training.dataset import Clips
+from venhancer.training.data.augmentation import Batch
+from venhancer.training.data.dataset import Clips
+from venhancer.training.data.held_out import read_held_out
+from venhancer.training.data.pool import NAME as POOL
+from venhancer.training.data.pool import Pool, PoolBatches, open_pool
+from venhancer.training.data.samples import sampling_networks
+from venhancer.training.data.sources import Source, open_sources
 from venhancer.training.distillation import Distillation, student_preset
 from venhancer.training.encoders import Encoders, load_encoders
-from venhancer.training.held_out import read_held_out
 from venhancer.training.loop import Check, Run, train
 from venhancer.training.objective import DiffusionLoss, Objective, Perceive
 from venhancer.training.perceptual import VGG16, Lpips
-from venhancer.training.pool import NAME as POOL
-from venhancer.training.pool import Pool, PoolBatches, open_pool
 from venhancer.training.pool_validation import PoolValidation
 from venhancer.training.resources import card_named, describe, plan_training
-from venhancer.training.samples import sampling_networks
-from venhancer.training.sources import Source, open_sources
 from venhancer.training.trainer import Trainer, initialise
 from venhancer.training.validation import Validation
-from venhancer.weights import load_model, load_prior, read_preset
+from venhancer.weights.checkpoint import load_model, load_prior, read_preset
 
 Show = Callable[[str], None]
 SAMPLES = 2  # held-out clips that sample videos are made of
@@ -164,7 +164,7 @@ def open_trainer(
         config,
         accelerator,
         workers=args.workers,
-        frozen=None if is_whole or source is None else sha256_of(source),
+        frozen=None if is_whole or source is None else hash_file(source),
     )
 
 

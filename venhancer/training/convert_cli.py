@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from venhancer.errors import OutputError, WeightsError
+from venhancer.files import written_whole
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -23,8 +24,8 @@ def run(args: argparse.Namespace) -> None:
     from safetensors.torch import save_file
 
     from venhancer.config import RELEASED
-    from venhancer.weights import load_state
-    from venhancer.weights_names import to_released
+    from venhancer.weights.checkpoint import load_state
+    from venhancer.weights.released_names import to_released
 
     if args.out.suffix not in (".pt", ".safetensors"):
         raise OutputError(f"{args.out}: write to a .pt or .safetensors file")
@@ -37,9 +38,8 @@ def run(args: argparse.Namespace) -> None:
         )
     renamed = to_released(tensors, preset.model.unet)
     released = {name: tensor.half().contiguous() for name, tensor in renamed.items()}
-    temporary = args.out.with_suffix(".part")
-    if args.out.suffix == ".pt":
-        torch.save({"state_dict": released}, temporary)
-    else:
-        save_file(released, temporary)
-    temporary.replace(args.out)
+    with written_whole(args.out) as temporary:
+        if args.out.suffix == ".pt":
+            torch.save({"state_dict": released}, temporary)
+        else:
+            save_file(released, temporary)

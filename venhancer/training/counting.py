@@ -22,11 +22,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import flop_registry
 
-from venhancer.activations import LiveBytes, autoencoder
-from venhancer.cards import Kind
 from venhancer.config import ModelConfig
-from venhancer.estimate import sample_inputs
 from venhancer.model.denoiser import Denoiser, make_denoiser
+from venhancer.planning.activations import LiveBytes, autoencoder
+from venhancer.planning.cards import Kind
+from venhancer.planning.cost import sample_inputs
 from venhancer.training.parallel import (
     RECOMPUTED,
     checkpoint_activations,

@@ -24,10 +24,10 @@ from venhancer.config import Preset
 from venhancer.diffusion.guidance import guide
 from venhancer.diffusion.schedule import alpha_sigma, denoised_from, plan_steps
 from venhancer.diffusion.solver import advance, solver_table
+from venhancer.encoders.prompts import NEGATIVE, complete
 from venhancer.model.denoiser import Denoiser
-from venhancer.prompts import NEGATIVE, complete
-from venhancer.training.augmentation import Batch
 from venhancer.training.config import TrainingConfig
+from venhancer.training.data.augmentation import Batch
 from venhancer.training.objective import Diffused, DiffusionLoss, encode_batch
 
 Conditions = dict[str, Tensor | None]

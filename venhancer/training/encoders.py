@@ -11,9 +11,9 @@ from einops import rearrange
 from torch import Tensor
 
 from venhancer.config import Preset
+from venhancer.encoders.autoencoder import AutoencoderCodec
 from venhancer.model import lapped
-from venhancer.model.vae import AutoencoderCodec
-from venhancer.reference import Codec, LappedCodec, TextEncoder
+from venhancer.pipeline.networks import Codec, LappedCodec, TextEncoder
 
 Encode = Callable[[Tensor, torch.Generator], Tensor]  # b f 3 H W in [-1, 1] -> b c f h w
 EncodeText = Callable[[list[str]], Tensor]  # captions -> b l d
@@ -38,8 +38,8 @@ def load_encoders(preset: Preset, device: str) -> Encoders:
     """Those of the preset; the released ones are downloaded where they are not at hand."""
     if preset.model.codec == "lapped":
         return lapped_encoders(preset.model.latent_scale)
-    from venhancer.model.text import load_text_encoder
-    from venhancer.model.vae import load_codec
+    from venhancer.encoders.autoencoder import load_codec
+    from venhancer.encoders.text_encoder import load_text_encoder
 
     text, codec = load_text_encoder(device=device), load_codec(device=device)
     return Encoders(

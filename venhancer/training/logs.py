@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from venhancer.files import write_text
 from venhancer.training import validation
-from venhancer.training.samples import Sample
+from venhancer.training.data.samples import Sample
 from venhancer.training.validation import Scores
 
 if TYPE_CHECKING:
@@ -149,6 +150,4 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 def _replace(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     if path.is_file():
-        temporary = path.with_suffix(".part")
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        temporary.replace(path)
+        write_text(path, "".join(json.dumps(line) + "\n" for line in lines))

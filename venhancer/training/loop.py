@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from venhancer.config import Preset
-from venhancer.networks import Networks
+from venhancer.pipeline.protocols import Networks
 from venhancer.training import validation
-from venhancer.training.augmentation import Batch
-from venhancer.training.held_out import HeldOut
+from venhancer.training.data.augmentation import Batch
+from venhancer.training.data.held_out import HeldOut
+from venhancer.training.data.samples import write_samples
 from venhancer.training.logs import Logs, Update
 from venhancer.training.objective import Objective
-from venhancer.training.samples import write_samples
 from venhancer.training.trainer import Trainer
 from venhancer.training.validation import Measure
 

@@ -14,8 +14,8 @@ from venhancer.device import to_device
 from venhancer.diffusion.schedule import START, alpha_sigma, denoised_from, diffuse
 from venhancer.errors import OptionError
 from venhancer.model.lapped import BLOCK, MEANS
-from venhancer.training.augmentation import Batch
 from venhancer.training.config import TrainingConfig
+from venhancer.training.data.augmentation import Batch
 from venhancer.training.encoders import Encoders
 
 Objective = Callable[[nn.Module, Batch, torch.Generator], Tensor]  # -> the loss, a scalar

@@ -9,9 +9,9 @@ from torch import nn
 from venhancer.config import Preset
 from venhancer.diffusion.schedule import START, diffuse, noise_schedule
 from venhancer.training.config import TrainingConfig
+from venhancer.training.data.pool import Pool
 from venhancer.training.encoders import Encoders
 from venhancer.training.objective import DiffusionLoss, encode_batch
-from venhancer.training.pool import Pool
 from venhancer.training.validation import Cell, Score, mean_score, psnr_of
 
 SCALES = (2, 3, 4, 8)  # the nearest of them names a sample's cell

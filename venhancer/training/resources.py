@@ -16,14 +16,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from venhancer.activations import CODEC_MARGIN
-from venhancer.cards import CARDS, Card, Kind
 from venhancer.config import ModelConfig, Preset
 from venhancer.device import free_memory
 from venhancer.errors import DeviceError, OptionError
-from venhancer.geometry import fit
-from venhancer.memory import CONTEXT_BYTES, PROCESS_BYTES, stored
 from venhancer.model.denoiser import make_denoiser
+from venhancer.planning.activations import CODEC_MARGIN
+from venhancer.planning.cards import CARDS, Card, Kind
+from venhancer.planning.geometry import fit
+from venhancer.planning.memory import CONTEXT_BYTES, PROCESS_BYTES, stored
 from venhancer.training.config import TrainingConfig
 from venhancer.training.counting import MicroBatch, Work, codec_flop, count_work
 from venhancer.training.parallel import GATHERED, choose_learning, halve_frozen

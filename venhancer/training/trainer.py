@@ -18,18 +18,18 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.tensor import DTensor
 
 from venhancer.config import Preset
-from venhancer.diffusion.solver import seed_of
+from venhancer.diffusion.noise import seed_of
 from venhancer.errors import TrainingError
 from venhancer.model.denoiser import Denoiser, UNetDenoiser
 from venhancer.model.layers import zero_init
 from venhancer.training import checkpoints
-from venhancer.training.augmentation import Batch
 from venhancer.training.checkpoints import Facts
 from venhancer.training.config import TrainingConfig
+from venhancer.training.data.augmentation import Batch
 from venhancer.training.logs import Update
 from venhancer.training.objective import Objective
 from venhancer.training.parallel import choose_learning, distribute, keeping_gradients, local
-from venhancer.weights import save_tensors
+from venhancer.weights.checkpoint import save_tensors
 
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 

@@ -19,7 +19,6 @@ import torch.distributed as dist
 from einops import rearrange
 from torch import Tensor, nn
 
-from venhancer.conditioning import Frame
 from venhancer.config import Preset, Upsampling
 from venhancer.diffusion.schedule import (
     START,
@@ -29,10 +28,11 @@ from venhancer.diffusion.schedule import (
     noise_schedule,
 )
 from venhancer.errors import OptionError
-from venhancer.training.augmentation import Batch, degrade, key_layout
+from venhancer.pipeline.pixels import Frame
 from venhancer.training.config import TrainingConfig
+from venhancer.training.data.augmentation import Batch, degrade, key_layout
+from venhancer.training.data.held_out import HeldOut
 from venhancer.training.encoders import Encoders
-from venhancer.training.held_out import HeldOut
 from venhancer.training.objective import DiffusionLoss, encode_batch
 
 STRIDES, SCALES, NOISE_LEVELS = (1, 2, 4, 8), (2, 4, 8), (0, 100, 250)

@@ -1,0 +1,142 @@
+"""Runs that were cut off: found beside their outputs, compared with what is asked for, removed.
+
+A job lies in `.NAME.venhancer-job`: `job.json` says which run it is of, `state-N.safetensors`
+holds the latents after N turns of the sampler, `frames-*` the frames that have left by then.
+`journal.py` writes them.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from venhancer.errors import VEnhancerError
+from venhancer.files import try_lock
+from venhancer.video.target import sweep_folder
+
+SUFFIX = ".venhancer-job"
+JOB = "job.json"
+LOCK = "lock"
+
+
+class JobError(VEnhancerError):
+    """A state that belongs to another run, or cannot be read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A run that was cut off."""
+
+    folder: Path
+    identity: Mapping[str, str]
+    arrangement: str  # how it fitted into memory
+    scene: int
+    turns: int  # of the sampler, in this scene
+    done: int  # turns in all
+    total: int
+    frames: int  # of those that the model makes, that have left
+    pieces: tuple[str, ...]  # files that hold them
+    digest: str  # of the latents' file
+
+    @property
+    def target(self) -> Path:
+        return self.folder.with_name(_target_name(self.folder))
+
+    @property
+    def size(self) -> int:
+        """Bytes on the disk."""
+        return sum(path.stat().st_size for path in self.folder.iterdir())
+
+    @property
+    def is_running(self) -> bool:
+        try:
+            lock = try_lock(self.folder / LOCK)
+        except OSError:  # a place where nothing can be written
+            return False
+        if lock is not None:
+            lock.close()
+        return lock is None
+
+    @property
+    def state(self) -> Path:
+        return self.folder / f"state-{self.done}.safetensors"
+
+    @property
+    def stand(self) -> str:
+        """Its progress, in words."""
+        return f"{100 * self.done // self.total} % ({self.frames} frames)"
+
+
+def folder_of(target: Path) -> Path:
+    return target.absolute().with_name(f".{target.name}{SUFFIX}")
+
+
+def find_jobs(folder: Path) -> list[Job]:
+    """Every state in a folder, by name; one that cannot be read is left out."""
+    found = (read_job(path) for path in sorted(folder.glob(f".*{SUFFIX}")))
+    return [job for job in found if job is not None]
+
+
+def find_leftovers(folder: Path) -> list[str]:
+    """Outputs of runs that were killed before their first state: their frames take disk."""
+    folders = sorted(folder.glob(f".*{SUFFIX}"))
+    return [_target_name(path) for path in folders if read_job(path) is None]
+
+
+def _target_name(folder: Path) -> str:
+    return folder.name.removeprefix(".").removesuffix(SUFFIX)
+
+
+def clean(folder: Path) -> list[str]:
+    """Remove every state in a folder but those of runs that are under way; the outputs' names.
+
+    Half-written outputs of processes that were killed go too.
+    """
+    gone = []
+    sweep_folder(folder)
+    for path in sorted(folder.glob(f".*{SUFFIX}")):
+        lock = try_lock(path / LOCK)
+        if lock is not None:
+            shutil.rmtree(path)
+            lock.close()
+            gone.append(_target_name(path))
+    return gone
+
+
+def read_job(folder: Path) -> Job | None:
+    """The state in `folder`; None where there is none, or none that is whole."""
+    try:
+        fields = json.loads((folder / JOB).read_text(encoding="utf-8"))
+        counts = ("scene", "turns", "done", "total", "frames")
+        job = Job(
+            folder=folder,
+            identity={str(name): str(value) for name, value in fields["identity"].items()},
+            arrangement=str(fields["arrangement"]),
+            pieces=tuple(map(str, fields["pieces"])),
+            digest=str(fields["digest"]),
+            **{name: int(fields[name]) for name in counts},
+        )
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+    return job if job.state.is_file() and job.total > 0 else None
+
+
+def refuse_other(job: Job, identity: Mapping[str, str]) -> None:
+    """JobError names what the state was made with, where that is not what is asked for now."""
+    names = [n for n in {**job.identity, **identity} if job.identity.get(n) != identity.get(n)]
+    if names:
+        told = "; ".join(
+            f"{name} was {_short(job.identity.get(name))}, is {_short(identity.get(name))}"
+            for name in names
+        )
+        raise JobError(
+            f"the state of {job.target.name} is of another run: {told}. Ask for the same, or "
+            f"remove {job.folder}"
+        )
+
+
+def _short(text: str | None) -> str:
+    return "not there" if text is None else text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,188 @@
+"""What a run keeps on its way, so that another one can go on from there with `--resume`.
+
+The files of a job (`job.py`) appear whole, and the older state goes when the newer one is there.
+Writing states takes at most `SHARE` of a run's time; frames are kept beside the network's work, by
+the thread that writes.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from errno import ENOSPC
+from pathlib import Path
+from typing import IO
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from venhancer.files import hash_file, try_lock, write_text, written_whole
+from venhancer.pipeline.pixels import Frame
+from venhancer.pipeline.state import State
+from venhancer.planning.plan import Plan
+from venhancer_rt import frame_store
+from venhancer_rt.frame_store import Spool
+from venhancer_rt.job import JOB, LOCK, Job, JobError, folder_of, read_job, refuse_other
+
+logger = logging.getLogger(__name__)
+
+SHARE = 0.05  # of a run's time
+SHORTEST_WAIT = 30.0  # seconds between two states
+
+
+class DiskJournal:
+    """A `Journal` in a folder beside the output, and a context: what it kept goes at a good end.
+
+    identify: everything that the frames of a plan depend on, by a word that a user knows
+    """
+
+    def __init__(
+        self, target: Path, plan: Plan, identify: Callable[[Plan], Mapping[str, str]]
+    ) -> None:
+        self.target = target
+        self.folder = folder_of(target)
+        self.identify = identify
+        self.adopt(plan)
+        self.job: Job | None = None
+        self.spool: Spool | None = None
+        self.lock: IO[bytes] | None = None  # held while the run lives, and released by its death
+        self.is_kept = True
+        self.due = time.monotonic() + SHORTEST_WAIT
+
+    def adopt(self, plan: Plan) -> None:
+        """Whose states are kept from now on."""
+        self.plan = plan
+        self.identity = dict(self.identify(plan))
+
+    def resume(self) -> Job | None:
+        """Find the state to go on from; JobError where it is another run's, or still running."""
+        job = read_job(self.folder)
+        if job is None and (self.folder / JOB).exists():
+            raise JobError(f"the state of {self.target.name} is damaged: remove {self.folder}")
+        if job is not None:
+            refuse_other(job, self.identity)
+            self._take()
+        self.job = job
+        return job
+
+    def _take(self) -> None:
+        if self.lock is None:
+            self.folder.mkdir(exist_ok=True)
+            self.lock = try_lock(self.folder / LOCK)
+        if self.lock is None:
+            raise JobError(f"another process is at work on {self.target}: wait for it")
+
+    def load(self) -> State | None:
+        """The state of the job that `resume` found; None without one."""
+        if self.job is None:
+            return None
+        try:
+            is_whole = hash_file(self.job.state) == self.job.digest
+            tensors = load_file(self.job.state) if is_whole else {}
+        except (SafetensorError, OSError):
+            is_whole = False
+        if not is_whole:
+            raise JobError(f"{self.job.state} is cut short or changed: remove {self.folder}")
+        return State(self.job.scene, self.job.turns, self.job.frames, tensors)
+
+    def frames(self) -> Iterator[Frame]:
+        """The frames that had left by then."""
+        if self.job is None:
+            return iter(())
+        return frame_store.read(self.folder, self.job.pieces, self.job.frames)
+
+    def add(self, frame: Frame) -> None:
+        """Keep a frame that leaves; where that fails, the run goes on without a state."""
+        if not self.is_kept:
+            return
+        with self._or_without():
+            self._leave_room(frame)
+            if self.spool is None:
+                self._take()
+                pieces, frames = (self.job.pieces, self.job.frames) if self.job else ((), 0)
+                self.spool = Spool(self.folder, pieces=pieces, frames=frames)
+            self.spool.add(frame)
+
+    def _leave_room(self, frame: Frame) -> None:
+        """OSError before the frames that are kept take the disk that the output needs."""
+        free = shutil.disk_usage(self.folder.parent).free
+        if free < self.plan.output_bytes + frame.nbytes:
+            raise OSError(ENOSPC, f"{free / 1e6:.0f} MB are free, which the output may need")
+
+    def is_due(self) -> bool:
+        return self.is_kept and time.monotonic() >= self.due
+
+    def keep(self, state: State) -> None:
+        if not self.is_kept:  # since it was due, a frame could not be kept
+            return
+        start = time.monotonic()
+        with self._or_without():
+            self._write(state)
+        now = time.monotonic()
+        self.due = now + max(SHORTEST_WAIT, (now - start) / SHARE)
+
+    @contextmanager
+    def _or_without(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, SafetensorError, JobError) as error:
+            self.is_kept = False
+            logger.warning("no state can be kept in %s, the run goes on: %s", self.folder, error)
+            self._drop_frames()
+
+    def _drop_frames(self) -> None:
+        """Give back the disk of frames that no state needs."""
+        if self.spool is not None:
+            self.spool.close()
+            self.spool = None
+        if self.lock is not None and read_job(self.folder) is None:
+            for path in self.folder.glob("frames-*"):
+                path.unlink(missing_ok=True)
+
+    def _write(self, state: State) -> None:
+        """First frames and latents, then the word that they are there; then older ones go."""
+        self._take()
+        turns = [self.plan.turns_of(scene) for scene in self.plan.scenes]
+        done = sum(turns[: state.scene]) + state.turns
+        name = f"state-{done}.safetensors"
+        tensors = {k: x.contiguous().cpu() for k, x in state.tensors.items()}
+        with written_whole(self.folder / name, is_durable=True) as temporary:
+            save_file(tensors, temporary)
+            digest = hash_file(temporary)
+        job = {
+            "digest": digest,
+            "identity": self.identity,
+            "arrangement": self.plan.arrangement,
+            "scene": state.scene,
+            "turns": state.turns,
+            "done": done,
+            "total": sum(turns),
+            "frames": state.frames,
+            "pieces": self._pieces(),
+        }
+        write_text(self.folder / JOB, json.dumps(job, indent=1), is_durable=True)
+        for old in self.folder.glob("state-*.safetensors"):
+            if old.name != name:
+                old.unlink()
+
+    def _pieces(self) -> tuple[str, ...]:
+        if self.spool is not None:
+            return self.spool.settle()
+        return self.job.pieces if self.job else ()
+
+    def __enter__(self) -> DiskJournal:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """The output is complete, or a state waits: without one, nothing stays."""
+        if self.spool is not None:
+            self.spool.close()
+        if self.lock is None:
+            return
+        if kind is None or read_job(self.folder) is None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self.lock.close()

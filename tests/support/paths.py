@@ -1,0 +1,9 @@
+"""Where the checkout and its golden files are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+GOLDEN = ROOT / "tests" / "golden"
+BUTTERFLY = ROOT / "assets" / "butterfly.mp4"

@@ -1,0 +1,112 @@
+"""The order of evaluations: every window at every step, no sooner than it may, few frames held."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from venhancer.planning.window_order import Front, held_frames, longest_overlap, settled, turns
+from venhancer.planning.windows import cut_scenes, temporal_windows
+from venhancer.spans import Span, cover
+
+CLIPS = [(1, 9, 4), (9, 9, 4), (10, 9, 4), (40, 9, 4), (41, 9, 8), (97, 16, 8), (50, 49, 24)]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+@pytest.mark.parametrize(("frames", "window", "stride"), CLIPS)
+def test_every_window_is_evaluated_once_a_step(
+    frames: int, window: int, stride: int, steps: int
+) -> None:
+    """In order within each step."""
+    windows = cover(frames, window, stride)
+    order = list(turns(windows, steps))
+
+    for step in range(steps):
+        assert [t.window for t in order if t.step == step] == list(range(len(windows)))
+    assert len(order) == steps * len(windows)
+
+
+@pytest.mark.parametrize("steps", [2, 5])
+@pytest.mark.parametrize(("frames", "window", "stride"), CLIPS)
+def test_a_frame_steps_when_all_its_windows_were_seen(
+    frames: int, window: int, stride: int, steps: int
+) -> None:
+    """Played through frame by frame: whoever is evaluated at step i has taken i steps."""
+    windows = cover(frames, window, stride)
+    taken, seen = [0] * frames, [[0] * frames for _ in range(steps)]
+    for turn in turns(windows, steps):
+        span = windows[turn.window]
+        for j in range(span.start, span.stop):
+            assert taken[j] == turn.step
+            seen[turn.step][j] += 1
+        for j in range(span.start, span.start + turn.final):
+            assert seen[turn.step][j] == sum(w.start <= j < w.stop for w in windows)
+            taken[j] += 1
+
+    assert taken == [steps] * frames
+
+
+@pytest.mark.parametrize("steps", [1, 4, 14])
+@pytest.mark.parametrize(("window", "gap"), [(16, 1), (49, 1), (49, 2), (25, 2), (25, 1), (17, 8)])
+def test_how_much_is_held_depends_on_windows_and_steps_alone(
+    window: int, gap: int, steps: int
+) -> None:
+    """A clip ten times as long holds no more frames: a window, and a stride for each step."""
+    covers = [temporal_windows(n * gap + 1, window, gap, 0.5) for n in (600, 6000)]
+    held = [held_frames(windows, steps) for windows in covers]
+
+    length, stride = len(covers[0][0]), covers[0][1].start
+    strides = 1 if 2 * stride >= length else 2
+    assert max(held) <= length + strides * stride * steps
+
+
+@pytest.mark.parametrize(("window", "gap"), [(49, 1), (49, 2), (25, 1), (25, 2), (33, 2)])
+@pytest.mark.parametrize("overlap", [0.25, 0.5])
+def test_two_strides_cover_a_window(window: int, gap: int, overlap: float) -> None:
+    """So that each step follows at one stride; and two thirds of what is wanted overlap."""
+    for frames in (150, 600, 613):
+        windows = temporal_windows(frames * gap + 1, window, gap, overlap)
+        strides = {right.start - left.start for left, right in pairwise(windows)}
+        length = len(windows[0])
+
+        assert 2 * min(strides) >= length
+        assert length - max(strides) >= int(2 * overlap * length / 3)
+        computed = len(windows) * length / windows[-1].stop
+        assert computed < 1.12 / (1 - overlap)  # times that a frame is seen
+
+
+def test_a_short_clip_is_held_as_a_whole() -> None:
+    """There is nothing to save."""
+    assert held_frames([Span(0, 7)], 4) == 7
+    assert longest_overlap([Span(0, 7)]) == 0
+
+
+def test_the_front_counts_frames() -> None:
+    """Those that entered, and those that are done."""
+    windows = cover(20, 9, 4)
+    front = Front(windows, 3)
+    for turn in turns(windows, 3):
+        front.take(turn)
+        assert front.entered >= front.settled
+
+    assert (front.entered, front.settled) == (20, 20)
+
+
+def test_a_window_may_reach_over_two_others() -> None:
+    """However windows lie: frames wait for every one that holds them."""
+    windows = cover(18, 9, 4)  # 0, 4, 8, 9
+    assert [w.start for w in windows] == [0, 4, 8, 9]
+    assert settled(windows, 3) == 9
+    assert longest_overlap(windows) == 8
+
+
+def test_scenes_begin_at_cuts() -> None:
+    """Each with windows of its own, over grid frames counted from its first key frame."""
+    made = cut_scenes(20, (3, 4), gap=2, window=9, overlap=0.5)
+
+    assert [(s.keys.start, s.keys.stop) for s in made] == [(0, 3), (3, 4), (4, 20)]
+    assert [s.frames for s in made] == [5, 1, 31]
+    assert [s.start for s in made] == [0, 6, 8]
+    assert all(s.windows[-1].stop == s.frames for s in made)
+    assert {len(w) for w in made[2].windows} == {9}

@@ -1,0 +1,80 @@
+"""Windows and tiles: whole cover, equal lengths, key-frame borders, join_shares that sum to one."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from venhancer.errors import OptionError
+from venhancer.options import Join
+from venhancer.planning.windows import temporal_windows, window_length
+from venhancer.spans import cover, join_shares, tiles
+
+
+@pytest.mark.parametrize("gap", [1, 2, 3, 4, 5, 6, 7, 8])
+@pytest.mark.parametrize("keys", [1, 2, 3, 13, 40])
+@pytest.mark.parametrize("overlap", [0.25, 0.5])
+def test_every_frame_is_in_some_window(keys: int, gap: int, overlap: float) -> None:
+    """Nothing is left out; all windows are equal, and begin and end on key frames."""
+    frames = (keys - 1) * gap + 1
+    spans = temporal_windows(frames, 25, gap, overlap)
+
+    assert set().union(*(range(s.start, s.stop) for s in spans)) == set(range(frames))
+    assert len({len(s) for s in spans}) == 1
+    assert all(s.start % gap == 0 and (s.stop - 1) % gap == 0 for s in spans)
+
+
+@pytest.mark.parametrize("gap", [1, 2, 3, 4, 6, 8])
+def test_the_default_window_serves_most_factors(gap: int) -> None:
+    """24 + 1 frames hold whole gaps for 1, 2, 3, 4, 6 and 8 times alike."""
+    assert window_length(25, gap) == 25
+
+
+@pytest.mark.parametrize(("gap", "length"), [(5, 21), (7, 22)])
+def test_five_and_seven_times_take_shorter_windows(gap: int, length: int) -> None:
+    """The longest that begins and ends on key frames."""
+    assert window_length(25, gap) == length
+
+
+def test_a_window_without_two_key_frames_is_refused() -> None:
+    """The message names the least that works."""
+    with pytest.raises(OptionError, match="take 9 or more"):
+        window_length(8, 8)
+
+
+@pytest.mark.parametrize("join", ["blend", "cut"])
+@pytest.mark.parametrize(
+    ("total", "length", "stride"), [(49, 25, 12), (26, 25, 12), (7, 25, 12), (40, 9, 8)]
+)
+def test_weights_sum_to_one(total: int, length: int, stride: int, join: Join) -> None:
+    """Wherever windows overlap, two or three deep."""
+    spans = cover(total, length, stride)
+    sums = [0.0] * total
+    for span, values in zip(spans, join_shares(spans, join), strict=True):
+        for k, value in enumerate(values):
+            assert 0 <= value <= 1
+            sums[span.start + k] += value
+
+    assert sums == pytest.approx([1.0] * total)
+
+
+def test_blend_rises_steadily() -> None:
+    """From one window to the next without a jump."""
+    first, second = join_shares(cover(37, 25, 12), "blend")
+
+    assert second[:13] == sorted(second[:13])
+    assert max(abs(a - b) for a, b in pairwise(second)) < 0.15
+    assert first[12:] == pytest.approx(second[12::-1])
+
+
+@pytest.mark.parametrize(
+    ("size", "tile", "step"), [(90, 90, 8), (154, 90, 8), (320, 160, 8), (100, 36, 4)]
+)
+def test_tiles_cover_the_frame_in_steps(size: int, tile: int, step: int) -> None:
+    """Equal tiles, each beginning on a multiple of the network's step."""
+    spans = tiles(size, tile, step)
+
+    assert set().union(*(range(s.start, s.stop) for s in spans)) == set(range(size))
+    assert {len(s) for s in spans} == {min(size, tile)}
+    assert all(s.start % step == 0 for s in spans)

@@ -1,0 +1,53 @@
+"""From the key frames that the model makes to the grid: the frames between are made by motion."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from venhancer.motion.between import Between
+from venhancer.pipeline.pixels import Frame
+from venhancer.planning.plan import Plan
+from venhancer.video.probe import read_frames
+
+
+class Filling:
+    """Takes every key frame once, in order, and gives the grid frames that are shown.
+
+    It reads the input beside the run, a frame for each key frame: a new frame depends on two input
+    frames, their two key frames and its time, and on nothing else.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.gap = plan.timeline.gap
+        self.wanted = frozenset(plan.timeline.shown)
+        self.starts = frozenset(scene.keys.start for scene in plan.scenes)
+        self.inputs = read_frames(plan.source)
+        self.count = 0  # key frames so far
+        self.last: tuple[Frame, Frame] | None = None  # the input frame, and its key frame
+
+    def add(self, key: Frame) -> Iterator[tuple[int, Frame]]:
+        """Grid frames by number: those since the key frame before this one, and this one."""
+        number, now = self.count * self.gap, (next(self.inputs), key)
+        if self.last is not None:
+            yield from self._between(self.last, now, number - self.gap)
+        if number in self.wanted:
+            yield number, key
+        self.count, self.last = self.count + 1, now
+
+    def _between(
+        self, before: tuple[Frame, Frame], after: tuple[Frame, Frame], start: int
+    ) -> Iterator[tuple[int, Frame]]:
+        """Those between two key frames; up to a cut, the one before it is held."""
+        is_cut = self.count in self.starts
+        maker = Between(before[0], after[0])
+        for step in range(1, self.gap):
+            if start + step in self.wanted:
+                time = step / self.gap
+                held = before[1] if is_cut else maker.frame(time, before[1], after[1])
+                yield start + step, held
+
+    def close(self) -> None:
+        """Close the input."""
+        close = getattr(self.inputs, "close", None)
+        if close is not None:
+            close()

@@ -1,0 +1,160 @@
+"""From input frames to those that the model makes, scene by scene."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field
+from itertools import repeat
+
+import torch
+from torch import Tensor
+
+from venhancer.contract import DECODED_FRAMES
+from venhancer.device import to_device, wait_for
+from venhancer.motion.neighbours import Aligner, Key, needed_from
+from venhancer.options import Options
+from venhancer.pipeline.pixels import Frame, crop, pad, resize, to_pixels
+from venhancer.pipeline.protocols import Networks, SceneSampler
+from venhancer.pipeline.queues import ahead
+from venhancer.pipeline.state import State
+from venhancer.pipeline.stopwatch import Stopwatch
+from venhancer.planning.plan import Plan
+from venhancer.planning.windows import Scene
+from venhancer.spans import Span
+from venhancer.video.probe import read_frames
+
+Progress = Callable[[str, int, int], None]  # stage, parts done, parts in all
+QUEUE = 4  # frames that are read ahead, and that wait to be written
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a turn of the sampler led to, and where the run stands then."""
+
+    latents: Tensor  # x_0 of the frames that are done: f c h w, f may be 0
+    first: int  # the number of the first of them
+    held: int  # how often the last one is repeated, up to a cut
+    state: State
+
+
+@dataclass(slots=True)
+class Flow:
+    """The part of a run that makes frames, whatever becomes of them."""
+
+    plan: Plan
+    networks: Networks
+    options: Options
+    progress: Progress
+    watch: Stopwatch = field(default_factory=Stopwatch)
+    text: Tensor | None = None
+    evaluations: int = 0  # so far
+
+    def outcomes(self, state: State) -> Generator[Outcome]:
+        """Of all turns that are left after `state`."""
+        scenes = self.plan.scenes[state.scene :]
+        if not scenes:
+            return
+        if self.text is None:
+            is_guided = self.plan.sampling.branches == 2
+            with self.watch("prompt"):
+                self.text = self.networks.encode_text(self.options.prompt, is_guided=is_guided)
+        sampler = self.networks.sampler(self.plan, self.text)
+        if state.turns:
+            sampler.restore(state.tensors)
+        first = scenes[0].keys.start + sampler.first_key(scenes[0], state.turns)
+        begin = needed_from(scenes[0].keys, first, self.plan.preset.model.neighbours)
+        self._count(state)
+        with ahead(read_frames(self.plan.source, begin), QUEUE) as frames:
+            for number, scene in enumerate(scenes, state.scene):
+                keys = self._keys(frames, scene.keys, max(first, scene.keys.start))
+                for outcome in self._scene(number, scene, sampler, keys, state):
+                    yield outcome
+                    self.progress("decode", outcome.state.frames, self.plan.sampled_frames)
+                    state = outcome.state
+
+    def _count(self, state: State) -> None:
+        """Evaluations that an earlier run has made."""
+        plan = self.plan
+        turns = sum(map(plan.turns_of, plan.scenes[: state.scene])) + state.turns
+        self.evaluations = turns * len(plan.sampling.rows) * len(plan.sampling.columns)
+
+    def _keys(self, frames: Iterator[Frame], scene: Span, first: int) -> Iterator[Tensor]:
+        """Key frames of a scene from `first` on, as the sampler takes them: c h w each.
+
+        frames: from `needed_from(scene, first, ...)` on; a few are read and encoded early
+        """
+        count = self.plan.preset.model.neighbours
+        aligner = Aligner(count, self.plan.geometry)
+        waiting: deque[Tensor] = deque()
+        reached = needed_from(scene, first, count)
+        for number in range(first, scene.stop):
+            for early in range(reached, min(scene.stop, number + count // 2 + 1)):
+                with self.watch("read"):
+                    frame = next(frames)
+                waiting.extend(self._encoded(frame, early, aligner, is_shown=early >= first))
+                reached = early + 1
+            latents = waiting.popleft()
+            if count:
+                with self.watch("align"):
+                    hint = to_device(aligner.hint(number), self.networks.device)
+                    latents = torch.cat([latents, hint])
+            self.progress("encode", number + 1, self.plan.source.frames)
+            yield latents
+
+    def _encoded(self, frame: Frame, number: int, aligner: Aligner, is_shown: bool) -> Tensor:
+        """Resize, pad and encode an input frame -> its latents, 1 c h w; none if not shown."""
+        plan = self.plan
+        geometry, upsampling = plan.geometry, plan.preset.model.upsampling
+        with self.watch("encode"):
+            pixels = resize(
+                frame, geometry.width, geometry.height, upsampling, self.networks.device
+            )
+            padded = pad(pixels, geometry, self.options.padding)
+            if aligner.count:
+                aligner.add(number, Key.of(frame, padded))
+            if not is_shown:
+                return padded.new_empty(0)
+            return self.networks.encode(padded, number, plan.codec_tile)
+
+    def _scene(
+        self,
+        number: int,
+        scene: Scene,
+        sampler: SceneSampler,
+        keys: Iterator[Tensor],
+        state: State,
+    ) -> Iterator[Outcome]:
+        """Of the turns of a scene that `state` has not seen."""
+        last = self.plan.turns_of(scene)
+        left = state.frames
+        turns = sampler.run(scene, keys, state.turns, self._evaluated)
+        for taken in range(state.turns + 1, last + 1):
+            with self.watch("denoise"):
+                latents = next(turns)
+                if len(latents):
+                    wait_for(latents)  # decoding would wait here, and be told to take so long
+            is_end = taken == last
+            is_cut = is_end and number + 1 < len(self.plan.scenes)
+            held = scene.gap - 1 if is_cut else 0  # the last frame is shown up to the cut
+            first, left = left, left + len(latents) + held
+            after = State(number, taken, left, sampler.tensors())
+            yield Outcome(latents, first, held, State(number + 1, 0, left) if is_end else after)
+
+    def _evaluated(self) -> None:
+        self.evaluations += 1
+        total = self.plan.parts * len(self.plan.sampling.schedule)
+        self.progress("denoise", self.evaluations, total)
+
+    def frames(self, outcome: Outcome) -> Iterator[Frame]:
+        """Decode what a turn led to, chunk by chunk: H W 3 each, cropped."""
+        frame: Frame | None = None
+        latents = outcome.latents
+        for part in latents.split(DECODED_FRAMES) if len(latents) else ():
+            with self.watch("decode"):
+                made = self.networks.decode(part, self.plan.codec_tile)
+                pixels = to_pixels(crop(made, self.plan.geometry))
+            for frame in pixels:
+                yield frame
+        if frame is not None:
+            yield from repeat(frame, outcome.held)

@@ -1,0 +1,44 @@
+"""How many frames, key frames and sums a run holds; `sampling/latents.py` allocates them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+from venhancer.contract import DECODED_FRAMES
+from venhancer.planning.window_order import held_frames, held_windows, longest_overlap
+from venhancer.planning.windows import Scene
+
+Size = tuple[int, int, int]  # channels, rows, columns
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """How much is held at a time, in frames."""
+
+    frames: int  # between noise and their last step, or waiting to be decoded
+    overlap: int  # sums that wait for the next window, at every step
+    keys: int
+    steps: int
+    windows: int  # between their first step and their last
+
+    @property
+    def sums(self) -> int:
+        """For every step: an overlap, a place for what is not needed, and one that stays zero."""
+        return self.steps * (self.overlap + 2)
+
+    def bytes(self, size: Size, neighbours: int = 0) -> int:
+        """Memory of `Latents`, float32; neighbours: channels of theirs that a key frame has too."""
+        channels = size[0] * (2 * self.frames + self.keys + self.sums) + neighbours * self.keys
+        return 4 * channels * size[1] * size[2]
+
+
+@cache
+def capacity_for(scenes: tuple[Scene, ...], steps: int) -> Capacity:
+    """What the largest of the scenes needs; frames leave `DECODED_FRAMES` at a time."""
+    gap = scenes[0].gap
+    held = max(held_frames(scene.windows, steps) for scene in scenes)
+    overlap = max(longest_overlap(scene.windows) for scene in scenes)
+    frames = held + (DECODED_FRAMES - 1) + (gap - 1)  # those of the last key frame come with it
+    windows = max(held_windows(scene.windows, steps) for scene in scenes)
+    return Capacity(frames, overlap, (frames - 1) // gap + 1, steps, windows)

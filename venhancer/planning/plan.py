@@ -1,0 +1,354 @@
+"""What a run will do, before it runs: the one truth that the run, the command and tests read."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from venhancer.config import (
+    ModelConfig,
+    NewFrames,
+    Preset,
+    RunDefaults,
+    Shortcuts,
+    SolverName,
+    UNetConfig,
+)
+from venhancer.contract import Shape
+from venhancer.diffusion.schedule import Steps, plan_steps
+from venhancer.errors import OptionError
+from venhancer.options import Join, Options
+from venhancer.planning.capacity import Capacity, capacity_for
+from venhancer.planning.geometry import Geometry, fit, released_padding, released_size, target_size
+from venhancer.planning.timeline import Timeline, at_rate, interpolated
+from venhancer.planning.windows import Scene, cut_scenes
+from venhancer.spans import Span, tiles
+from venhancer.video.probe import Clip
+
+SPOOLED_BYTES_PER_PIXEL = 1.0  # lossless: measured 0.65 to 1.6
+BYTES_PER_PIXEL = 0.35  # of H.264 at crf 17, generously: measured 0.05 to 0.25 on our clips
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How the solver runs over the grid; lengths in frames and latent positions."""
+
+    solver: SolverName
+    steps: int
+    eta: float
+    guidance: float
+    guidance_interval: tuple[int, int]
+    reuse: int  # every so many steps the coarse features are computed, and kept for the others
+    seed: int
+    window: int  # the longest of the clip
+    gap: int  # frames that it makes from one key frame to the next
+    rows: tuple[Span, ...]
+    columns: tuple[Span, ...]
+    join: Join
+
+    @property
+    def schedule(self) -> Steps:
+        return plan_steps(self.solver, self.steps)
+
+    def is_guided(self, timestep: int) -> bool:
+        low, high = self.guidance_interval
+        return self.guidance != 1 and low <= timestep <= high
+
+    @property
+    def branches(self) -> int:
+        return 1 if self.guidance == 1 else 2
+
+    @property
+    def reusing(self) -> tuple[bool, ...]:
+        """Of every step: whether it computes the finest level only."""
+        guided = [self.is_guided(t) for t in self.schedule.timesteps.tolist()]
+        found, kept = [], 0
+        for step, is_guided in enumerate(guided):
+            has_kept = step > 0 and (guided[kept] or not is_guided)
+            found.append(has_kept and step - kept < self.reuse)
+            kept = kept if found[-1] else step
+        return tuple(found)
+
+    def coarse_shape(self, config: UNetConfig, windows: int) -> tuple[int, ...]:
+        """Of the coarse features that are kept: tiles of all windows on their way, (b f), h w c."""
+        tiles = len(self.rows) * len(self.columns)
+        channels, *size = config.coarse_size(len(self.rows[0]), len(self.columns[0]))
+        return windows * tiles, self.branches * self.window, *size, channels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """One run, all decided."""
+
+    source: Clip
+    preset: Preset
+    geometry: Geometry
+    timeline: Timeline
+    sampling: Sampling
+    scenes: tuple[Scene, ...]
+    scale: float  # s, as the network is told it
+    refine: int
+    latents: tuple[int, int, int]  # channels, rows, columns
+    new_frames: NewFrames = "model"
+    shape: Shape | None = None  # of the static networks that it is made for
+    codec_tile: tuple[int, int] | None = None  # rows and columns of latents it sees at a time
+    holds_latents_on_host: bool = False
+
+    @property
+    def is_by_motion(self) -> bool:
+        """Whether the model makes key frames only, though others are wanted."""
+        return self.new_frames == "motion" and self.timeline.gap > 1
+
+    @property
+    def sampled_frames(self) -> int:
+        """Frames that the model makes, and those that are held up to a cut."""
+        return self.source.frames if self.is_by_motion else self.timeline.grid_frames
+
+    @property
+    def frames_by_motion(self) -> int:
+        """New frames that are not made by the model."""
+        if not self.is_by_motion:
+            return 0
+        gap, starts = self.timeline.gap, {scene.keys.start for scene in self.scenes}
+        return sum(j % gap > 0 and j // gap + 1 not in starts for j in {*self.timeline.shown})
+
+    @property
+    def windows(self) -> int:
+        """Of all scenes together."""
+        return sum(len(scene.windows) for scene in self.scenes)
+
+    def turns_of(self, scene: Scene) -> int:
+        """Windows times steps: what the sampler does of it."""
+        return len(scene.windows) * len(self.sampling.schedule)
+
+    def computed_frames(self, scene: Scene) -> int:
+        """Frames of a window of the scene as the network computes it: static ones are full."""
+        return len(scene.windows[0]) if self.shape is None else self.shape.window
+
+    @property
+    def parts(self) -> int:
+        """Windows times tiles: the evaluations of one unguided step."""
+        return self.windows * len(self.sampling.rows) * len(self.sampling.columns)
+
+    @property
+    def evaluations(self) -> int:
+        """Passes through the network, a guided step counting twice."""
+        s = self.sampling
+        steps = s.schedule.timesteps.tolist()
+        return self.parts * sum(2 if s.is_guided(t) else 1 for t in steps)
+
+    @property
+    def tile(self) -> tuple[int, int]:
+        """Width and height of what the network sees of a frame, in pixels."""
+        stride, s = self.preset.model.latent_stride, self.sampling
+        return stride * len(s.columns[0]), stride * len(s.rows[0])
+
+    @property
+    def arrangement(self) -> str:
+        """How it fits into memory, in words."""
+        words = [f"windows of {self.sampling.window}", "tiles of {}x{}".format(*self.tile)]
+        if self.codec_tile is not None:
+            stride = self.preset.model.latent_stride
+            words.append(f"a codec in tiles of {stride * self.codec_tile[1]}")
+        if self.holds_latents_on_host:
+            words.append("latents in the host's memory")
+        return ", ".join(words)
+
+    @property
+    def capacity(self) -> Capacity:
+        """Latents that are held at a time."""
+        return capacity_for(self.scenes, len(self.sampling.schedule))
+
+    @property
+    def latent_bytes(self) -> int:
+        """Memory that they take, however long the clip."""
+        return self.capacity.bytes(self.latents, self.preset.model.neighbour_channels)
+
+    @property
+    def coarse_values(self) -> int:
+        """Numbers that are kept for steps that reuse coarse features."""
+        sampling = self.sampling
+        if not any(sampling.reusing):
+            return 0
+        return math.prod(sampling.coarse_shape(self.preset.model.unet, self.capacity.windows))
+
+    @property
+    def output_bytes(self) -> int:
+        """Disk that the output may need."""
+        pixels = self.geometry.width * self.geometry.height * len(self.timeline.shown)
+        return int(pixels * BYTES_PER_PIXEL) + 1_000_000
+
+    @property
+    def spool_bytes(self) -> int:
+        """Disk that finished frames and two states may take until the end, if there is room."""
+        pixels = self.geometry.width * self.geometry.height * self.sampled_frames
+        state = self.latent_bytes + 4 * self.coarse_values  # at most float32
+        return int(pixels * SPOOLED_BYTES_PER_PIXEL) + 2 * state
+
+
+def make_plan(clip: Clip, preset: Preset, options: Options, shape: Shape | None = None) -> Plan:
+    """Settle every open choice; OptionError where one cannot be carried out.
+
+    shape: of static networks; it takes the place of the options' window and tile
+    """
+    geometry = _geometry(clip, preset, options, shape)
+    timeline = _timeline(clip, options)
+    stride = preset.model.latent_stride
+    rows, columns = geometry.padded_height // stride, geometry.padded_width // stride
+    cuts = clip.cuts if options.scene_cuts else ()
+    new_frames = _or(options.new_frames, preset.defaults.new_frames)
+    gap = timeline.gap if new_frames == "model" else 1
+    usual = max(preset.defaults.window, gap + 1)  # at least two key frames
+    window = _or(options.window, usual) if shape is None else shape.window
+    scenes = cut_scenes(clip.frames, cuts, gap, window, preset.defaults.overlap)
+    if options.prompt and not preset.model.unet.text_width:
+        raise OptionError(
+            f"preset {preset.name!r} has no text encoder: leave the prompt out, "
+            "or take --preset released"
+        )
+    return Plan(
+        source=clip,
+        preset=preset,
+        geometry=geometry,
+        timeline=timeline,
+        sampling=_sampling(preset, options, scenes, (rows, columns), shape),
+        scenes=scenes,
+        scale=_told_scale(clip, preset, geometry, options),
+        refine=_or(options.refine, preset.defaults.refine),
+        latents=(preset.model.unet.latent_channels, rows, columns),
+        new_frames=new_frames,
+        shape=shape,
+    )
+
+
+def cheapest_window(clip: Clip, preset: Preset, options: Options) -> int:
+    """The window with which the fewest frames are evaluated, the preset's own where it is level.
+
+    From the preset's own to its longest; `--window` where that is given.
+    """
+    usual, longest = preset.defaults.window, preset.defaults.longest_window
+    if options.window is not None or longest is None:
+        return _or(options.window, usual)
+
+    def evaluated(window: int) -> int:
+        plan = make_plan(clip, preset, dataclasses.replace(options, window=window))
+        return sum(len(span) for scene in plan.scenes for span in scene.windows)
+
+    return min(range(usual, longest + 1), key=evaluated)
+
+
+def static_plans(
+    clip: Clip, preset: Preset, options: Options, shapes: Sequence[Shape]
+) -> list[Plan]:
+    """As `make_plan`, for each of `shapes`: the least work first, then the fewest evaluations.
+
+    OptionError, the one of the largest shape, where none can carry the run out.
+    """
+    plans, refusal = [], OptionError("there are no shapes to plan for")
+    for shape in sorted(shapes, key=lambda s: (_voxels(s), s.width, s.height, s.window)):
+        try:
+            plans.append((shape, make_plan(clip, preset, options, shape)))
+        except OptionError as error:
+            refusal = error
+    if not plans:
+        raise refusal
+    plans.sort(key=lambda pair: (pair[1].parts * _voxels(pair[0]), pair[1].parts))
+    return [plan for _, plan in plans]
+
+
+def _voxels(shape: Shape) -> int:
+    return shape.width * shape.height * shape.window
+
+
+T = TypeVar("T")
+
+
+def _or(value: T | None, default: T) -> T:
+    return default if value is None else value
+
+
+def _geometry(clip: Clip, preset: Preset, options: Options, shape: Shape | None) -> Geometry:
+    scale = _or(options.scale, preset.defaults.scale)
+    if options.geometry == "released":
+        size = released_size(clip.width, clip.height, scale)
+        return released_padding(*size)
+    wanted = target_size(clip.width, clip.height, scale, options.size)
+    least = (0, 0) if shape is None else (shape.width, shape.height)  # tiles cover what is larger
+    return fit(*wanted, preset.model, least)
+
+
+def _timeline(clip: Clip, options: Options) -> Timeline:
+    if options.fps is None:
+        return interpolated(clip.times, clip.fps, _or(options.interpolate, 1))
+    return at_rate(clip.times, clip.fps, clip.end, options.fps, clip.is_variable)
+
+
+def _told_scale(clip: Clip, preset: Preset, geometry: Geometry, options: Options) -> float:
+    real = max(geometry.width / clip.width, geometry.height / clip.height)
+    scale = _or(options.detail, min(max(real * preset.defaults.detail, 1.0), 8.0))
+    return float(int(scale)) if options.geometry == "released" else scale
+
+
+def _sampling(
+    preset: Preset,
+    options: Options,
+    scenes: Sequence[Scene],
+    size: tuple[int, int],
+    shape: Shape | None,
+) -> Sampling:
+    defaults, unet = preset.defaults, preset.model.unet
+    shortcuts = _shortcuts(preset, options)
+    tile_rows, tile_columns = _tile(preset.model, defaults, options, shape)
+    rows, columns = size
+    sampling = Sampling(
+        solver=_or(options.solver, defaults.solver),
+        steps=_or(options.steps, shortcuts.steps or defaults.steps),
+        eta=_or(options.eta, defaults.eta),
+        guidance=_or(options.guidance, defaults.guidance) if unet.text_width else 1.0,
+        guidance_interval=_or(options.guidance_interval, shortcuts.guidance_interval),
+        reuse=_or(options.reuse, shortcuts.reuse),
+        seed=options.seed,
+        window=max(len(scene.windows[0]) for scene in scenes),
+        gap=scenes[0].gap,
+        rows=tuple(tiles(rows, tile_rows, unet.size_step)),
+        columns=tuple(tiles(columns, tile_columns, unet.size_step)),
+        join=options.join,
+    )
+    assert len(sampling.schedule)  # refuses impossible steps here, before any work
+    return sampling
+
+
+def _shortcuts(preset: Preset, options: Options) -> Shortcuts:
+    """Those of the preset for `--mode fast`; OptionError for what the model does not have."""
+    if preset.model.unet.has_coarse_features:
+        return preset.defaults.fast if options.mode == "fast" else Shortcuts()
+    if options.reuse is not None and options.reuse > 1:
+        raise OptionError(
+            f"reuse={options.reuse}: the model of preset {preset.name!r} has one level, "
+            "and no coarse features to reuse: leave it out"
+        )
+    if options.mode == "exact":
+        return Shortcuts()
+    steps = preset.defaults.fast.steps
+    if steps in (None, preset.defaults.steps):
+        raise OptionError(
+            f"mode=fast: preset {preset.name!r} has no shortcuts, it takes "
+            f"steps={preset.defaults.steps} anyway: leave it out"
+        )
+    return Shortcuts(steps=steps)
+
+
+def _tile(
+    model: ModelConfig, defaults: RunDefaults, options: Options, shape: Shape | None
+) -> tuple[int, int]:
+    """Rows and columns of a tile, in latents: as asked for, rounded up to a size that works."""
+    if shape is not None:
+        return shape.height // model.latent_stride, shape.width // model.latent_stride
+    width, height = _or(options.tile, defaults.tile)
+    if min(width, height) < 64:
+        raise OptionError(f"tile {width}x{height}: take 64x64 or more")
+    padded = fit(width, height, model)
+    return padded.padded_height // model.latent_stride, padded.padded_width // model.latent_stride

@@ -1,0 +1,88 @@
+"""In which order windows are evaluated: all steps of the solver at once, each a little behind.
+
+A frame can take its next step as soon as every window of this step that holds it was evaluated, so
+step i + 1 follows step i at the distance of one stride from window to window, or two where two
+strides do not cover a window. Only the frames between the first step and the last are held: how
+many depends on windows and steps, not on the length of the clip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from venhancer.spans import Span
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One window evaluated at one step."""
+
+    step: int
+    window: int
+    final: int  # frames of the window, from its first on, that take this step now
+
+
+def turns(windows: Sequence[Span], steps: int) -> Iterator[Turn]:
+    """Every window at every step, once; the latest step that can go on goes first."""
+    done = [0] * steps
+    while done[-1] < len(windows):
+        step = next(i for i in reversed(range(steps)) if _is_ready(windows, done, i))
+        window = done[step]
+        done[step] += 1
+        yield Turn(step, window, settled(windows, done[step]) - windows[window].start)
+
+
+def settled(windows: Sequence[Span], count: int) -> int:
+    """Frames that no window after the first `count` holds."""
+    return windows[count].start if count < len(windows) else windows[-1].stop
+
+
+def _is_ready(windows: Sequence[Span], done: Sequence[int], step: int) -> bool:
+    window = done[step]
+    if window == len(windows):
+        return False
+    return step == 0 or windows[window].stop <= settled(windows, done[step - 1])
+
+
+@dataclass(slots=True)
+class Front:
+    """How far a clip has come: frames counted from its first."""
+
+    windows: Sequence[Span]
+    steps: int
+    entered: int = 0  # frames that were noised
+    settled: int = 0  # frames that have taken every step
+
+    def take(self, turn: Turn) -> None:
+        """Count a turn: its window's frames enter first, then its final ones take their step."""
+        window = self.windows[turn.window]
+        self.entered = max(self.entered, window.stop)
+        if turn.step == self.steps - 1:
+            self.settled = window.start + turn.final
+
+
+def held_frames(windows: Sequence[Span], steps: int) -> int:
+    """The most frames that are between noise and their last step at a time."""
+    front, most = Front(windows, steps), 0
+    for turn in turns(windows, steps):
+        before = front.settled
+        front.take(turn)
+        most = max(most, front.entered - before)
+    return most
+
+
+def longest_overlap(windows: Sequence[Span]) -> int:
+    """Frames that a window shares with the next: sums which wait for it."""
+    return max((left.stop - right.start for left, right in pairwise(windows)), default=0)
+
+
+def held_windows(windows: Sequence[Span], steps: int) -> int:
+    """The most windows that are between their first step and their last at a time."""
+    done, most = [0] * steps, 0
+    for turn in turns(windows, steps):
+        finished = done[-1]
+        done[turn.step] += 1
+        most = max(most, done[0] - finished)
+    return most

@@ -1,0 +1,73 @@
+"""A clip is cut into scenes, and each scene into equal windows that overlap.
+
+Pure integers. All windows of a scene have the same length, so that an engine can be static and a
+graph is captured once: windows are spread evenly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from venhancer.errors import OptionError
+from venhancer.spans import Span
+
+
+def window_length(window: int, gap: int) -> int:
+    """The longest window of at most `window` frames that begins and ends on key frames."""
+    if window < gap + 1:
+        raise OptionError(
+            f"window={window} holds no two key frames that lie {gap} apart: take {gap + 1} or more"
+        )
+    return (window - 1) // gap * gap + 1
+
+
+def temporal_windows(frames: int, window: int, gap: int, overlap: float) -> list[Span]:
+    """Windows over `frames` (a multiple of `gap`, plus one), on key frames, evenly spread.
+
+    About the share `overlap` of each, at most half, is seen by the next one too; two thirds of that
+    at least. Two strides cover a window wherever that can be: then a step of the sampler follows
+    the one before it by one stride, not by two.
+    """
+    length = window_length(window, gap)
+    if frames <= length:
+        return [Span(0, frames)]
+    shortest = -(-length // (2 * gap))  # strides, in gaps
+    wanted = max(shortest, (length - int(overlap * length)) // gap)
+    longest = max(1, (length - int(2 * overlap * length / 3)) // gap)
+    way = (frames - length) // gap
+    strides = max(-(-way // longest), way // wanted)
+    starts = [way * k // strides * gap for k in range(strides + 1)]
+    return [Span(start, start + length) for start in starts]
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Key frames between two cuts, and the windows over what is made of them."""
+
+    keys: Span  # of the clip's key frames
+    gap: int  # frames that the model makes from one key frame to the next
+    windows: tuple[Span, ...]  # over the scene's own frames, which begin with its first key frame
+
+    @property
+    def start(self) -> int:
+        """Where it begins among the frames that the model makes."""
+        return self.keys.start * self.gap
+
+    @property
+    def frames(self) -> int:
+        """Frames that the model makes, from its first key frame to its last."""
+        return (len(self.keys) - 1) * self.gap + 1
+
+
+def cut_scenes(
+    keys: int, cuts: Sequence[int], gap: int, window: int, overlap: float
+) -> tuple[Scene, ...]:
+    """Cut `keys` key frames where a new scene begins, and each scene into windows."""
+    made = []
+    for start, stop in pairwise([0, *cuts, keys]):
+        frames = (stop - start - 1) * gap + 1
+        windows = tuple(temporal_windows(frames, window, gap, overlap))
+        made.append(Scene(Span(start, stop), gap, windows))
+    return tuple(made)

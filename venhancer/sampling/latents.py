@@ -1,0 +1,77 @@
+"""The frames between noise and their last step, in a ring: as many as the wavefront needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from venhancer.planning.capacity import Capacity, Size
+from venhancer.planning.window_order import Turn
+from venhancer.spans import Span
+
+
+class Latents:
+    """Frames by their number in a scene; all memory is allocated here, once.
+
+    neighbours: channels of theirs that a key frame has behind its latents
+    """
+
+    def __init__(self, room: Capacity, size: Size, device: str, neighbours: int = 0) -> None:
+        self.capacity = room
+        self.size = size
+        self.device = device
+        self.x = torch.zeros(room.frames, *size, device=device)  # noise as sigma / alpha
+        self.previous = torch.zeros_like(self.x)  # x_0 as the step before saw it
+        shown = size[0] + neighbours
+        self.keys = torch.zeros(room.keys, shown, *size[1:], device=device)
+        self.sums = torch.zeros(room.sums, *size, device=device)  # x_0 times shares so far
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that a run needs to go on, but the key frames."""
+        return {"x": self.x, "previous": self.previous, "sums": self.sums}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take up what `tensors` gave."""
+        for name, own in self.tensors().items():
+            own.copy_(tensors[name])
+
+    def enter(self, frame: int, start: Tensor) -> None:
+        """A frame begins: c h w, diffused, noise counted as sigma / alpha."""
+        self.x[frame % self.capacity.frames].copy_(start)
+
+    def show(self, key: int, hint: Tensor) -> None:
+        """What the controller sees of a key frame: its hint, and its neighbours' channels."""
+        self.keys[key % self.capacity.keys].copy_(hint)
+
+    def get(self, span: Span) -> Tensor:
+        """A copy: f c h w."""
+        first, count = span.start % self.capacity.frames, len(span)
+        end = self.x[first : first + count]
+        return torch.cat([end, self.x[: count - len(end)]])
+
+    def slots(self, span: Span) -> list[int]:
+        return [frame % self.capacity.frames for frame in range(span.start, span.stop)]
+
+    def key_slots(self, window: Span, gap: int) -> list[int]:
+        first, last = window.start // gap, (window.stop - 1) // gap
+        return [key % self.capacity.keys for key in range(first, last + 1)]
+
+    def sums_before(self, turn: Turn, windows: Sequence[Span]) -> list[int]:
+        """Where each frame of a window finds what the window before it made."""
+        window = windows[turn.window]
+        seen = windows[turn.window - 1].stop if turn.window else window.start
+        zero = self.capacity.overlap + 1
+        frames = range(window.start, window.stop)
+        return [self._sum_slot(turn.step, j, zero, j < seen) for j in frames]
+
+    def sums_after(self, turn: Turn, windows: Sequence[Span]) -> list[int]:
+        """Where each frame of a window waits for the next one; the final ones do not."""
+        window, waste = windows[turn.window], self.capacity.overlap
+        frames = range(window.start, window.stop)
+        return [self._sum_slot(turn.step, j, waste, j >= window.start + turn.final) for j in frames]
+
+    def _sum_slot(self, step: int, frame: int, otherwise: int, is_shared: bool) -> int:
+        place = frame % self.capacity.overlap if is_shared else otherwise
+        return step * (self.capacity.overlap + 2) + place

@@ -1,0 +1,104 @@
+"""Places an output can go to: what is refused before any work, and errors of the disk."""
+
+import errno
+import glob
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import av
+
+from venhancer.errors import OutputError
+from venhancer.video.probe import numbered_pngs
+
+HIDDEN = ".venhancer-"
+SUFFIXES = (".mp4", ".mkv", ".mov", ".avi")
+
+
+def check_target(path: Path, overwrite: bool) -> None:
+    """Raise OutputError, before any work, where `path` cannot become the output.
+
+    A path without suffix is a folder of PNG files. With `overwrite`, a file may be replaced,
+    and a folder that holds nothing but numbered PNG files.
+    """
+    if not is_folder_target(path) and path.suffix.lower() not in SUFFIXES:
+        raise OutputError(
+            f"{path.name}: cannot write {path.suffix}, only {', '.join(SUFFIXES)} "
+            "or, without suffix, a folder of PNG files"
+        )
+    parent = path.absolute().parent
+    if not parent.is_dir():
+        raise OutputError(f"{parent} is no folder: make it before writing {path.name}")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise OutputError(f"{parent} cannot be written to")
+    check_existing(path, overwrite)
+
+
+def is_folder_target(path: Path) -> bool:
+    """Whether the output is a folder of PNG files: no suffix, or a folder already there."""
+    return not path.suffix or path.is_dir()
+
+
+def check_existing(path: Path, overwrite: bool) -> None:
+    if not os.path.lexists(path):
+        return
+    if not overwrite:
+        raise OutputError(f"{path} exists: choose another name, or pass --overwrite")
+    if is_folder_target(path) and not _is_png_folder(path):
+        raise OutputError(f"{path} exists and is no folder of PNG files: it is not replaced")
+
+
+def _is_png_folder(path: Path) -> bool:
+    return path.is_dir() and not set(path.iterdir()) - set(numbered_pngs(path))
+
+
+def hidden_name(path: Path) -> Path:
+    """Where this process writes what becomes `path`."""
+    return path.with_name(f"{HIDDEN}{os.getpid()}-{uuid4().hex[:6]}-{path.name}")
+
+
+def sweep(path: Path) -> None:
+    """Remove what processes that were killed left of `path`."""
+    _sweep(path.absolute().parent, glob.escape(path.name))
+
+
+def sweep_folder(folder: Path) -> None:
+    """Remove what processes that were killed left of any output in a folder."""
+    _sweep(folder, "*")
+
+
+def _sweep(folder: Path, names: str) -> None:
+    for left in folder.glob(f"{HIDDEN}*-*-{names}"):
+        process = left.name.removeprefix(HIDDEN).partition("-")[0]
+        if not process.isdigit() or is_alive(int(process)):
+            continue
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process of this number is there, anybody's."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+@contextmanager
+def speaking_errors(path: Path) -> Iterator[None]:
+    """Turn errors of the disk and of the muxer into one line."""
+    try:
+        yield
+    except (av.error.FFmpegError, OSError) as error:
+        if error.errno == errno.ENOSPC:
+            raise OutputError(f"no space left on the disk of {path}") from error
+        reason = error.strerror or error
+        raise OutputError(f"{path} could not be written: {reason}") from error
