@@ -251,7 +251,7 @@ def test_an_interruption_leaves_nothing(
     def interrupt(*_: object) -> np.ndarray:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("venhancer.pipeline.pixels.to_pixels", interrupt)
+    monkeypatch.setattr("venhancer.pipeline.frames.to_pixels", interrupt)
 
     assert main(["enhance", str(clip), "--weights", str(weights)]) == 130
     assert [p.name for p in tmp_path.iterdir()] == ["in.mp4"]

@@ -222,7 +222,7 @@ def test_a_full_disk_does_not_stop_the_run(
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(job, "save_file", full)
+    monkeypatch.setattr("venhancer_rt.journal.save_file", full)
     kept.keep(state(1))
     kept.add(np.zeros((4, 6, 3), dtype=np.uint8))
 

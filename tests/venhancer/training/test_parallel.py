@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from tests.support.paths import ROOT
 
-WORKER = ROOT / "tests" / "training_worker.py"
+WORKER = ROOT / "tests" / "support" / "training_worker.py"
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node")
 Losses = dict[int, list[float]]
 

@@ -89,7 +89,7 @@ def test_an_unchanged_file_is_not_hashed_again(
 ) -> None:
     """Size and time as recorded are proof enough."""
     path = hub.fetch("v2", tmp_path)
-    monkeypatch.setattr(hub, "file_hash", lambda path: pytest.fail("hashed again"))
+    monkeypatch.setattr(hub, "hash_file", lambda path: pytest.fail("hashed again"))
 
     assert hub.fetch("v2", tmp_path) == path
 
@@ -173,7 +173,7 @@ def test_a_missing_package_names_the_command() -> None:
 
 def test_the_cache_is_found_in_a_fresh_process(tmp_path: Path) -> None:
     """Without anybody else having imported the hub's modules."""
-    code = "from venhancer import hub\nprint(hub._entry(hub.SOURCES['v2'], None))"
+    code = "from venhancer.weights import hub\nprint(hub._entry(hub.SOURCES['v2'], None))"
     environment = {
         **os.environ,
         "HF_HUB_CACHE": str(tmp_path),
