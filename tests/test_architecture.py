@@ -143,14 +143,14 @@ def test_nothing_needs_the_training() -> None:
     assert not found, "\n".join(found)
 
 
-def test_the_runtime_meets_the_reference_in_one_place() -> None:
-    """Only runtime `backends.py` imports `venhancer.pipeline.networks`, when it is asked to."""
+def test_the_runtime_meets_pytorchs_networks_in_one_place() -> None:
+    """Only runtime `backends.py` imports `venhancer.api`, which loads them, when it is asked to."""
     found = []
     for path in sources("runtime/venhancer_rt"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         looked_at = tree.body if path.name == "backends.py" else [tree]
         names = {n for part in looked_at if not _is_late(part) for n in imported(part)}
-        found += [path.name for name in names if is_inside(name, "venhancer.pipeline.networks")]
+        found += [path.name for name in names if is_inside(name, "venhancer.api")]
 
     assert not found
 

@@ -17,7 +17,7 @@ CodecName = Literal["autoencoder", "lapped"]
 SolverName = Literal["fast", "normal"]
 Upsampling = Literal["bilinear", "bicubic"]
 Body = Literal["unet", "flat"]
-NewFrames = Literal["model", "motion"]  # who makes the frames between key frames
+NewFrames = Literal["model", "motion"]  # maker of the frames between key frames
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +26,7 @@ class UNetConfig:
 
     `unet`: a 3D-UNet as prior and the Space-Time Controller that copies its encoder. `flat`: one
     level of `blocks_per_level` residual blocks without normalisation, for prior and controller
-    together; it sees each frame by itself, so it has no text and nothing temporal.
+    together; it processes each frame by itself, so it has no text and no temporal layers.
     """
 
     body: Body = "unet"
@@ -40,9 +40,9 @@ class UNetConfig:
     first_temporal_heads: int = 8  # of the transformer right after the first convolution; 0: none
     text_width: int = 1024  # 0: no text encoder
     norm_groups: int = 32
-    temporal_convs: int = 4  # in the block that ends each ResBlock
+    temporal_convs: int = 4  # in the temporal block at the end of each ResBlock
     extra_rows: int = 1  # rows that each downsampling adds beyond the usual padding of one
-    repair_blocks: int = 0  # of a flat body: they clean a hint whose noise level is above 0
+    repair_blocks: int = 0  # flat body only: they clean a hint whose noise level is above 0
 
     def __post_init__(self) -> None:
         if self.body == "flat":
@@ -62,10 +62,10 @@ class UNetConfig:
                     f"head_channels={self.head_channels}"
                 )
         if self.spatial_levels and not self.text_width:
-            raise ConfigError("spatial transformers attend to text: text_width=0 needs none")
+            raise ConfigError("spatial transformers attend to text: with text_width=0, use none")
 
     def _check_flat(self) -> None:
-        """ConfigError for what a flat body does not have."""
+        """Raise ConfigError for settings that a flat body does not have."""
         absent = {
             "spatial_levels": self.spatial_levels,
             "temporal_levels": self.temporal_levels,
@@ -105,14 +105,14 @@ class UNetConfig:
         return self.body == "unet"
 
     def coarse_size(self, rows: int, columns: int) -> tuple[int, int, int]:
-        """Channels, rows and columns of what the finest level is given by the coarser ones."""
+        """Compute channels, rows and columns of the coarser levels' input to the finest one."""
         if not self.downsamplings:
             return self.widths[0], rows, columns
         return self.widths[1], (rows + 1) // 2 + self.extra_rows, (columns + 1) // 2
 
     @property
     def size_step(self) -> int:
-        """Latent heights and widths repeat with this period."""
+        """Period of the latent heights and widths that the network takes."""
         return int(2**self.downsamplings)
 
     @property
@@ -127,11 +127,11 @@ class ModelConfig:
 
     unet: UNetConfig = field(default_factory=UNetConfig)
     prediction: Prediction = "v"
-    residual_std: float = 0.0  # `sample` only: spread of the true latents round the filled-in hint
+    residual_std: float = 0.0  # `sample` only: spread of true latents around the interpolated hint
     codec: CodecName = "autoencoder"
     latent_scale: float = 0.18215
     upsampling: Upsampling = "bilinear"  # of the key frames, before they are encoded
-    neighbours: int = 0  # key frames before and after, aligned, that the hint of one holds too
+    neighbours: int = 0  # aligned key frames, before and after, that a key frame's hint includes
 
     def __post_init__(self) -> None:
         if (self.prediction == "sample") != (self.residual_std > 0):
@@ -148,7 +148,7 @@ class ModelConfig:
 
     @property
     def latent_stride(self) -> int:
-        """Pixels to a latent position, in each direction."""
+        """Pixels per latent position, in each direction."""
         return VAE_STRIDE if self.codec == "autoencoder" else 4
 
     @property
@@ -159,27 +159,27 @@ class ModelConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shortcuts:
-    """What makes a run faster and its frames other ones; as it stands, nothing does."""
+    """Options that make a run faster but change its frames; the defaults change nothing."""
 
-    steps: int | None = None  # in the place of the preset's
-    reuse: int = 1  # steps that share the coarse features of one
+    steps: int | None = None  # instead of the preset's
+    reuse: int = 1  # number of steps that share coarse features
     guidance_interval: tuple[int, int] = (0, 999)  # timesteps at which guidance acts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunDefaults:
-    """What a run uses where the user says nothing."""
+    """Settings of a run where the user gives none."""
 
     steps: int = 15
     solver: SolverName = "fast"
     guidance: float = 7.5
     eta: float = 1.0
     window: int = 25
-    longest_window: int | None = None  # taken where fewer frames are evaluated then; None: window
-    overlap: float = 0.5  # share of a window that the next one sees too, about
+    longest_window: int | None = None  # used if it evaluates fewer frames in all; None: window
+    overlap: float = 0.5  # approximate share of a window that the next one repeats
     scale: float = 4.0
     refine: int = 200
-    detail: float = 1.0  # told downscaling over the real one; below 1 sharpens less
+    detail: float = 1.0  # conditioning scale over output scale; below 1 sharpens less
     tile: tuple[int, int] = (1280, 720)  # width, height in pixels
     fast: Shortcuts = Shortcuts(reuse=2, guidance_interval=(200, 800))  # of `--mode fast`
     new_frames: NewFrames = "model"
@@ -198,7 +198,7 @@ class Preset:
 
     @classmethod
     def from_json(cls, text: str) -> Preset:
-        """The preset in a checkpoint's metadata; ConfigError names a field we do not know."""
+        """Read the preset in a checkpoint's metadata; ConfigError names an unknown field."""
         try:
             fields = json.loads(text)
             model = dict(fields["model"])
@@ -265,7 +265,7 @@ NANO = Preset(
         overlap=0.0,
         refine=0,
         new_frames="motion",
-        fast=Shortcuts(),  # one step is as fast as it gets, and nothing is coarse
+        fast=Shortcuts(),  # there is only one step, and there are no coarse features
     ),
 )
 

@@ -1,7 +1,7 @@
-"""Every tensor of an exported network, described once; a number is fixed, a letter is a size.
+"""Description of every tensor of the exported networks.
 
-Letters: b branches of guidance, f frames, n = b f, h w latent rows and columns, H W pixels,
-k frames that the codec decodes at a time, l text tokens.
+Axes are numbers, which are fixed, or letters: b branches of guidance, f frames, n = b f, h w latent
+rows and columns, H W pixels, k frames that the codec decodes at a time, l text tokens.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Literal
 from venhancer.config import ModelConfig, UNetConfig
 
 Precision = Literal["float32", "float16"]
-OPSET = 23  # of ONNX: the first with attention as one operator
+OPSET = 23  # the first ONNX opset with attention as one operator
 TEXT_LENGTH = 77
-DECODED_FRAMES = 3  # at a time, as the release decodes them; a temporal decoder sees them together
+DECODED_FRAMES = 3  # per call, as in the release; a temporal decoder sees them together
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +44,14 @@ class NetworkSpec:
 
 
 def condition_inputs(model: ModelConfig) -> tuple[TensorSpec, ...]:
-    """What the controller is shown of one window; `neighbours` only where the model has any."""
+    """List the controller's inputs for one window; `neighbours` only if the model uses any."""
     c, n = model.unet.latent_channels, model.neighbour_channels
     neighbours = (TensorSpec("neighbours", f"b {n} f h w"),) if n else ()
     return (TensorSpec("hint", f"b {c} f h w"), *neighbours, *told_inputs())
 
 
 def told_inputs() -> tuple[TensorSpec, ...]:
-    """Which frames are key frames, and how degraded they are."""
+    """List the inputs that say which frames are key frames, and how degraded they are."""
     return (
         TensorSpec("is_key", "b f"),
         TensorSpec("noise_level", "b"),
@@ -60,20 +60,20 @@ def told_inputs() -> tuple[TensorSpec, ...]:
 
 
 def model_inputs(model: ModelConfig) -> tuple[TensorSpec, ...]:
-    """Inputs of `Denoiser.forward`; `text` only where the model has an encoder."""
+    """List the inputs of `Denoiser.forward`; `text` only if the model has an encoder."""
     d = model.unet.text_width
     text = (TensorSpec("text", f"b l {d}"),) if d else ()
     return (*noisy_inputs(model), *text, *condition_inputs(model))
 
 
 def noisy_inputs(model: ModelConfig) -> tuple[TensorSpec, ...]:
-    """What changes from step to step."""
+    """List the inputs that change from step to step."""
     latents = TensorSpec("latents", f"b {model.unet.latent_channels} f h w")
     return (latents, TensorSpec("timestep", "b", "int64"))
 
 
 def text_features_width(unet: UNetConfig) -> int:
-    """Channels of the keys and values of every spatial transformer, side by side."""
+    """Count the channels of the joined keys and values of all spatial transformers."""
     encoder = [unet.widths[level] for level in unet.spatial_levels] * unet.blocks_per_level
     middle = [unet.widths[-1]] if unet.spatial_levels else []
     decoder = [unet.widths[level] for level in unet.spatial_levels] * (unet.blocks_per_level + 1)
@@ -81,7 +81,7 @@ def text_features_width(unet: UNetConfig) -> int:
 
 
 def prepared(model: ModelConfig, precision: Precision) -> tuple[TensorSpec, ...]:
-    """What `prepare` makes: what no timestep changes."""
+    """List the outputs of `prepare`, which do not depend on the timestep."""
     c, unet = model.unet.latent_channels, model.unet
     anchor = (TensorSpec("anchor", f"b {c} f h w"),) if model.prediction == "sample" else ()
     return (
@@ -92,9 +92,10 @@ def prepared(model: ModelConfig, precision: Precision) -> tuple[TensorSpec, ...]
 
 
 def denoiser_networks(model: ModelConfig, precision: Precision) -> tuple[NetworkSpec, ...]:
-    """`denoiser` is one evaluation; `prepare` and `text_keys` hold what needs no timestep.
+    """List the networks of the denoiser: `denoiser`, `prepare` and, with text, `text_keys`.
 
-    `denoiser` gives v, or x_0, as the model predicts.
+    `denoiser` is one evaluation, and gives v or x_0, as the model predicts. The others compute
+    what does not depend on the timestep.
     """
     d = model.unet.text_width
     text = TensorSpec("text_features", f"b l {text_features_width(model.unet)}", precision)
@@ -111,7 +112,7 @@ def denoiser_networks(model: ModelConfig, precision: Precision) -> tuple[Network
 
 
 def codec_networks(model: ModelConfig) -> tuple[NetworkSpec, ...]:
-    """The learned codec and the text encoder that the model needs round its denoiser."""
+    """List the networks of the learned codec and the text encoder, if the model has them."""
     if model.codec != "autoencoder":
         return ()
     c, d = model.unet.latent_channels, model.unet.text_width
@@ -127,14 +128,14 @@ def codec_networks(model: ModelConfig) -> tuple[NetworkSpec, ...]:
 
 
 def networks(model: ModelConfig, precision: Precision) -> dict[str, NetworkSpec]:
-    """Every network of a bundle, by name."""
+    """List every network of a bundle, by name."""
     specs = (*denoiser_networks(model, precision), *codec_networks(model))
     return {spec.name: spec for spec in specs}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """What static networks take at a time: a frame in pixels, a window in frames."""
+    """Input size of static networks: a frame in pixels, a window in frames."""
 
     width: int
     height: int
@@ -145,7 +146,7 @@ class Shape:
 
 
 def sizes(model: ModelConfig, shape: Shape) -> dict[str, int]:
-    """Every letter of the contract, for one shape; both branches where there is text."""
+    """Give the size of each letter for one shape; with text, there are two branches."""
     branches = 2 if model.unet.text_width else 1
     return {
         "b": branches,

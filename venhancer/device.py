@@ -1,9 +1,10 @@
-"""Where and how precisely to compute."""
+"""Choice of the device and the precision, and the device's memory."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from venhancer.errors import DeviceError
 
 
 def choose_device(asked: str) -> str:
-    """`auto` takes CUDA where there is one; DeviceError for CUDA where there is none."""
+    """Choose the device: `auto` takes CUDA if present; DeviceError for `cuda` where it is not."""
     if asked == "cuda" and not torch.cuda.is_available():
         raise DeviceError("--device cuda: PyTorch finds no CUDA device here; take --device cpu")
     if asked == "auto":
@@ -22,7 +23,7 @@ def choose_device(asked: str) -> str:
 
 
 def choose_dtype(asked: str, device: str) -> torch.dtype:
-    """`auto` takes float16 on CUDA, bfloat16 on a CPU that computes in it, else float32."""
+    """Choose the precision; `auto`: float16 on CUDA, bfloat16 on a CPU built for it, or float32."""
     if asked != "auto":
         return getattr(torch, asked)
     if device == "cuda":
@@ -30,18 +31,37 @@ def choose_dtype(asked: str, device: str) -> torch.dtype:
     return torch.bfloat16 if computes_in_bfloat16() else torch.float32
 
 
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """The device and the precision of a run, chosen once."""
+
+    device: str  # `cpu` or `cuda`
+    dtype: torch.dtype
+
+    @classmethod
+    def choose(cls, device: str, dtype: str) -> Compute:
+        """Choose both as the user asked; DeviceError where there is no such device."""
+        chosen = choose_device(device)
+        return cls(chosen, choose_dtype(dtype, chosen))
+
+    @property
+    def precision(self) -> str:
+        """The name of the type, without the package's."""
+        return str(self.dtype).removeprefix("torch.")
+
+
 def compute_exactly(dtype: torch.dtype) -> None:
-    """Keep a card from computing in TF32 what was asked for in float32."""
+    """Disable TF32 where float32 was asked for."""
     if dtype == torch.float32:
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def computes_in_bfloat16() -> bool:
-    """Whether the CPU has instructions for it; without, it is ten times slower than float32."""
+    """Tell whether the CPU has bfloat16 instructions; without, it is 10x slower than float32."""
     return torch.cpu._is_avx512_bf16_supported()
 
 
-NO_MEMORY = (  # in messages of errors that have no class of their own
+NO_MEMORY = (  # parts of the messages of errors that have no class of their own
     "DefaultCPUAllocator",
     "out of memory",  # of CUDA
     "CUBLAS_STATUS_ALLOC_FAILED",
@@ -52,32 +72,32 @@ NO_MEMORY = (  # in messages of errors that have no class of their own
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether PyTorch, a library of CUDA or TensorRT could not allocate."""
+    """Tell whether PyTorch, a CUDA library or TensorRT failed to allocate memory."""
     if isinstance(error, torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and says_no_memory(str(error))
 
 
 def says_no_memory(words: str) -> bool:
-    """Whether a message is about a lack of memory."""
+    """Tell whether a message is about a lack of memory."""
     return any(known in words for known in NO_MEMORY)
 
 
 def to_device(x: Tensor, device: str) -> Tensor:
-    """Move a tensor to a device; to a card by pinned memory, so that the host need not wait."""
+    """Move a tensor to a device; to CUDA through pinned memory, so that the host need not wait."""
     if x.device.type == "cpu" and torch.device(device).type == "cuda":
         return x.pin_memory().to(device, non_blocking=True)
     return x.to(device)
 
 
 def wait_for(x: Tensor) -> None:
-    """Wait until a tensor is there."""
+    """Wait until a tensor has been computed."""
     if x.is_cuda:
         torch.cuda.current_stream().synchronize()
 
 
 def free_memory(device: str) -> int:
-    """Bytes free on the device."""
+    """Count the bytes that are free on the device."""
     if device == "cuda":
         return int(torch.cuda.mem_get_info()[0])
     meminfo = Path("/proc/meminfo")
@@ -87,7 +107,7 @@ def free_memory(device: str) -> int:
 
 
 def _left_in_container() -> list[int]:
-    """What a control group (version 2) leaves of its limit, if it has one."""
+    """Read the bytes left below a control group's limit (version 2), if it has one."""
     limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
     if not (limit.is_file() and used.is_file()):
         return []
@@ -101,12 +121,12 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # of glibc's mallopt
 def keep_freed_memory() -> None:
     """Let the C library reuse large blocks rather than return them to the kernel each time.
 
-    A third of the time of an evaluation on a CPU is otherwise spent on the kernel's fresh pages.
+    Otherwise, an evaluation on a CPU spends a third of its time on fresh pages from the kernel.
     """
     if sys.platform != "linux":
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
     if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, 2**29)  # latents of long clips stay apart
+        mallopt(M_MMAP_THRESHOLD, 2**29)  # larger blocks (latents of long clips) are still returned
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
         mallopt(M_TOP_PAD, 2**28)

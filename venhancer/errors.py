@@ -33,6 +33,10 @@ class TrainingError(VEnhancerError):
     """A run that cannot go on: its loss is no longer a number."""
 
 
+class Cancelled(VEnhancerError):  # noqa: N818  an end that was wanted is no error
+    """Raised by a progress callback to end a run; what the run has kept can be resumed."""
+
+
 class DeviceError(VEnhancerError):
     """A device or a package that this machine does not have."""
 

@@ -1,11 +1,16 @@
-"""What a user may choose; whatever is left out comes from the preset or from the clip."""
+"""What a user may choose; whatever is left out comes from the preset or from the clip.
+
+An option is one field of `Options`: the command line, its help, the range check, what a bundle
+settles and what a job compares are derived from the field and its metadata.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import Field, dataclass, field, fields
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from venhancer.config import NewFrames, SolverName
 from venhancer.errors import OptionError
@@ -19,70 +24,231 @@ Join = Literal["blend", "cut"]
 Mode = Literal["exact", "fast"]
 GB = 1e9  # bytes
 
+OUTPUT = "what comes out"
+MODEL = "how the model works"
+SHORTCUTS = "what makes it faster, with other frames"
+PLACE = "where it runs"
+
+NTSC = {
+    "23.976": "24000/1001",
+    "29.97": "30000/1001",
+    "59.94": "60000/1001",
+    "119.88": "120000/1001",
+}
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Read a size such as 1280x720."""
+    width, _, height = text.lower().partition("x")
+    if not (width.isdigit() and height.isdigit()):
+        raise OptionError(f"{text!r} is no size: write 1280x720")
+    return int(width), int(height)
+
+
+def parse_interval(text: str) -> tuple[int, int]:
+    """Read an interval of timesteps such as 200:800."""
+    low, _, high = text.partition(":")
+    if not (low.isdigit() and high.isdigit()):
+        raise OptionError(f"{text!r} is no interval of timesteps: write 200:800")
+    return int(low), int(high)
+
+
+def parse_rate(text: str) -> Fraction:
+    """Read a rational rate; the usual decimals mean the exact NTSC rates."""
+    try:
+        rate = Fraction(NTSC.get(text, text))
+    except (ValueError, ZeroDivisionError) as error:
+        raise OptionError(f"{text!r} is no rate: write 60 or 24000/1001") from error
+    if rate <= 0:
+        raise OptionError(f"a rate of {text} shows nothing: write 60 or 24000/1001")
+    return rate
+
+
+def _option(  # noqa: PLR0913  one call an option, all by name
+    default: Any,
+    group: str,
+    help: str,
+    *,
+    metavar: str | None = None,
+    parse: Callable[[str], Any] | None = None,
+    flag: str | None = None,
+    range: tuple[float, float] | None = None,
+    is_settled_by_bundle: bool = False,
+    is_compared: bool = False,
+) -> Any:
+    """Describe one option.
+
+    flag: where it is not `--` and the field's name; parse: reads what is not a plain type
+    is_compared: a job goes on only with the same value, which is not read from the plan
+    """
+    told: dict[str, Any] = {
+        "group": group,
+        "help": help,
+        "metavar": metavar,
+        "parse": parse,
+        "flag": flag,
+    }
+    told |= {"range": range, "is_settled_by_bundle": is_settled_by_bundle}
+    return field(default=default, metadata={**told, "is_compared": is_compared})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """Options of one run; OptionError where a value cannot be carried out."""
 
-    preset: str | None = None  # default: what `weights` says, else nano
-    weights: Path | None = None
+    scale: float | None = _option(None, OUTPUT, "1 to 8 times the size (default 4)", range=(1, 8))
+    size: tuple[int, int] | None = _option(
+        None, OUTPUT, "exactly this size, instead of --scale", metavar="WxH", parse=parse_size
+    )
+    interpolate: int | None = _option(
+        None, OUTPUT, "1 to 8 times the frames (default 1)", metavar="N", range=(1, 8)
+    )
+    fps: Fraction | None = _option(
+        None,
+        OUTPUT,
+        "exactly this rate, instead of --interpolate: 60, 23.976, 24000/1001",
+        parse=parse_rate,
+    )
+    new_frames: NewFrames | None = _option(
+        None,
+        OUTPUT,
+        "who makes the frames between: motion leaves the key frames to the model",
+    )
+    input_fps: Fraction | None = _option(
+        None, OUTPUT, "rate of a folder of pictures (default 24)", parse=parse_rate
+    )
+    crf: int = _option(
+        17, OUTPUT, "quality of the file, lower is better (default 17)", range=(0, 51)
+    )
+    codec: str = _option("libx264", OUTPUT, "encoder (default libx264)")
+    overwrite: bool = _option(False, OUTPUT, "replace an existing output")
+    compare: Path | None = _option(
+        None, OUTPUT, "also write input and result side by side: video or .png", metavar="FILE"
+    )
 
-    scale: float | None = None  # 1 to 8; default: the preset's
-    size: tuple[int, int] | None = None  # width, height, exactly; instead of `scale`
-    interpolate: int | None = None  # 1 to 8 times as many frames; default 1
-    fps: Fraction | None = None  # instead of `interpolate`
-    new_frames: NewFrames | None = None  # `motion`: the model makes key frames only
-    input_fps: Fraction | None = None  # of a folder of pictures; default 24
+    preset: str | None = _option(
+        None, MODEL, "nano (built in, default) or released", is_settled_by_bundle=True
+    )
+    weights: Path | None = _option(
+        None, MODEL, "a checkpoint; ours carry their preset", is_settled_by_bundle=True
+    )
+    prompt: str = _option(
+        "", MODEL, "what the video shows (presets with a text encoder)", is_compared=True
+    )
+    refine: int | None = _option(
+        None, MODEL, "0 to 300: how much of the flaws to paint over (noise_aug)", range=(0, 300)
+    )
+    detail: float | None = _option(
+        None,
+        MODEL,
+        "1 to 8: detail to invent, the degradation s that the model is told (default: the scale)",
+        range=(1, 8),
+    )
+    steps: int | None = _option(None, MODEL, "steps of the solver")
+    solver: SolverName | None = _option(None, MODEL, "spacing of the steps")
+    eta: float | None = _option(
+        None, MODEL, "0: deterministic solver (ODE), 1: fresh noise each step (SDE)", range=(0, 1)
+    )
+    guidance: float | None = _option(
+        None, MODEL, "strength of the prompt; 1 is none", range=(1, 50)
+    )
+    seed: int = _option(0, MODEL, "same seed, same frames (default 0)")
+    geometry: GeometryRule = _option(
+        "exact",
+        MODEL,
+        "sizes as asked (exact), or the sizes, padding and whole s of the released code",
+        is_settled_by_bundle=True,
+    )
+    padding: Padding = _option(
+        "reflect", MODEL, "what surrounds the frame (default reflect)", is_compared=True
+    )
 
-    refine: int | None = None  # noise_aug, 0 to 300: how much of the input's flaws to paint over
-    detail: float | None = None  # s, 1 to 8: how degraded the model takes the input to be
-    prompt: str = ""
-    guidance: float | None = None  # 1 is none
-    solver: SolverName | None = None
-    steps: int | None = None
-    eta: float | None = None  # 0: deterministic ODE, 1: SDE
-    seed: int = 0
+    mode: Mode = _option(
+        "exact",
+        SHORTCUTS,
+        "fast: the preset's steps, reuse and guidance interval for speed (default exact)",
+    )
+    reuse: int | None = _option(
+        None,
+        SHORTCUTS,
+        "N steps share the coarse features of one",
+        metavar="N",
+        range=(1, 8),
+        is_settled_by_bundle=True,
+    )
+    guidance_interval: tuple[int, int] | None = _option(
+        None, SHORTCUTS, "guide at these timesteps only", metavar="LOW:HIGH", parse=parse_interval
+    )
 
-    mode: Mode = "exact"  # `fast`: the preset's shortcuts, where these three say nothing
-    reuse: int | None = None  # 1 to 8 steps share the coarse features of one; exact: 1
-    guidance_interval: tuple[int, int] | None = None  # timesteps at which it acts; exact: all
+    device: Device = _option("auto", PLACE, "device that computes (default auto)")
+    dtype: Dtype = _option(
+        "auto", PLACE, "precision that it computes in (default auto)", is_settled_by_bundle=True
+    )
+    kernels: Kernels = _option(
+        "auto",
+        PLACE,
+        "what computes the network's layers (default auto: what was measured to be faster)",
+        is_settled_by_bundle=True,
+    )
+    window: int | None = _option(
+        None,
+        PLACE,
+        "frames that the model sees at a time",
+        range=(2, 1000),
+        is_settled_by_bundle=True,
+    )
+    tile: tuple[int, int] | None = _option(
+        None,
+        PLACE,
+        "pixels that it sees at a time",
+        metavar="WxH",
+        parse=parse_size,
+        is_settled_by_bundle=True,
+    )
+    memory: float | None = _option(
+        None,
+        PLACE,
+        "memory that it may take (default: most of what is free)",
+        metavar="GB",
+        range=(0.1, 10_000),
+    )
+    scene_cuts: bool = _option(
+        True, PLACE, "interpolate across cuts", flag="--no-scene-cuts"
+    )  # windows end at cuts
 
-    device: Device = "auto"
-    dtype: Dtype = "auto"
-    kernels: Kernels = "auto"  # `triton`: near the frames of `torch`; auto: where measured faster
-    window: int | None = None  # frames
-    tile: tuple[int, int] | None = None  # width, height in pixels
-    memory: float | None = None  # GB that a run may take; default: most of what is free
-    join: Join = "blend"
-    scene_cuts: bool = True  # windows end at cuts, and nothing is interpolated across them
-    geometry: GeometryRule = "exact"  # `released`: that implementation's sizes, padding, whole s
-    padding: Padding = "reflect"
-
-    crf: int = 17
-    codec: str = "libx264"
-    overwrite: bool = False
-    compare: Path | None = None  # side by side with plain bilinear: a video, or a .png
+    join: Join = "blend"  # how windows and tiles meet; `cut` is the released code's, for parity
 
     def __post_init__(self) -> None:
         if self.scale is not None and self.size is not None:
             raise OptionError("scale and size are both given: take one")
         if self.interpolate is not None and self.fps is not None:
             raise OptionError("interpolate and fps are both given: take one")
-        _check_range("scale", self.scale, 1, 8)
-        _check_range("interpolate", self.interpolate, 1, 8)
-        _check_range("refine", self.refine, 0, 300)
-        _check_range("detail", self.detail, 1, 8)
-        _check_range("guidance", self.guidance, 1, 50)
-        _check_range("eta", self.eta, 0, 1)
-        _check_range("crf", self.crf, 0, 51)
-        _check_range("window", self.window, 2, 1000)
-        _check_range("memory", self.memory, 0.1, 10_000)
-        _check_range("reuse", self.reuse, 1, 8)
+        for option in fields(self):
+            _check_range(option, getattr(self, option.name))
         low, high = self.guidance_interval or (0, 999)
         if not 0 <= low <= high <= 999:
             raise OptionError(f"guidance interval {low} to {high}: take 0 to 999, rising")
 
+    def given(self) -> dict[str, Any]:
+        """Collect the options that are not at their defaults, by name."""
+        own = {option.name: getattr(self, option.name) for option in fields(self)}
+        return {o.name: own[o.name] for o in fields(self) if own[o.name] != o.default}
 
-def _check_range(name: str, value: float | None, low: float, high: float) -> None:
-    if value is not None and not low <= value <= high:
-        raise OptionError(f"{name}={value:g}: take a number from {low:g} to {high:g}")
+
+def flag_of(option: Field[Any]) -> str:
+    """Name an option as the command line has it."""
+    return option.metadata["flag"] or f"--{option.name.replace('_', '-')}"
+
+
+def marked(mark: str) -> list[Field[Any]]:
+    """List the options whose metadata says yes to `mark`."""
+    return [option for option in fields(Options) if option.metadata.get(mark)]
+
+
+def _check_range(option: Field[Any], value: float | None) -> None:
+    allowed = option.metadata.get("range")
+    if allowed is None or value is None:
+        return
+    low, high = allowed
+    if not low <= value <= high:
+        raise OptionError(f"{option.name}={value:g}: take a number from {low:g} to {high:g}")

@@ -1,1 +1,1 @@
-"""From a checkpoint to a bundle: ONNX files, engines built of them, and their verification."""
+"""Export of a checkpoint to a bundle: ONNX files, engines, and their verification."""

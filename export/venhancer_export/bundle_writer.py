@@ -1,8 +1,8 @@
-"""Build a bundle: atomic, taken up again where it broke off, and not built twice.
+"""Building of a bundle: atomic, resumable, and never repeated for the same request.
 
-Everything is made in `.NAME.partial` beside the bundle, which is renamed when it is complete. What
-took long there (weights, engines) is recorded with its hash, and kept by the next run of the same
-request.
+Everything is made in a build folder `.NAME.partial` beside the bundle, which is renamed when it is
+complete. Files that take long (weights, engines) are recorded with their hashes, and the next run
+of the same request keeps them.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from venhancer_export.request import Request
 from venhancer_export.sources import Source, companions, denoiser_source, digest
 
 Say = Callable[[str], None]
-PER_PLAN = 1.2  # bytes of an engine, in bytes of its weights, at most
-SPARE = 200_000_000  # graphs, and kernels: some 40 MB in the plan of a small network
+PER_PLAN = 1.2  # largest ratio of an engine's bytes to its weights' bytes
+SPARE = 200_000_000  # bytes for graphs and kernels (40 MB in a small network's plan)
 
 
 def silent(_: str) -> None:
@@ -50,9 +50,9 @@ def silent(_: str) -> None:
 def build_bundle(
     request: Request, folder: Path, *, overwrite: bool = False, say: Say = silent
 ) -> Manifest:
-    """Build `folder`, or find it built already.
+    """Build the bundle `folder`, unless it is built already.
 
-    BundleError where another bundle is in its place, OutputError where the disk is too small.
+    BundleError where `folder` is another bundle, OutputError where the disk is too small.
     """
     start = time.monotonic()
     sources = [
@@ -85,7 +85,7 @@ def build_bundle(
 
 
 def _existing(folder: Path, key: str, overwrite: bool) -> Manifest | None:
-    """The bundle that is there, if it is what was asked for."""
+    """Find an existing bundle that answers the request; BundleError for any other bundle."""
     if folder.is_symlink() and not folder.exists():
         raise OutputError(f"{folder} is a link to nothing: choose another -o")
     if not folder.exists():
@@ -108,14 +108,14 @@ def _existing(folder: Path, key: str, overwrite: bool) -> Manifest | None:
 
 
 def describe(manifest: Manifest) -> str:
-    """A bundle in a few words."""
+    """Describe a bundle in a few words."""
     shapes = ", ".join(map(str, manifest.shapes))
     gpus = f" for {', '.join(manifest.gpus)}" if manifest.gpus else ""
     return f"{manifest.preset.name} {shapes}, {manifest.precision} {manifest.builder}{gpus}"
 
 
 def check_disk(folder: Path, request: Request, sources: list[Source]) -> None:
-    """OutputError where the weights and engines would not fit."""
+    """Raise OutputError where weights and engines would not fit on the disk."""
     needed = SPARE
     for source in sources:
         size = file_size(lay_out(source.module))
@@ -130,7 +130,7 @@ def check_disk(folder: Path, request: Request, sources: list[Source]) -> None:
 
 
 def _shapes(network: Network, request: Request) -> list[Shape | None]:
-    """The shapes at which a network differs."""
+    """List the shapes that need a graph of their own."""
     return list(request.shapes) if "h" in _letters(network) else [None]
 
 
@@ -140,7 +140,7 @@ def _letters(network: Network) -> set[str]:
 
 
 def _file_name(network: Network, shape: Shape | None) -> str:
-    """Without what the network does not depend on: the codec knows no window."""
+    """Name a graph's file, without sizes that it does not depend on (the codec's: the window)."""
     if shape is None:
         return network.spec.name
     size = str(shape) if "f" in _letters(network) else f"{shape.width}x{shape.height}"
@@ -186,7 +186,7 @@ def _entry(
 def _with_engines(
     entry: Entry, request: Request, builder: EngineBuilder, shop: Workshop, say: Say
 ) -> Entry:
-    """The entry with an engine, the same for all GPUs."""
+    """Build an engine, one file for all GPUs, and add it to the entry."""
     model = request.preset.model
     spec = networks(model, request.precision)[entry.network]
     letters = sizes(model, entry.shape or request.shapes[0])
@@ -235,7 +235,7 @@ def _manifest(
 
 
 def _schedule(defaults: RunDefaults) -> dict[str, Any]:
-    """The solver and the steps that the preset takes by default."""
+    """List the solver and the steps that the preset uses by default."""
     steps = plan_steps(defaults.solver, defaults.steps)
     return {
         "solver": defaults.solver,

@@ -18,7 +18,7 @@ EXTRA = ("onnx", "onnxruntime", "polygraphy")  # imported where they are needed
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="venhancer-export", description="From a checkpoint to ONNX graphs and engines."
+        prog="venhancer-export", description="Export a checkpoint to ONNX graphs and engines."
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {venhancer.__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -34,16 +34,16 @@ def build_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME",
-        help="a100, l4, h100, ... or `this`; again for more",
+        help="a100, l4, h100, ... or `this`; repeat for more",
     )
     build.add_argument(
         "--builder",
         choices=["auto", "tensorrt", "tensorrt-rtx", "onnx"],
         default="auto",
-        help="default: what is installed; without --gpu and without a GPU here, onnx",
+        help="default: the installed one; onnx without --gpu and without a GPU here",
     )
     build.add_argument(
-        "--max-workspace", dest="workspace", type=float, metavar="GIB", help="for the builder"
+        "--max-workspace", dest="workspace", type=float, metavar="GIB", help="of the builder"
     )
     build.set_defaults(run=run_build)
 
@@ -51,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     verify.add_argument("bundle", type=Path)
     verify.add_argument("--weights", type=Path, help="the checkpoint it was made from")
     verify.add_argument(
-        "--full", action="store_true", help="its own shapes too, however long they take here"
+        "--full", action="store_true", help="also at the bundle's own shapes, however long it takes"
     )
     verify.set_defaults(run=run_verify)
 
@@ -70,14 +70,14 @@ def _add_request(parser: argparse.ArgumentParser) -> None:
         action="append",
         required=True,
         metavar="WxH",
-        help="of the enhanced video, or of its tiles; again for more",
+        help="of the enhanced video, or of its tiles; repeat for more",
     )
     parser.add_argument(
         "--window",
         type=int,
         action="append",
         metavar="F",
-        help="frames at a time (default: the preset's); again for more",
+        help="frames at a time (default: the preset's); repeat for more",
     )
     parser.add_argument("--precision", choices=["float16", "float32"])
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="BUNDLE")

@@ -1,4 +1,4 @@
-"""What is to be built, checked before anything is."""
+"""The request for a bundle, checked before anything is built."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ from venhancer.weights.checkpoint import find_weights, read_preset
 from venhancer_export.engines.builder import open_builder
 from venhancer_export.engines.targets import Target, find_target
 
-# windows: two key frames at eight times the frames, or just two where the model is shown frames
-# one by one, and others are made of its own; what was thought of
+# windows, in frames. SHORTEST: two key frames at eight times the frame rate. SHORTEST_FLAT: two, as
+# a flat model processes frames one by one, and new frames are made by motion. LONGEST: the longest
+# that was considered
 SHORTEST, SHORTEST_FLAT, LONGEST = 9, 2, 129
 LARGEST_SIDE = 4096
 MOST_WORKSPACE = 1024  # GiB
@@ -46,7 +47,7 @@ class Request:
         return hash_file(self.weights)
 
     def key(self, builder_version: str, sources: dict[str, str]) -> str:
-        """Equal for requests that give equal bundles; sources: hashes of codec and text encoder."""
+        """Hash all that decides the bundle; sources: hashes of codec and text encoder."""
         asked: dict[str, Any] = {
             "preset": dataclasses.asdict(self.preset),
             "checkpoint": self.checkpoint_sha256,
@@ -73,10 +74,10 @@ def make_request(  # noqa: PLR0913 (one for each option of the command)
     precision: Precision | None = None,
     workspace_gib: float | None = None,
 ) -> Request:
-    """Settle what was left out; OptionError or WeightsError for what cannot be built.
+    """Fill in defaults and check; OptionError or WeightsError for what cannot be built.
 
-    sizes: (width, height) of the enhanced video, or of its tiles; one shape for each pair of
-    size and window
+    sizes: (width, height) of the enhanced video, or of its tiles; each pair of size and window
+    makes a shape
     """
     chosen = _preset(preset, weights)
     found = find_weights(chosen, weights)
@@ -102,7 +103,7 @@ def make_request(  # noqa: PLR0913 (one for each option of the command)
 
 
 def _preset(name: str | None, weights: Path | None) -> Preset:
-    """The preset asked for, or the one that the checkpoint carries; WeightsError if they differ."""
+    """Find the preset asked for, or the checkpoint's; WeightsError if they differ."""
     carried = read_preset(weights) if weights is not None and weights.is_file() else None
     if carried is not None and name in (None, carried.name):
         return carried
@@ -118,7 +119,7 @@ def _preset(name: str | None, weights: Path | None) -> Preset:
 
 
 def _builder(asked: str, gpus: Sequence[str]) -> tuple[str, tuple[Target, ...]]:
-    """The builder's own name, and what it builds for: `this` GPU, if none is named."""
+    """Find the builder's name and its targets; the default is this machine's GPU."""
     if asked == "onnx" and gpus:
         raise OptionError(f"--gpu {gpus[0]}: ONNX graphs are for any GPU; leave --gpu out")
     if asked == "onnx" or (asked == "auto" and not gpus and not torch.cuda.is_available()):
@@ -129,7 +130,7 @@ def _builder(asked: str, gpus: Sequence[str]) -> tuple[str, tuple[Target, ...]]:
 
 
 def _check_size(model: ModelConfig, width: int, height: int) -> None:
-    """OptionError with the nearest sizes that the network takes without padding."""
+    """Raise OptionError, with the nearest sizes, for a size that needs padding."""
     if not (0 < width <= LARGEST_SIDE and 0 < height <= LARGEST_SIDE):
         raise OptionError(f"--size {width}x{height}: take a width and height to {LARGEST_SIDE}")
     up = fit(width, height, model)
@@ -150,7 +151,7 @@ def _check_size(model: ModelConfig, width: int, height: int) -> None:
 
 
 def _check_window(model: ModelConfig, window: int) -> None:
-    """OptionError with the nearest window; a flat body sees each frame by itself."""
+    """Raise OptionError, with the nearest window, for a window that is too short or too long."""
     is_flat = model.unet.body == "flat"
     shortest = SHORTEST_FLAT if is_flat else SHORTEST
     if shortest <= window <= LONGEST:

@@ -1,4 +1,4 @@
-"""Modules with their weights, and the networks that are made of each."""
+"""Modules with their weights, and the networks that are exported from each."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from venhancer_export.onnx_graph.weights_file import Read
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A module, the networks made of it, its weights by name, and what travels with it."""
+    """A module, its networks, its weights by name, and files to export with it."""
 
-    name: str  # of its file of weights
+    name: str  # of its weights file
     module: nn.Module
     networks: Mapping[str, Network]
     read: Read
@@ -29,7 +29,7 @@ class Source:
 
 
 def denoiser_source(preset: Preset, weights: Path, precision: Precision) -> Source:
-    """The denoiser: its weights stay in the checkpoint until they are written."""
+    """Make the denoiser's source; its weights stay in the checkpoint until they are written."""
     made = denoiser_networks(preset.model, precision)
     module = made["denoiser"].module
     state, _ = load_state(weights, preset)
@@ -42,14 +42,14 @@ def denoiser_source(preset: Preset, weights: Path, precision: Precision) -> Sour
 
 
 def companions(preset: Preset, precision: Precision) -> list[Source]:
-    """The VAE and the text encoder of the model; none for nano, nor for tiny, which has none."""
+    """List the sources of VAE and text encoder; none for nano and for tiny."""
     if preset.model.codec != "autoencoder" or preset.name == TINY.name:
         return []
     return [vae_source(preset, precision), text_source(preset, precision)]
 
 
 def vae_source(preset: Preset, precision: Precision) -> Source:
-    """Encoder and decoder, plain or temporal, whichever VENHANCER_VAE leads to."""
+    """Make the VAE's source: encoder and decoder, plain or temporal, as VENHANCER_VAE says."""
     from venhancer.encoders.autoencoder import load_codec
 
     codec = load_codec(dtype=getattr(torch, precision))
@@ -70,7 +70,7 @@ def vae_source(preset: Preset, precision: Precision) -> Source:
 
 
 def text_source(preset: Preset, precision: Precision) -> Source:
-    """The text encoder, with its tokenizer."""
+    """Make the text encoder's source, with its tokenizer."""
     from venhancer.encoders.text_encoder import load_text_encoder
 
     encoder = load_text_encoder(dtype=getattr(torch, precision))
@@ -90,7 +90,7 @@ def _held(module: nn.Module) -> Read:
 
 
 def digest(module: nn.Module) -> str:
-    """A hash of names and weights, to tell two checkpoints apart."""
+    """Hash names and weights, to distinguish checkpoints."""
     found = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         found.update(name.encode())

@@ -14,17 +14,17 @@ import torch
 import venhancer
 from venhancer.bundle.static_networks import StaticCodec, StaticDenoiser, StaticTextEncoder
 from venhancer.contract import Shape
-from venhancer.device import choose_device, choose_dtype
+from venhancer.device import Compute
 from venhancer.encoders.tokenizer import load_tokenizer
 from venhancer.errors import OptionError
 from venhancer.files import fingerprint
-from venhancer.options import Options
-from venhancer.pipeline.protocols import Networks
+from venhancer.options import Options, flag_of, marked
+from venhancer.pipeline.networks import Networks
 from venhancer.planning.fitting import fitting, static_arrangements
 from venhancer.planning.memory import pays_by_graph
-from venhancer.planning.plan import Plan, static_plans
+from venhancer.planning.plan import Arrangement, Plan, static_plans
 from venhancer.video.probe import probe
-from venhancer.weights.checkpoint import find_weights
+from venhancer.weights.checkpoint import Checkpoint
 from venhancer_rt.bundle_reader import Bundle, open_bundle
 from venhancer_rt.cuda_graph import GraphCapture
 from venhancer_rt.engine import Engine, choose_engine_device, open_engines
@@ -36,21 +36,16 @@ DEFAULT_FPS = Fraction(24)  # of a folder of pictures
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backend:
-    """A run, planned; `open` loads its networks."""
+    """A run, planned; `open` loads its networks, unless they are there already."""
 
     name: str
-    device: str
-    dtype: torch.dtype
-    capture: GraphCapture | None  # of what it repeats as CUDA graphs
+    compute: Compute
+    capture: GraphCapture | None  # repeats its work as CUDA graphs
     plan: Plan
-    smaller: tuple[Plan, ...]  # what to fall back to
-    weights: Callable[[], str]  # what tells its networks from others
+    fallbacks: tuple[Plan, ...]  # smaller plans, for when memory runs out
+    weights: Callable[[], str]  # tells its networks from others
+    key: object  # equal for two runs that the same networks serve
     open: Callable[[], Networks]
-
-    @property
-    def precision(self) -> str:
-        """The name of its type, without the package's."""
-        return str(self.dtype).removeprefix("torch.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +56,7 @@ class Request:
     options: Options
     bundle: Path | None = None
     uses_graphs: bool = True
-    arrangement: str | None = None  # of a run that goes on
+    arrangement: Arrangement | None = None  # of a run that goes on
 
 
 def choose_backend(request: Request) -> Backend:
@@ -75,20 +70,20 @@ def _pytorch(request: Request) -> Backend:
     from venhancer import api
 
     options = request.options
-    device = choose_device(options.device)
-    plan, *smaller = api.plan_run(request.source, options, request.arrangement, request.uses_graphs)
-    dtype = choose_dtype(options.dtype, device)
-    has_graphs = request.uses_graphs and pays_by_graph(plan, device, dtype)
+    setup = api.Setup.choose(options)
+    compute, clip = setup.compute, api.open_clip(request.source, options)
+    plan, *fallbacks = api.plan_run(clip, options, setup, request.arrangement, request.uses_graphs)
+    has_graphs = request.uses_graphs and pays_by_graph(plan, compute.device, compute.dtype)
     capture = GraphCapture() if has_graphs else None
     return Backend(
-        name=_pytorch_name(api.chosen_kernels(options).takes_triton),
-        device=device,
-        dtype=dtype,
+        name=_pytorch_name(setup.kernels.takes_triton),
+        compute=compute,
         capture=capture,
         plan=plan,
-        smaller=tuple(smaller),
-        weights=lambda: _weights(plan, options),
-        open=lambda: api.open_networks(plan, options, capture),
+        fallbacks=tuple(fallbacks),
+        weights=lambda: _weights(setup.checkpoint),
+        key=(setup, has_graphs),
+        open=lambda: api.load_networks(setup, capture),
     )
 
 
@@ -102,10 +97,10 @@ def _pytorch_name(uses_triton: bool) -> str:
     return f"{name} with Triton {triton.__version__}"
 
 
-def _weights(plan: Plan, options: Options) -> str:
+def _weights(checkpoint: Checkpoint) -> str:
     """The checkpoint's fingerprint; where a codec and a text encoder belong to it, theirs too."""
-    own = fingerprint(find_weights(plan.preset, options.weights))
-    if plan.preset.model.codec != "autoencoder":
+    own = fingerprint(checkpoint.path)
+    if checkpoint.preset.model.codec != "autoencoder":
         return own
     named = [
         os.environ.get(name, "default") for name in ("VENHANCER_VAE", "VENHANCER_TEXT_ENCODER")
@@ -115,26 +110,26 @@ def _weights(plan: Plan, options: Options) -> str:
 
 
 def _static(request: Request, folder: Path) -> Backend:
-    refuse_fixed(request.options)
+    refuse_settled(request.options)
     options = dataclasses.replace(request.options, reuse=1)  # its networks have one form each
     bundle = open_bundle(folder)
     name, device = _runner(bundle, options.device)
-    dtype = getattr(torch, bundle.manifest.precision)
+    compute = Compute(device, getattr(torch, bundle.manifest.precision))
     clip = probe(request.source, folder_fps=options.input_fps or DEFAULT_FPS)
     possible = static_plans(clip, bundle.manifest.preset, options, bundle.manifest.shapes)
     plans = static_arrangements(possible, device)
-    plan, *smaller = fitting(plans, options, device, dtype, request.arrangement)
+    plan, *fallbacks = fitting(plans, options, device, compute.dtype, request.arrangement)
     # ONNX Runtime computes on a stream of its own, which a capture does not see
     can_capture = device == "cuda" and bundle.manifest.builder != "onnx"
     capture = GraphCapture() if request.uses_graphs and can_capture else None
     return Backend(
         name=name,
-        device=device,
-        dtype=dtype,
+        compute=compute,
         capture=capture,
         plan=plan,
-        smaller=tuple(smaller),
+        fallbacks=tuple(fallbacks),
         weights=lambda: bundle.manifest.request[:16],
+        key=(compute, folder, bundle.manifest.request, plan.shape, capture is not None),
         open=lambda: open_bundle_networks(bundle, plan, device, capture),
     )
 
@@ -147,22 +142,14 @@ def _runner(bundle: Bundle, asked: str) -> tuple[str, str]:
     return title(builder), choose_engine_device(asked)
 
 
-def refuse_fixed(options: Options) -> None:
-    """OptionError names the options that the bundle has settled."""
-    given = {
-        "--preset": options.preset is not None,
-        "--weights": options.weights is not None,
-        "--window": options.window is not None,
-        "--tile": options.tile is not None,
-        "--dtype": options.dtype != "auto",
-        "--kernels": options.kernels != "auto",
-        "--geometry released": options.geometry == "released",
-        "--reuse": options.reuse is not None,
-    }
-    names = ", ".join(name for name, is_given in given.items() if is_given)
+def refuse_settled(options: Options) -> None:
+    """OptionError names the options that were settled when the bundle was built."""
+    given = options.given()
+    names = [flag_of(o) for o in marked("is_settled_by_bundle") if o.name in given]
     if names:
         raise OptionError(
-            f"{names}: settled when the bundle was built; leave it out, or leave --bundle out"
+            f"{', '.join(names)}: settled when the bundle was built; leave it out, or leave "
+            "--bundle out"
         )
 
 
@@ -170,20 +157,20 @@ def open_bundle_networks(
     bundle: Bundle, plan: Plan, device: str, capture: GraphCapture | None
 ) -> Networks:
     """Load the networks that the plan was made for."""
-    from venhancer.pipeline.networks import LappedCodec, Reference
+    from venhancer.pipeline.networks import LappedCodec, Networks
     from venhancer.sampling.sampler import Placement
 
     assert plan.shape is not None
     model, sizes = plan.preset.model, bundle.sizes(plan.shape)
     runs = open_runs(bundle, plan.shape, device)
-    denoiser, seed = StaticDenoiser(model, sizes, runs), plan.sampling.seed
+    denoiser = StaticDenoiser(model, sizes, runs)
     placement = Placement(device=device, capture=capture)
     if model.codec == "lapped":
-        return Reference(denoiser, LappedCodec(model.latent_scale), None, placement, seed)
+        return Networks(denoiser, LappedCodec(model.latent_scale), None, placement)
     codec = StaticCodec(bundle.specs, sizes, runs)
     tokenizer = load_tokenizer(bundle.folder / "tokenizer")
     text_encoder = StaticTextEncoder(sizes, runs["text_encoder"], tokenizer)
-    return Reference(denoiser, codec, text_encoder, placement, seed)
+    return Networks(denoiser, codec, text_encoder, placement)
 
 
 def open_runs(bundle: Bundle, shape: Shape, device: str) -> Mapping[str, Engine | OnnxSession]:
@@ -199,17 +186,18 @@ def open_runs(bundle: Bundle, shape: Shape, device: str) -> Mapping[str, Engine 
 def identity(backend: Backend, options: Options, plan: Plan) -> dict[str, str]:
     """Everything that the frames of a run depend on, by a word that a user knows."""
     g, t, s = plan.geometry, plan.timeline, plan.sampling
-    size = f"{g.width}x{g.height} in {g.padded_width}x{g.padded_height}, {options.padding}"
+    size = f"{g.width}x{g.height} in {g.padded_width}x{g.padded_height}"
     parts = f"{plan.windows} of {s.window}, {len(s.columns)}x{len(s.rows)} tiles"
     tile = f"{len(s.columns[0])}x{len(s.rows[0])}"
     low, high = s.guidance_interval
     by_motion = ", new ones by motion" if plan.is_by_motion else ""
-    device = torch.cuda.get_device_name() if backend.device == "cuda" else backend.device
+    device = backend.compute.device
+    card = torch.cuda.get_device_name() if device == "cuda" else device
     return {
         "version": venhancer.__version__,
         "input": fingerprint(plan.source.path),
         "weights": backend.weights(),
-        "backend": f"{backend.name}, {backend.precision}, {device}",
+        "backend": f"{backend.name}, {backend.compute.precision}, {card}",
         "size": size,
         "frames": f"{t.grid_frames}, {t.gap} for one{by_motion}",
         "windows": f"{parts} of {tile}, {s.join}",
@@ -220,6 +208,6 @@ def identity(backend: Backend, options: Options, plan: Plan) -> dict[str, str]:
         "reuse": str(s.reuse),
         "seed": str(s.seed),
         "refine": str(plan.refine),
-        "detail": f"{plan.scale:g}",
-        "prompt": options.prompt,
+        "detail": f"{plan.conditioning_scale:g}",
+        **{option.name: str(getattr(options, option.name)) for option in marked("is_compared")},
     }

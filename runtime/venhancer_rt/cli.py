@@ -7,46 +7,61 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from fractions import Fraction
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import venhancer
 from venhancer.errors import DeviceError, VEnhancerError
+from venhancer_rt.arguments import add_options, read_options
 
 if TYPE_CHECKING:
-    from venhancer.pipeline.state import Journal
+    from venhancer.planning.memory import Need
     from venhancer.planning.plan import Plan
-    from venhancer_rt.backends import Backend, Request
+    from venhancer_rt.backends import Backend
+    from venhancer_rt.session import Run
 
 INTERRUPTED = 130
+USAGE = """\
+usage: venhancer-rt COMMAND ...
+
+  venhancer-rt enhance clip.mp4 -o clip_4x.mp4 --scale 4 --interpolate 2
+
+enhance  enhance a video
+plan     tell what `enhance` would do, and what it would cost
+jobs     list the runs that were cut off
+info     describe a video, a checkpoint, a bundle or a preset
+
+`venhancer-rt COMMAND --help` lists the options of a command."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that answers a wrong argument in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"venhancer-rt: {message} ({self.prog} --help lists what there is)\n")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="venhancer-rt", description=venhancer.__doc__)
+    parser = Parser(prog="venhancer-rt", description=venhancer.__doc__)
     parser.add_argument("--version", action="version", version=f"%(prog)s {venhancer.__version__}")
-    parser.set_defaults(keeps_state=False)  # until there is a journal
-    commands = parser.add_subparsers(dest="command", required=True)
+    parser.set_defaults(run=run_usage, prepared=None)
+    commands = parser.add_subparsers(metavar="COMMAND")
 
     enhance = commands.add_parser("enhance", help="enhance a video")
     enhance.add_argument("input", type=Path, help="a video, or a folder of numbered PNG files")
     enhance.add_argument("-o", "--output", type=Path, help="default: INPUT_enhanced.mp4 beside it")
-    enhance.add_argument("--overwrite", action="store_true", help="replace an existing output")
     enhance.add_argument(
-        "--resume", action="store_true", help="go on where a run that was cut off stands"
+        "--resume", action="store_true", help="go on with the job of a run that was cut off"
     )
-    enhance.add_argument("--compare", type=Path, metavar="FILE", help="side by side: video or .png")
-    _add_options(enhance)
+    _add_run_options(enhance)
     enhance.set_defaults(run=run_enhance)
 
     plan = commands.add_parser("plan", help="print what `enhance` would do, and what it would cost")
     plan.add_argument("input", type=Path)
-    _add_options(plan)
+    _add_run_options(plan)
     plan.set_defaults(run=run_plan)
 
-    jobs = commands.add_parser("jobs", help="list the states of runs that were cut off")
+    jobs = commands.add_parser("jobs", help="list the runs that were cut off")
     jobs.add_argument("folder", type=Path, nargs="?", default=Path(), help="default: here")
     jobs.add_argument("--clean", action="store_true", help="remove them")
     jobs.set_defaults(run=run_jobs)
@@ -57,175 +72,21 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_options(parser: argparse.ArgumentParser) -> None:
-    _add_what(parser.add_argument_group("what comes out"))
-    _add_how(parser.add_argument_group("how the model works"))
-    _add_shortcuts(parser.add_argument_group("what makes it faster, with other frames"))
-    _add_where(parser.add_argument_group("where it runs"))
-    parser.add_argument("--json", action="store_true", help="plan and timings as the last line")
-
-
-def _add_what(group: argparse._ArgumentGroup) -> None:
-    size = group.add_mutually_exclusive_group()
-    size.add_argument("--scale", type=float, help="1 to 8 times the size (default 4)")
-    size.add_argument("--size", type=_size, metavar="WxH", help="exactly this size")
-    rate = group.add_mutually_exclusive_group()
-    rate.add_argument("--interpolate", type=int, metavar="N", help="1 to 8 times the frames")
-    rate.add_argument("--fps", type=_rate, help="exactly this rate: 60, 23.976, 24000/1001")
-    group.add_argument(
-        "--new-frames",
-        choices=["model", "motion"],
-        help="who makes the frames between: motion leaves the key frames to the model",
-    )
-    group.add_argument("--input-fps", type=_rate, help="of a folder of pictures (default 24)")
-    group.add_argument("--crf", type=int, help="quality of the file, lower is better (default 17)")
-    group.add_argument("--codec", help="encoder (default libx264)")
-
-
-def _add_how(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--preset", help="nano (built in, default) or released")
-    group.add_argument("--weights", type=Path, help="a checkpoint; ours carry their preset")
-    group.add_argument("--prompt", help="what the video shows (presets with a text encoder)")
-    group.add_argument("--refine", type=int, help="0 to 300: how much of the flaws to paint over")
-    group.add_argument("--detail", type=float, help="1 to 8 (default: the scale): detail to invent")
-    group.add_argument("--steps", type=int, help="of the solver")
-    group.add_argument("--solver", choices=["fast", "normal"], help="spacing of the steps")
-    group.add_argument(
-        "--eta", type=float, help="0: deterministic solver, 1: fresh noise each step"
-    )
-    group.add_argument("--guidance", type=float, help="strength of the prompt; 1 is none")
-    group.add_argument("--seed", type=int, help="same seed, same frames (default 0)")
-    group.add_argument(
-        "--geometry", choices=["exact", "released"], help="sizes as asked, or theirs"
-    )
-    group.add_argument("--padding", choices=["reflect", "white"], help="round the frame (reflect)")
-
-
-def _add_shortcuts(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--mode",
-        choices=["exact", "fast"],
-        help="fast: the preset's steps, reuse and guidance interval for speed (default exact)",
-    )
-    group.add_argument(
-        "--reuse", type=int, metavar="N", help="N steps share the coarse features of one"
-    )
-    group.add_argument(
-        "--guidance-interval",
-        type=_interval,
-        metavar="LOW:HIGH",
-        help="guide at these timesteps only",
-    )
-
-
-def _add_where(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    add_options(parser)
+    parser.add_argument(
         "--bundle",
         type=Path,
         metavar="DIR",
         help="networks made by venhancer-export, in place of PyTorch's",
     )
-    group.add_argument("--device", choices=["auto", "cpu", "cuda"])
-    group.add_argument("--dtype", choices=["auto", "float32", "bfloat16", "float16"])
-    group.add_argument(
-        "--kernels",
-        choices=["auto", "torch", "triton"],
-        help="what computes the network's layers (default auto: what was measured to be faster)",
-    )
-    group.add_argument("--window", type=int, help="frames that the model sees at a time")
-    group.add_argument(
-        "--memory",
-        type=float,
-        metavar="GB",
-        help="that it may take (default: most of what is free)",
-    )
-    group.add_argument(
+    parser.add_argument(
         "--no-graph",
         dest="graph",
         action="store_false",
         help="run the network's work one by one, not as CUDA graphs: the same frames",
     )
-    group.add_argument(
-        "--no-scene-cuts",
-        dest="scene_cuts",
-        action="store_false",
-        default=None,
-        help="interpolate across cuts",
-    )
-    group.add_argument("--tile", type=_size, metavar="WxH", help="pixels that it sees at a time")
-
-
-def _size(text: str) -> tuple[int, int]:
-    width, _, height = text.lower().partition("x")
-    if not (width.isdigit() and height.isdigit()):
-        raise argparse.ArgumentTypeError(f"{text!r} is no size: write 1280x720")
-    return int(width), int(height)
-
-
-def _interval(text: str) -> tuple[int, int]:
-    low, _, high = text.partition(":")
-    if not (low.isdigit() and high.isdigit()):
-        raise argparse.ArgumentTypeError(f"{text!r} is no interval of timesteps: write 200:800")
-    return int(low), int(high)
-
-
-NTSC = {
-    "23.976": "24000/1001",
-    "29.97": "30000/1001",
-    "59.94": "60000/1001",
-    "119.88": "120000/1001",
-}
-
-
-def _rate(text: str) -> Fraction:
-    """A rational rate; the usual decimals mean the exact NTSC rates."""
-    try:
-        rate = Fraction(NTSC.get(text, text))
-    except (ValueError, ZeroDivisionError) as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no rate: write 60 or 24000/1001") from error
-    if rate <= 0:
-        raise argparse.ArgumentTypeError(f"a rate of {text} shows nothing: write 60 or 24000/1001")
-    return rate
-
-
-OPTION_NAMES = (
-    *("scale", "size", "interpolate", "fps", "new_frames", "input_fps", "crf", "codec", "preset"),
-    *(
-        "weights",
-        "prompt",
-        "refine",
-        "detail",
-        "steps",
-        "solver",
-        "eta",
-        "guidance",
-        "mode",
-        "reuse",
-        "guidance_interval",
-        "seed",
-        "geometry",
-    ),
-    *(
-        "padding",
-        "device",
-        "dtype",
-        "kernels",
-        "window",
-        "tile",
-        "memory",
-        "scene_cuts",
-        "overwrite",
-        "compare",
-    ),
-)
-
-
-def _options(args: argparse.Namespace) -> venhancer.Options:
-    """Only what was given; the rest keeps the defaults of `Options`."""
-    from venhancer import Options
-
-    given = {name: getattr(args, name, None) for name in OPTION_NAMES}
-    return Options(**{name: value for name, value in given.items() if value is not None})
+    parser.add_argument("--json", action="store_true", help="plan and timings as the last line")
 
 
 def _output(args: argparse.Namespace) -> Path:
@@ -234,84 +95,53 @@ def _output(args: argparse.Namespace) -> Path:
     return Path(args.input.with_name(f"{args.input.stem}_enhanced.mp4"))
 
 
+def run_usage(_: argparse.Namespace) -> None:
+    print(USAGE)
+
+
 def run_enhance(args: argparse.Namespace) -> None:
-    from venhancer.pipeline import run as pipeline
     from venhancer.planning.fitting import memory_limit
     from venhancer_rt import describe
-    from venhancer_rt.backends import choose_backend
     from venhancer_rt.progress import Bar
+    from venhancer_rt.session import Enhancer
 
-    options, target = _options(args), _output(args)
-    backend = choose_backend(_request(args, options))
-    pipeline.check_output(target, backend.plan, options)
-    limit = memory_limit(options, backend.device)
-    print("\n".join(_told(backend, limit)), flush=True)
-    with _journal(args, backend, options, target) as journal, Bar() as bar:
-        report = pipeline.enhance(
-            backend.plan, target, backend.open(), options, bar, journal, backend.smaller
-        )
+    with Enhancer(read_options(args), bundle=args.bundle, uses_graphs=args.graph) as enhancer:
+        run = enhancer.prepare(args.input, _output(args), resume=args.resume)
+        backend, options = run.backend, run.options
+        limit = memory_limit(options, backend.compute.device)
+        print("\n".join(_told(backend, limit)), flush=True)
+        with run.open_journal() as journal:
+            print("\n".join(describe.job_lines(run)), end="", flush=True)
+            args.prepared = run
+            with Bar() as bar:
+                report = run.carry_out(journal, bar)
     print("\n".join(describe.report_lines(report, options.compare)))
     if args.json:
         told = {**_told_json(backend, report.plan, limit), "fell_back": report.plan != backend.plan}
+        told["options"] = describe.options_json(options)
         print(json.dumps({**describe.report_json(report), **told}))
 
 
-def _request(args: argparse.Namespace, options: venhancer.Options) -> Request:
-    """A run that goes on is arranged as it was begun."""
-    from venhancer_rt.backends import Request
-    from venhancer_rt.job import folder_of, read_job
+def _needed(backend: Backend, plan: Plan) -> Need:
+    from venhancer.planning.memory import need
 
-    job = read_job(folder_of(_output(args))) if getattr(args, "resume", False) else None
-    return Request(
-        source=args.input,
-        options=options,
-        bundle=args.bundle,
-        uses_graphs=args.graph,
-        arrangement=None if job is None else job.arrangement,
-    )
+    compute = backend.compute
+    return need(plan, compute.device, compute.dtype, backend.capture is not None)
 
 
 def _told(backend: Backend, limit: int) -> list[str]:
-    from venhancer.planning.memory import need
     from venhancer_rt import describe
 
-    needed = need(backend.plan, backend.device, backend.dtype, backend.capture is not None)
+    needed = _needed(backend, backend.plan)
     memory = describe.memory_line(backend.plan, needed, limit)
     return [*describe.plan_lines(backend.plan), *describe.backend_lines(backend), memory]
 
 
 def _told_json(backend: Backend, plan: Plan, limit: int) -> dict[str, Any]:
-    from venhancer.planning.memory import need
     from venhancer_rt import describe
 
-    needed = need(plan, backend.device, backend.dtype, backend.capture is not None)
+    needed = _needed(backend, plan)
     return {**describe.backend_json(backend), **describe.memory_json(plan, needed, limit)}
-
-
-def _journal(
-    args: argparse.Namespace, backend: Backend, options: venhancer.Options, target: Path
-) -> AbstractContextManager[Journal]:
-    """A journal to go on from, or a new one; another run's state is left alone."""
-    from venhancer.pipeline.state import NoJournal
-    from venhancer_rt.backends import identity
-    from venhancer_rt.job import folder_of, read_job
-    from venhancer_rt.journal import DiskJournal
-
-    job = read_job(folder_of(target))
-    if job is not None and not args.resume:
-        print(
-            f"state    a run that was cut off stands at {job.stand}: with --resume it goes on; "
-            "it is left alone now, and this run keeps no state"
-        )
-        return nullcontext(NoJournal())
-    journal = DiskJournal(target, backend.plan, partial(identity, backend, options))
-    job = journal.resume()
-    args.keeps_state = True
-    if job is not None:
-        print(f"state    goes on after {job.stand}", flush=True)
-    elif args.resume:
-        print("state    there is none to go on from: the run begins anew", flush=True)
-    return journal
 
 
 def run_jobs(args: argparse.Namespace) -> None:
@@ -335,16 +165,21 @@ def run_plan(args: argparse.Namespace) -> None:
     from venhancer.planning.cost import estimate
     from venhancer.planning.fitting import memory_limit
     from venhancer_rt import describe
-    from venhancer_rt.backends import choose_backend
+    from venhancer_rt.backends import Request, choose_backend
 
-    options = _options(args)
-    backend = choose_backend(_request(args, options))
-    cost = estimate(backend.plan, backend.device, backend.dtype)
-    limit = memory_limit(options, backend.device)
+    options = read_options(args)
+    request = Request(
+        source=args.input, options=options, bundle=args.bundle, uses_graphs=args.graph
+    )
+    backend = choose_backend(request)
+    compute = backend.compute
+    cost = estimate(backend.plan, compute.device, compute.dtype)
+    limit = memory_limit(options, compute.device)
     lines = _told(backend, limit)
-    print("\n".join([*lines, *describe.cost_lines(backend.plan, cost, backend.device)]))
+    print("\n".join([*lines, *describe.cost_lines(backend.plan, cost, compute.device)]))
     if args.json:
         told = {**describe.plan_json(backend.plan), **_told_json(backend, backend.plan, limit)}
+        told["options"] = describe.options_json(options)
         print(json.dumps({**told, **describe.cost_json(backend.plan, cost)}))
 
 
@@ -354,10 +189,11 @@ def run_info(args: argparse.Namespace) -> None:
     print("\n".join(describe.info_lines(args.file)))
 
 
-def _state_left(args: argparse.Namespace) -> str:
+def _job_left(run: Run | None) -> str:
+    """Tell of the job that an interrupted run has left."""
     from venhancer_rt.job import folder_of, read_job
 
-    job = read_job(folder_of(_output(args))) if args.keeps_state else None
+    job = read_job(folder_of(run.target)) if run is not None and run.keeps_job else None
     return f"; --resume goes on after {job.stand}" if job else ""
 
 
@@ -379,6 +215,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"venhancer-rt: {error}{_cuda_here(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"venhancer-rt: interrupted, nothing was written{_state_left(args)}", file=sys.stderr)
+        print(
+            f"venhancer-rt: interrupted, nothing was written{_job_left(args.prepared)}",
+            file=sys.stderr,
+        )
         return INTERRUPTED
     return 0

@@ -10,7 +10,7 @@ import torch
 from venhancer.bundle.manifest import NAME, read_manifest
 from venhancer.config import PRESETS, Preset, Shortcuts
 from venhancer.errors import VideoError
-from venhancer.options import GB
+from venhancer.options import GB, Options
 from venhancer.planning.plan import Plan
 from venhancer.video.probe import Clip, probe
 from venhancer.weights.checkpoint import read_preset
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from venhancer.planning.memory import Need
     from venhancer_rt.backends import Backend
     from venhancer_rt.job import Job
+    from venhancer_rt.session import Run
 
 
 def clip_lines(clip: Clip) -> list[str]:
@@ -78,7 +79,7 @@ def _model_lines(plan: Plan) -> list[str]:
         size += f", {len(s.columns)}x{len(s.rows)} tiles"
     guided = f", guidance {s.guidance:g}" if s.guidance != 1 else ""
     return [
-        f"model    {plan.preset.name}, refine {plan.refine}, detail {plan.scale:g}, seed {s.seed}",
+        f"model    {plan.preset.name}, refine {plan.refine}, detail {plan.conditioning_scale:g}, seed {s.seed}",
         f"windows  {size}",
         f"steps    {len(s.schedule)} ({s.solver}{guided}), {plan.evaluations} evaluations",
         *_shortcut_lines(plan),
@@ -100,7 +101,7 @@ def backend_lines(backend: Backend) -> list[str]:
     shape = backend.plan.shape
     static = f", networks of {shape}" if shape else ""
     graphs = "" if backend.capture is None else ", by CUDA graphs"
-    where = f"{backend.device}{_cuda(backend.device)}"
+    where = f"{backend.compute.device}{_cuda(backend.compute.device)}"
     return [f"runs on  {backend.name}, {_dtype(backend)} on {where}{static}{graphs}"]
 
 
@@ -116,18 +117,18 @@ def backend_json(backend: Backend) -> dict[str, Any]:
     shape = backend.plan.shape
     return {
         "backend": backend.name,
-        "device": backend.device,
-        "dtype": backend.precision,
+        "device": backend.compute.device,
+        "dtype": backend.compute.precision,
         "graphs": None if backend.capture is None else dict(backend.capture.nodes),
-        "cuda": cuda_facts.versions() if backend.device == "cuda" else {},
+        "cuda": cuda_facts.versions() if backend.compute.device == "cuda" else {},
         "shape": str(shape) if shape else None,
     }
 
 
 def _dtype(backend: Backend) -> str:
     """The type that it computes in; in float32 a card could take TF32, which is off."""
-    could_take_tf32 = backend.device == "cuda" and backend.precision == "float32"
-    return backend.precision + " (not TF32)" * could_take_tf32
+    could_take_tf32 = backend.compute.device == "cuda" and backend.compute.precision == "float32"
+    return backend.compute.precision + " (not TF32)" * could_take_tf32
 
 
 def memory_line(plan: Plan, needed: Need, limit: int) -> str:
@@ -137,7 +138,7 @@ def memory_line(plan: Plan, needed: Need, limit: int) -> str:
     over = "; it may not fit" if needed.total > limit else ""
     return (
         f"memory   {needed.total / GB:.1f} of {limit / GB:.1f} GB ({told}): "
-        f"{plan.arrangement}{over}"
+        f"{plan.arrangement.words}{over}"
     )
 
 
@@ -161,6 +162,27 @@ def report_lines(report: Report, compare: Path | None) -> list[str]:
     spent = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in report.seconds.items())
     lines = [f"done in {duration(report.wall)}: {spent}", f"wrote {report.output}"]
     return [*lines, f"wrote {compare}"] if compare else lines
+
+
+def job_lines(run: Run) -> list[str]:
+    """Tell how a run stands to the job of an earlier one; each line ends the one before."""
+    if run.job is not None and not run.is_resumed:
+        return [
+            f"state    a run that was cut off stands at {run.job.stand}: with --resume it goes on; "
+            "it is left alone now, and this run keeps no state",
+            "",
+        ]
+    if run.job is not None:
+        return [f"state    goes on after {run.job.stand}", ""]
+    if run.is_resumed:
+        return ["state    there is none to go on from: the run begins anew", ""]
+    return []
+
+
+def options_json(options: Options) -> dict[str, Any]:
+    """The options that are not at their defaults, as plain values."""
+    plain = (str, int, float, bool)
+    return {k: v if isinstance(v, plain) else str(v) for k, v in options.given().items()}
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:
@@ -190,7 +212,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "evaluations": plan.evaluations,
         "preset": plan.preset.name,
         "refine": plan.refine,
-        "detail": plan.scale,
+        "detail": plan.conditioning_scale,
         "seed": s.seed,
     }
 

@@ -15,11 +15,13 @@ from pathlib import Path
 
 from venhancer.errors import VEnhancerError
 from venhancer.files import try_lock
+from venhancer.planning.plan import Arrangement
 from venhancer.video.target import sweep_folder
 
 SUFFIX = ".venhancer-job"
 JOB = "job.json"
 LOCK = "lock"
+FORMAT = 2  # of job.json; 1 is that of version 0.1.0 and before
 
 
 class JobError(VEnhancerError):
@@ -32,7 +34,7 @@ class Job:
 
     folder: Path
     identity: Mapping[str, str]
-    arrangement: str  # how it fitted into memory
+    arrangement: Arrangement
     scene: int
     turns: int  # of the sampler, in this scene
     done: int  # turns in all
@@ -110,11 +112,13 @@ def read_job(folder: Path) -> Job | None:
     """The state in `folder`; None where there is none, or none that is whole."""
     try:
         fields = json.loads((folder / JOB).read_text(encoding="utf-8"))
+        if fields["format"] != FORMAT:
+            return None
         counts = ("scene", "turns", "done", "total", "frames")
         job = Job(
             folder=folder,
             identity={str(name): str(value) for name, value in fields["identity"].items()},
-            arrangement=str(fields["arrangement"]),
+            arrangement=Arrangement.from_json(fields["arrangement"]),
             pieces=tuple(map(str, fields["pieces"])),
             digest=str(fields["digest"]),
             **{name: int(fields[name]) for name in counts},
@@ -122,6 +126,24 @@ def read_job(folder: Path) -> Job | None:
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
     return job if job.state.is_file() and job.total > 0 else None
+
+
+def refuse_unreadable(folder: Path) -> None:
+    """JobError where there is a job that this version cannot read: damaged, or of another one."""
+    if not (folder / JOB).exists():
+        return
+    name = _target_name(folder)
+    try:
+        fields = json.loads((folder / JOB).read_text(encoding="utf-8"))
+        found = fields.get("format", 1 if "identity" in fields else FORMAT)
+    except (OSError, ValueError, AttributeError, TypeError):
+        found = FORMAT
+    if found != FORMAT:
+        raise JobError(
+            f"the job of {name} was written by another version (format {found}, this one reads "
+            f"{FORMAT}): finish it with that version, or remove {folder}"
+        )
+    raise JobError(f"the state of {name} is damaged: remove {folder}")
 
 
 def refuse_other(job: Job, identity: Mapping[str, str]) -> None:

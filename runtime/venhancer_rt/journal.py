@@ -13,6 +13,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from errno import ENOSPC
 from pathlib import Path
 from typing import IO
@@ -26,7 +27,17 @@ from venhancer.pipeline.state import State
 from venhancer.planning.plan import Plan
 from venhancer_rt import frame_store
 from venhancer_rt.frame_store import Spool
-from venhancer_rt.job import JOB, LOCK, Job, JobError, folder_of, read_job, refuse_other
+from venhancer_rt.job import (
+    FORMAT,
+    JOB,
+    LOCK,
+    Job,
+    JobError,
+    folder_of,
+    read_job,
+    refuse_other,
+    refuse_unreadable,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -61,8 +72,8 @@ class DiskJournal:
     def resume(self) -> Job | None:
         """Find the state to go on from; JobError where it is another run's, or still running."""
         job = read_job(self.folder)
-        if job is None and (self.folder / JOB).exists():
-            raise JobError(f"the state of {self.target.name} is damaged: remove {self.folder}")
+        if job is None:
+            refuse_unreadable(self.folder)
         if job is not None:
             refuse_other(job, self.identity)
             self._take()
@@ -154,9 +165,10 @@ class DiskJournal:
             save_file(tensors, temporary)
             digest = hash_file(temporary)
         job = {
+            "format": FORMAT,
             "digest": digest,
             "identity": self.identity,
-            "arrangement": self.plan.arrangement,
+            "arrangement": asdict(self.plan.arrangement),
             "scene": state.scene,
             "turns": state.turns,
             "done": done,

@@ -34,9 +34,9 @@ def run(card: Card, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     def enhance(name: str, uses_graphs: bool = True, is_on_host: bool = False) -> list[bytes]:
         options = dataclasses.replace(OPTIONS, weights=weights)
         backend = choose_backend(Request(source=source, options=options, uses_graphs=uses_graphs))
-        assert backend.device == "cuda"
+        assert backend.compute.device == "cuda"
         plan = dataclasses.replace(backend.plan, holds_latents_on_host=is_on_host)
-        pipeline.enhance(plan, tmp_path / name, backend.open(), options, smaller=backend.smaller)
+        pipeline.enhance(plan, tmp_path / name, backend.open(), options, smaller=backend.fallbacks)
         return [path.read_bytes() for path in sorted((tmp_path / name).glob("*.png"))]
 
     return enhance

@@ -59,7 +59,7 @@ def by_pytorch(clip: Path, built: Built, options: Options, is_static: bool = Tru
         plan = make_plan(plan.source, plan.preset, dataclasses.replace(options, window=window))
     chosen = dataclasses.replace(options, weights=built.weights, dtype="float32")
     target = clip.with_name("pytorch")
-    pipeline.enhance(plan, target, api.open_networks(plan, chosen), chosen)
+    pipeline.enhance(plan, target, api.load_networks(api.Setup.choose(chosen)), chosen)
     return pictures(target)
 
 
@@ -184,7 +184,7 @@ def refused(capsys: Capture, bundle: Path, clip: Path, *options: str) -> str:
         (["--weights", "w.safetensors"], "--weights"),
         (["--window", "9", "--tile", "96x64"], "--window, --tile"),
         (["--dtype", "float16"], "--dtype"),
-        (["--geometry", "released"], "--geometry released"),
+        (["--geometry", "released"], "--geometry"),
         (["--reuse", "2"], "--reuse"),
     ],
 )

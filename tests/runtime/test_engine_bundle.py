@@ -99,7 +99,7 @@ def test_a_run_by_engines(
     request = Request(source=clip, options=options, bundle=bundle[0])
     backend, engines = choose_backend(request), open_bundle(bundle[0])
     assert backend.name in (f"TensorRT {VERSION}", f"TensorRT-RTX {VERSION}")
-    assert (backend.device, backend.dtype) == ("cuda", torch.float32)
+    assert (backend.compute.device, backend.compute.dtype) == ("cuda", torch.float32)
     assert backend.weights() == engines.manifest.request[:16]
 
     opened = {"engines": engines, "graphs": open_bundle(built.folder)}

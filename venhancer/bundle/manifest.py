@@ -20,7 +20,7 @@ from venhancer.files import hash_file, hash_text
 
 NAME = "bundle.json"
 FORMAT = 1
-PER_FRAME = ("vae_encoder", "vae_decoder")  # one of them serves every window
+PER_FRAME = ("vae_encoder", "vae_decoder")  # these networks are the same for every window
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +34,7 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
-    """A graph, built for one GPU."""
+    """A graph built for one GPU."""
 
     gpu: str
     capability: str  # compute capability, as "8.0"
@@ -47,7 +47,7 @@ class Entry:
     """One network at one shape."""
 
     network: str
-    shape: Shape | None  # None: it depends on neither frame nor window
+    shape: Shape | None  # None: it is the same for every frame size and window
     file: str  # its ONNX graph
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
@@ -72,7 +72,7 @@ class File:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """A bundle."""
+    """Contents of a bundle, and what it was made from."""
 
     preset: Preset
     checkpoint: str  # its file's name
@@ -84,7 +84,7 @@ class Manifest:
     gpus: tuple[str, ...]
     shapes: tuple[Shape, ...]
     schedule: Mapping[str, Any]  # the preset's steps: timesteps and sigmas
-    request: str  # hash of what was asked for: an equal one is not built again
+    request: str  # hash of the request; an equal request is not built again
     versions: Mapping[str, str]
     entries: tuple[Entry, ...]
     files: tuple[File, ...]
@@ -95,7 +95,7 @@ class Manifest:
         return signed(dataclasses.asdict(self))
 
     def find(self, network: str, shape: Shape) -> Entry:
-        """BundleError where the bundle has no such network."""
+        """Find the entry of a network at a shape; BundleError where the bundle has none."""
         for entry in self.entries:
             if entry.network == network and entry.serves(shape):
                 return entry
@@ -103,7 +103,7 @@ class Manifest:
         raise BundleError(f"the bundle has no {network} for {shape}, only {has}: build it again")
 
     def lines(self) -> list[str]:
-        """The bundle in words."""
+        """Describe the bundle in a few lines of text."""
         gpus = f" for {', '.join(self.gpus)}" if self.gpus else ""
         size = sum(file.size for file in self.files) / 1e6
         lines = [
@@ -124,7 +124,7 @@ class Manifest:
         return lines
 
     def command(self, folder: Path, gpus: tuple[str, ...] | None = None) -> str:
-        """What builds this bundle again, for other GPUs if given."""
+        """Write out the command that builds this bundle again, for other GPUs if given."""
         words = ["venhancer-export build-engines", f"--preset {self.preset.name}"]
         words += [
             f"--size {w}x{h}" for w, h in dict.fromkeys((s.width, s.height) for s in self.shapes)
@@ -138,7 +138,7 @@ class Manifest:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a bundle; BundleError where there is none that we can read."""
+    """Read the manifest of a bundle; BundleError where there is none that we can read."""
     path = folder / NAME
     if not path.is_file():
         raise BundleError(
@@ -161,7 +161,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def signed(fields: Mapping[str, Any]) -> str:
-    """The text of a manifest, with a digest of what it says."""
+    """Write out the text of a manifest, with a digest of its contents."""
     return json.dumps({**fields, "digest": _digest(fields)}, indent=1) + "\n"
 
 
@@ -194,7 +194,7 @@ def _entry(fields: dict[str, Any]) -> Entry:
 
 
 def check_files(folder: Path, manifest: Manifest) -> None:
-    """BundleError names the first file that is missing, cut short or changed."""
+    """Check all files; BundleError names the first one that is missing, cut short or changed."""
     known = {file.path for file in manifest.files}
     for entry in manifest.entries:
         for name in (entry.file, *(engine.file for engine in entry.engines)):

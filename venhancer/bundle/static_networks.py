@@ -1,8 +1,8 @@
-"""Networks of fixed shapes (ONNX, engines) behind the functions of the PyTorch ones.
+"""Networks of fixed shapes (ONNX, engines) with the interface of the PyTorch ones.
 
-A network takes exactly one number of branches, frames, rows and columns. What is shorter is
-extended and the result is cut: branches by repeating the last, frames by going back from the last
-one, so that the spacing of key frames stays what it is.
+A network takes exactly one number of branches, frames, rows and columns. Shorter inputs are
+extended, and results are cut: branches by repeating the last one, frames by going back from the
+last one, which keeps the spacing of key frames.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Run = Callable[[Inputs], dict[str, Tensor]]  # one network: inputs by name -> ou
 
 
 class StaticDenoiser:
-    """`Denoiser` by its exported parts: `denoiser`, `prepare` and, with text, `text_keys`."""
+    """`Denoiser` made of exported networks: `denoiser`, `prepare` and, with text, `text_keys`."""
 
     def __init__(self, config: ModelConfig, sizes: Mapping[str, int], runs: Mapping[str, Run]):
         self.config = config
@@ -36,7 +36,7 @@ class StaticDenoiser:
         self.sigmas = noise_schedule().float()
 
     def prepare_text(self, text: Tensor | None) -> Tensor | None:
-        """text b l d -> what `prepare` takes as text_features."""
+        """Compute text_features for `prepare`: text b l d -> b l t."""
         if text is None:
             return None
         made = self.runs["text_keys"]({"text": self._branches(text)})["text_features"]
@@ -52,7 +52,7 @@ class StaticDenoiser:
         neighbours: Tensor | None = None,
         text_features: Tensor | None = None,
     ) -> Prepared:
-        """As `Denoiser.prepare`, for a window of at most the network's frames."""
+        """Do what `Denoiser.prepare` does, for a window of at most the network's frames."""
         inputs = {
             "hint": self._frames(hint, axis=2),
             "is_key": self._frames(is_key, axis=1),
@@ -65,7 +65,7 @@ class StaticDenoiser:
         return Prepared(**made, text_features=text_features)
 
     def step(self, latents: Tensor, timestep: Tensor, prepared: Prepared) -> Tensor:
-        """As `Denoiser.step`: one clip may stand for the branches of all texts."""
+        """Do what `Denoiser.step` does; one clip may be given for the branches of all texts."""
         text, frames = prepared.text_features, latents.shape[2]
         branches = max(len(latents), 0 if text is None else len(text))
         inputs = {
@@ -94,18 +94,18 @@ class StaticDenoiser:
 
 
 def there_and_back(frames: int, wanted: int, device: torch.device) -> Tensor:
-    """`wanted` indices that run to the last of `frames`, back to the first, and so on.
+    """Make `wanted` indices that run to the last of `frames`, back to the first, and so on.
 
-    Made where they are used: a CUDA graph cannot hold a copy from the host.
+    They are made on `device`: a CUDA graph cannot contain a copy from the host.
     """
     position = torch.arange(wanted, device=device) % max(2 * frames - 2, 1)
     return torch.minimum(position, 2 * frames - 2 - position)
 
 
 class StaticCodec(AutoencoderCodec):
-    """`AutoencoderCodec` by its exported parts: `vae_encoder` and `vae_decoder`.
+    """`AutoencoderCodec` made of exported networks: `vae_encoder` and `vae_decoder`.
 
-    A larger frame than theirs goes through in tiles of it.
+    Frames larger than those of the networks are processed in tiles.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class StaticCodec(AutoencoderCodec):
         return frames
 
     def _run(self, network: str, x: Tensor) -> list[Tensor]:
-        """On as many frames at a time as the network takes; the last one is repeated."""
+        """Run on as many frames at a time as the network takes; the last frame is repeated."""
         spec = self.specs[network]
         [given] = spec.inputs
         count, *size = given.shape(self.sizes)
@@ -143,7 +143,7 @@ class StaticCodec(AutoencoderCodec):
 
 
 class StaticTextEncoder:
-    """`TextEncoder` by its exported network, which takes a prompt for each branch."""
+    """`TextEncoder` made of an exported network, which takes a prompt for each branch."""
 
     def __init__(self, sizes: Mapping[str, int], run: Run, tokenizer: Tokenizer) -> None:
         self.branches = sizes["b"]
@@ -151,6 +151,6 @@ class StaticTextEncoder:
         self.tokenizer = tokenizer
 
     def encode(self, prompt: str) -> Tensor:
-        """(1, 77, d)"""
+        """Encode a prompt: (1, 77, d)."""
         ids = self.tokenizer.encode(prompt)
         return self.run({"ids": ids.expand(self.branches, -1)})["text"][:1]

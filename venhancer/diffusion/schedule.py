@@ -29,7 +29,7 @@ def _shifted_logsnr(u: Tensor, scale: float) -> Tensor:
 
 
 def noise_schedule() -> Tensor:
-    """Sigma of every timestep, in float64 on the CPU: (1000), rising to exactly 1."""
+    """Compute sigma of every timestep, in float64 on the CPU: (1000), rising to exactly 1."""
     u = torch.linspace(1, 0, TIMESTEPS, dtype=torch.float64, device="cpu")
     logsnr = u * _shifted_logsnr(u, CLEAN_SHIFT) + (1 - u) * _shifted_logsnr(u, NOISY_SHIFT)
     sigmas = torch.sigmoid(-logsnr).sqrt()
@@ -38,26 +38,26 @@ def noise_schedule() -> Tensor:
 
 
 def alpha_sigma(sigmas: Tensor, timestep: Tensor, dims: int) -> tuple[Tensor, Tensor]:
-    """alpha and sigma of timestep (b), with trailing axes up to `dims` for broadcasting."""
+    """Get alpha and sigma of timestep (b), with trailing axes up to `dims` for broadcasting."""
     sigma = sigmas[timestep].reshape(-1, *[1] * (dims - 1))
     return (1 - sigma**2).clamp(min=0).sqrt(), sigma
 
 
 def diffuse(sigmas: Tensor, x: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
-    """x_0 (b ...) -> x_t at timestep (b)."""
+    """Add noise: x_0 (b ...) -> x_t at timestep (b)."""
     alpha, sigma = alpha_sigma(sigmas, timestep, x.ndim)
     return (alpha * x + sigma * noise).to(x.dtype)
 
 
 def denoised_from(prediction: Prediction, out: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
-    """x_0 from what the network predicts at x_t: `v` or `sample`."""
+    """Compute x_0 from the network's prediction at x_t: `v` or `sample`."""
     if prediction == "sample":
         return out
     return (1 - sigma**2).clamp(min=0).sqrt() * x - sigma * out
 
 
 def karras(timestep: Tensor) -> Tensor:
-    """sigma / alpha of fractional timesteps, float64, by interpolating its logarithm."""
+    """Compute sigma / alpha of fractional timesteps, float64, by interpolating its logarithm."""
     sigmas = noise_schedule()
     log_ratio = (sigmas / (1 - sigmas**2).clamp(min=1e-12).sqrt()).log()
     below = timestep.floor().long().clamp(max=TIMESTEPS - 2)
@@ -69,8 +69,8 @@ def karras(timestep: Tensor) -> Tensor:
 class Steps:
     """The evaluations of a run, noisiest first."""
 
-    timesteps: Tensor  # (n), int64: what the network is told
-    sigmas: Tensor  # (n + 1), float64: sigma / alpha for the solver, at the end 0
+    timesteps: Tensor  # (n), int64: inputs of the network
+    sigmas: Tensor  # (n + 1), float64: sigma / alpha for the solver, ending in 0
 
     def __len__(self) -> int:
         return len(self.timesteps)
@@ -80,7 +80,7 @@ def plan_steps(name: SolverName, steps: int, start: int = START) -> Steps:
     """Choose the timesteps that the network is evaluated at.
 
     `normal`: `steps` evaluations, evenly spaced (trailing). `fast`: the release's two spacings,
-    4 in 15 of the steps down to `SPLIT`, the rest from there; the last falls away, so `steps - 1`.
+    4/15 of the steps down to `SPLIT`, the rest below; the last one is dropped, leaving `steps - 1`.
     """
     if not 1 <= steps <= start + 1:
         raise OptionError(f"steps={steps}: take 1 to {start + 1}")
@@ -95,7 +95,7 @@ def plan_steps(name: SolverName, steps: int, start: int = START) -> Steps:
 
 
 def _trailing(first: int, end: int, count: int) -> Tensor:
-    """`count` even steps from `first` towards `end`, which is left out."""
+    """Make `count` evenly spaced values from `first` towards `end`, without `end`."""
     stride = (first - end) / count
     return first - stride * torch.arange(count, dtype=torch.float64)
 

@@ -1,8 +1,8 @@
-"""DPM-Solver++ (2M), as numbers: each step is a weighted sum of four tensors.
+"""DPM-Solver++ (2M) as a table of weights: each step is a weighted sum of four tensors.
 
-x <- keep x + gain denoised + back previous + fresh noise, where x counts noise as sigma / alpha
-(Karras et al. 2022) and the network sees x / sqrt(1 + sigma^2). Lu et al. 2022 for the solver; eta
-from 0 (ODE) to 1 (SDE) as in k-diffusion's notation.
+x <- keep x + gain denoised + back previous + fresh noise. In this file, sigma is the ratio of noise
+to signal (sigma / alpha, as in Karras et al. 2022); the network sees x / sqrt(1 + sigma^2). The
+solver is by Lu et al. 2022; eta goes from 0 (ODE) to 1 (SDE), as in k-diffusion.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Denoise = Callable[[Tensor, int], Tensor]  # (x, step) -> x_0
 
 
 def solver_table(sigmas: Tensor, eta: float = 1.0) -> Tensor:
-    """Weights of (x, denoised, previous denoised, noise).
+    """Compute the weights of (x, denoised, previous denoised, noise) for every step.
 
     sigmas: (steps + 1), falling, the last one 0, float64 -> (steps, 4)
     """
@@ -39,16 +39,16 @@ def solver_table(sigmas: Tensor, eta: float = 1.0) -> Tensor:
 def advance(
     x: Tensor, denoised: Tensor, previous: Tensor, noise: Tensor | None, rows: Tensor
 ) -> Tensor:
-    """One solver step of frames f c h w, in place: rows (f 4), or one row of `solver_table` (4)."""
+    """Take one solver step of frames f c h w, in place; rows of `solver_table`: f 4, or one (4)."""
     keep, gain, back, fresh = rows.to(x.dtype)[..., None, None, None].unbind(-4)
     x.mul_(keep).addcmul_(denoised, gain).addcmul_(previous, back)
     return x if noise is None else x.addcmul_(noise, fresh)
 
 
 def heun(denoise: Denoise, x: Tensor, sigmas: Tensor) -> Tensor:
-    """Heun's second-order ODE solver, two evaluations a step: kept for parity with the release.
+    """Solve the ODE by Heun's second-order method, two evaluations a step; for parity tests.
 
-    `denoise` takes the index of the sigma that x is at.
+    It is kept because the release has it. `denoise` takes the index of the current sigma.
     """
     for i, (sigma, following) in enumerate(
         zip(sigmas[:-1].tolist(), sigmas[1:].tolist(), strict=True)

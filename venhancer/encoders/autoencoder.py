@@ -1,7 +1,7 @@
 """The released model's codec: Stable Diffusion 2.1's VAE, or the one with a temporal decoder.
 
-Both networks are diffusers'; a single file in the original layout gets its sizes from its tensors,
-so nothing is fetched for it.
+Both networks are classes of diffusers. The sizes of a single file in the original layout are read
+from its tensors, so nothing is downloaded for it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PREFIX = "first_stage_model."  # of the VAE in a whole Stable Diffusion checkpoi
 
 
 class AutoencoderCodec:
-    """Frames <-> latents an eighth of their size, a few frames at a time."""
+    """Codec between frames and latents of an eighth of their size, a few frames at a time."""
 
     def __init__(self, network: Any, scale: float = SCALE) -> None:
         self.network = network
@@ -37,7 +37,7 @@ class AutoencoderCodec:
         """Sample latents: f 3 H W in [-1, 1] -> f 4 h w, float32.
 
         `generator` is on the CPU. Noise is drawn frame by frame, so the same frames in the same
-        order give the same latents whatever `chunk` is and however the clip was cut.
+        order give the same latents, whatever `chunk` is and however the clip is divided.
         """
         return torch.cat([self._encode(part, generator) for part in torch.split(frames, chunk)])
 
@@ -47,13 +47,13 @@ class AutoencoderCodec:
         return (mean + std * noise.to(mean.device)) * self.scale
 
     def moments(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and spread of the latents, before scaling: f 3 H W -> twice f 4 h w, float32."""
+        """Compute mean and spread of the unscaled latents: f 3 H W -> twice f 4 h w, float32."""
         posterior = self.network.encode(self._placed(frames)).latent_dist
         return posterior.mean.float(), posterior.std.float()
 
     @torch.inference_mode()
     def decode(self, latents: Tensor, chunk: int = 3) -> Tensor:
-        """f 4 h w -> f 3 H W, float32, about [-1, 1] and not clamped.
+        """Decode latents: f 4 h w -> f 3 H W, float32, about [-1, 1] and not clamped.
 
         A temporal decoder sees the frames of one chunk together; the release takes three.
         """
@@ -61,7 +61,7 @@ class AutoencoderCodec:
         return torch.cat([self.pixels(part) for part in parts])
 
     def pixels(self, latents: Tensor) -> Tensor:
-        """Frames of unscaled latents, one chunk: f 4 h w -> f 3 H W, float32."""
+        """Decode one chunk of unscaled latents: f 4 h w -> f 3 H W, float32."""
         options = {"num_frames": len(latents)} if self.is_temporal else {}
         return self.network.decode(self._placed(latents), **options).sample.float()
 
@@ -72,9 +72,10 @@ class AutoencoderCodec:
 def load_codec(
     source: str | None = None, *, dtype: torch.dtype = torch.float32, device: str = "cpu"
 ) -> AutoencoderCodec:
-    """From a folder, a file or a hub name: `source`, else VENHANCER_VAE, else SD 2.1's.
+    """Load the codec from a folder, a file or a hub name.
 
-    WeightsError if it is not to be had, DeviceError without diffusers.
+    The name is `source`, else VENHANCER_VAE, else SD 2.1's. WeightsError if it cannot be found or
+    read, DeviceError without diffusers.
     """
     hub.require("diffusers")
     source = source or os.environ.get(VARIABLE) or hub.STABLE_DIFFUSION
@@ -82,7 +83,7 @@ def load_codec(
     patterns = [f"{folder}{file}" for folder in ("vae/", "") for file in files]
     path = hub.locate("VAE", source, VARIABLE, patterns)
     network = _from_folder(path) if path.is_dir() else _from_file(path)
-    nn.Module.to(network, device, dtype)  # diffusers' own `to` warns of an empty list
+    nn.Module.to(network, device, dtype)  # diffusers' own `to` warns about an empty list
     return AutoencoderCodec(network.eval().requires_grad_(False))
 
 
@@ -100,7 +101,7 @@ def _from_folder(folder: Path) -> Any:
 
 
 def _from_file(path: Path) -> Any:
-    """A single file of the original layout, the VAE alone or in a whole checkpoint."""
+    """Load a single file of the original layout: the VAE alone, or a whole checkpoint."""
     tensors = read_tensors(path)
     if any(name.startswith(PREFIX) for name in tensors):
         tensors = {k.removeprefix(PREFIX): v for k, v in tensors.items() if k.startswith(PREFIX)}
@@ -120,7 +121,7 @@ def _from_file(path: Path) -> Any:
 
 
 def _config(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """AutoencoderKL's sizes, read off the tensors; 32 groups, as in every one published."""
+    """Read AutoencoderKL's sizes off the tensors; groups are 32, as in every published one."""
     levels = len({name.split(".")[2] for name in tensors if name.startswith("encoder.down.")})
     blocks = {name.split(".")[4] for name in tensors if name.startswith("encoder.down.0.block.")}
     widths = [len(tensors[f"encoder.down.{i}.block.0.conv1.weight"]) for i in range(levels)]

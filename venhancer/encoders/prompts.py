@@ -1,4 +1,4 @@
-"""What the release adds to every prompt, and what it steers away from."""
+"""Text that the release adds to every prompt, and its negative prompt."""
 
 POSITIVE = (
     "Cinematic, High Contrast, highly detailed, taken using a Canon EOS R camera,   "
@@ -14,5 +14,5 @@ NEGATIVE = (
 
 
 def complete(prompt: str) -> str:
-    """What the text encoder is given for a prompt, which may be empty."""
+    """Add the release's text to a prompt, which may be empty."""
     return f"{prompt} {POSITIVE}".strip()

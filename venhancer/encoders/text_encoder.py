@@ -1,7 +1,7 @@
 """The text encoder: OpenCLIP ViT-H/14's text tower, without its last layer.
 
-The network is transformers' CLIPTextModel. Its `from_pretrained` is not used: it makes up what a
-file lacks and reports that in a table, where we want one line that refuses the file.
+The network is transformers' CLIPTextModel. Its `from_pretrained` is not used: it initialises
+tensors that a file lacks and reports them in a table. We refuse such a file, in one line.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from venhancer.weights.checkpoint import read_tensors
 from venhancer.weights.released_names import check_shapes
 
 VARIABLE = "VENHANCER_TEXT_ENCODER"
-LAYERS = 23  # of OpenCLIP's 24: the penultimate output is the one that is used
+LAYERS = 23  # of OpenCLIP's 24: the penultimate layer's output is used
 HEAD_CHANNELS = 64
 WEIGHTS = (
     "model.safetensors",
@@ -49,7 +49,7 @@ _OPENCLIP_PART = re.compile(rf"\b(?<!embeddings\.)(?:{'|'.join(_OPENCLIP_NAMES)}
 
 
 class TextEncoder:
-    """Prompts -> what the denoiser's cross-attention reads."""
+    """Encoder of prompts for the denoiser's cross-attention."""
 
     def __init__(self, network: Any, tokenizer: Tokenizer) -> None:
         self.network = network
@@ -57,7 +57,7 @@ class TextEncoder:
 
     @torch.inference_mode()
     def encode(self, prompt: str) -> Tensor:
-        """(1, 77, d), d = 1024 for the released model; warns of words beyond 77 tokens."""
+        """Encode a prompt: (1, 77, d), d = 1024 for the released model; warns above 77 tokens."""
         ids = self.tokenizer.encode(prompt)
         return self.network(ids.to(self.network.device)).last_hidden_state
 
@@ -65,9 +65,10 @@ class TextEncoder:
 def load_text_encoder(
     source: str | None = None, *, dtype: torch.dtype = torch.float32, device: str = "cpu"
 ) -> TextEncoder:
-    """From a folder, a file or a hub name: `source`, else VENHANCER_TEXT_ENCODER, else SD 2.1's.
+    """Load the text encoder from a folder, a file or a hub name.
 
-    WeightsError if it is not to be had, or is another network; DeviceError without transformers.
+    The name is `source`, else VENHANCER_TEXT_ENCODER, else SD 2.1's. WeightsError if it cannot be
+    found or is another network; DeviceError without transformers.
     """
     hub.require("transformers")
     source = source or os.environ.get(VARIABLE) or hub.STABLE_DIFFUSION
@@ -94,7 +95,7 @@ def _read_folder(folder: Path) -> dict[str, Tensor]:
 
 
 def _check_activation(config: Path) -> None:
-    """OpenAI's CLIP has another activation and the same names: it would load, and be wrong."""
+    """Refuse OpenAI's CLIP, which has the same tensor names, but another activation."""
     fields = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
     activation = fields.get("text_config", fields).get("hidden_act", "gelu")
     if activation != "gelu":
@@ -102,10 +103,10 @@ def _check_activation(config: Path) -> None:
 
 
 def build_network(tensors: Mapping[str, Tensor]) -> Any:
-    """A CLIPTextModel of the sizes found in `tensors`, names as in transformers or OpenCLIP.
+    """Build a CLIPTextModel with the sizes of `tensors`, named as in transformers or OpenCLIP.
 
-    A 24th layer is left out; so are the image tower and the projections. WeightsError names what is
-    missing.
+    A 24th layer, the image tower and the projections are left out. WeightsError names missing
+    tensors.
     """
     state = transformers_names(tensors)
     if _TOKENS not in state:
@@ -124,7 +125,7 @@ def build_network(tensors: Mapping[str, Tensor]) -> Any:
     )
     with torch.device("meta"):
         network = transformers.CLIPTextModel(config)
-    tower = getattr(network, "text_model", network)  # a layer of its own in transformers 5.0
+    tower = getattr(network, "text_model", network)  # a level of transformers 5.0
     check_shapes(state, {name: tuple(t.shape) for name, t in tower.state_dict().items()})
     tower.load_state_dict(state, assign=True)
     tower.embeddings.position_ids = torch.arange(LENGTH)[None]  # no file holds this buffer
@@ -132,7 +133,7 @@ def build_network(tensors: Mapping[str, Tensor]) -> Any:
 
 
 def transformers_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The text tower in `tensors`, up to its penultimate layer, under transformers' names."""
+    """Extract the text tower up to its penultimate layer, under transformers' names."""
     prefix = next((p for p in _PREFIXES if _holds_tower(tensors, p)), "")
     state: dict[str, Tensor] = {}
     for name, tensor in tensors.items():

@@ -1,7 +1,7 @@
-"""A codec over frames larger than its network is shown at a time: equal tiles, blended.
+"""A codec for frames larger than its network's input: equal tiles, blended.
 
-What a network computes over a whole frame (group norms, attention) it computes over each tile, so
-a tiled frame is close to the untiled one, not equal to it: benchmarks/vae_tiles.py says how close.
+Group norms and attention see a tile instead of the whole frame. So a tiled frame is close to the
+untiled one, but not equal; benchmarks/vae_tiles.py measures how close.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ Run = Callable[[Tensor], Sequence[Tensor]]  # f c h w -> one or more of f c h w,
 
 
 class TiledCodec(AutoencoderCodec):
-    """`codec`, shown at most `tile` at a time: rows and columns of latents.
+    """A codec whose network gets at most `tile` at a time: rows and columns of latents.
 
-    Noise is drawn for whole frames, as without tiles; what fits one tile comes out bit for bit.
+    Noise is drawn for whole frames, as without tiles. A frame that fits one tile gives results that
+    are bitwise equal to those of `codec`.
     """
 
     def __init__(self, codec: AutoencoderCodec, tile: tuple[int, int]) -> None:
@@ -40,7 +41,7 @@ class TiledCodec(AutoencoderCodec):
 
 
 def encode_in_tiles(run: Run, frames: Tensor, tile: tuple[int, int]) -> list[Tensor]:
-    """What `run` makes of tiles, as latents of the whole frames: f 3 H W -> each f c h w."""
+    """Run on tiles and join the results to latents of whole frames: f 3 H W -> each f c h w."""
     height, width = frames.shape[-2:]
     if height % VAE_STRIDE or width % VAE_STRIDE:
         raise ShapeError(f"a frame is {width}x{height}, not a multiple of {VAE_STRIDE} each way")
@@ -49,7 +50,7 @@ def encode_in_tiles(run: Run, frames: Tensor, tile: tuple[int, int]) -> list[Ten
 
 
 def decode_in_tiles(run: Run, latents: Tensor, tile: tuple[int, int]) -> list[Tensor]:
-    """What `run` makes of tiles, as pixels of the whole frames: f c h w -> each f 3 H W."""
+    """Run on tiles and join the results to pixels of whole frames: f c h w -> each f 3 H W."""
     height, width = latents.shape[-2:]
     return in_tiles(run, latents, grid((height, width), tile), (1, VAE_STRIDE))
 
@@ -58,14 +59,14 @@ Grid = tuple[list[Span], list[Span]]  # rows and columns of tiles, in latents
 
 
 def grid(size: tuple[int, int], tile: tuple[int, int]) -> Grid:
-    """A quarter overlapping, as the denoiser's tiles; one tile along an axis that it holds."""
+    """Lay tiles that overlap by a quarter, as the denoiser's; one along an axis that fits in it."""
     return tiles(size[0], tile[0], 1), tiles(size[1], tile[1], 1)
 
 
 def in_tiles(run: Run, x: Tensor, cover: Grid, strides: tuple[int, int]) -> list[Tensor]:
-    """Run on one tile of x after the other; of each, only its share of the outputs is kept.
+    """Run on one tile of x after the other, and sum the outputs, weighted by `shares`.
 
-    strides: how far apart latent positions lie in x, and in the outputs
+    strides: distance of two latent positions in x, and in the outputs
     """
     rows, columns = cover
     if len(rows) == len(columns) == 1:
@@ -86,13 +87,13 @@ def in_tiles(run: Run, x: Tensor, cover: Grid, strides: tuple[int, int]) -> list
 
 
 def shares(spans: list[Span], stride: int) -> list[Tensor]:
-    """How much each tile counts at each of its positions, `stride` of them to a latent."""
+    """Compute each tile's weight at each of its positions, `stride` positions to a latent."""
     finer = [Span(span.start * stride, span.stop * stride) for span in spans]
     return [torch.tensor(values) for values in join_shares(finer)]
 
 
 def view(x: Tensor, row: Span, column: Span, stride: int) -> Tensor:
-    """f c H W -> one tile of it, without a copy."""
+    """Cut one tile out of f c H W, without a copy."""
     return x[
         ...,
         row.start * stride : row.stop * stride,

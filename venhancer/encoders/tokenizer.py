@@ -1,6 +1,6 @@
-"""A prompt -> 77 token ids, by transformers' CLIPTokenizer.
+"""Tokenizer from a prompt to 77 token ids, based on transformers' CLIPTokenizer.
 
-Our own are the clean-up and the padding: OpenCLIP resolves entities and pads with zeros, where
+Clean-up and padding are our own: OpenCLIP resolves HTML entities and pads with zeros, while
 published tokenizers pad with whatever their configuration says.
 """
 
@@ -20,20 +20,20 @@ from venhancer.errors import WeightsError
 from venhancer.weights import hub
 
 LENGTH = 77
-MERGES = 49152 - 256 - 2  # of those in OpenCLIP's file, the ones that its vocabulary uses
+MERGES = 49152 - 256 - 2  # the merges in OpenCLIP's file that its vocabulary uses
 MERGES_FILE = "bpe_simple_vocab_16e6.txt.gz"
-FILES = ("tokenizer.json", "vocab.json")  # either makes a folder a tokenizer's
+FILES = ("tokenizer.json", "vocab.json")  # a folder with either one holds a tokenizer
 QUOTES = str.maketrans("\u2018\u2019\u201c\u201d", "''\"\"")
 
 
 class Tokenizer:
-    """Prompts -> rows of ids, by one of transformers' tokenizers."""
+    """Encoder of prompts into rows of ids, by one of transformers' tokenizers."""
 
     def __init__(self, words: Any) -> None:
         self.words = words
 
     def encode(self, prompt: str) -> Tensor:
-        """(1, 77) int64: start, the words, end, zeros. Warns of the words that do not fit."""
+        """Encode a prompt: (1, 77) int64, start, words, end, zeros. Warns if words do not fit."""
         text = html.unescape(html.unescape(prompt)).translate(QUOTES).strip()
         found = self.words(text, return_offsets_mapping=True, verbose=False)
         ids = found["input_ids"]
@@ -46,12 +46,12 @@ class Tokenizer:
         return torch.tensor([ids + [0] * (LENGTH - len(ids))])
 
     def save(self, folder: Path) -> None:
-        """Write what `load_tokenizer` reads again from `folder`."""
+        """Write the files that `load_tokenizer` reads from `folder`."""
         self.words.save_pretrained(folder)
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer that lies in or beside a text encoder's folder, else OpenCLIP's.
+    """Load the tokenizer in or beside a text encoder's folder, else OpenCLIP's.
 
     WeightsError if there is neither.
     """
@@ -72,7 +72,7 @@ def _from_folder(folder: Path) -> Any:
     tokenizer = hub.require("transformers").CLIPTokenizer
     try:
         return tokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # what tokenizers raises is no more than that
+    except Exception as error:  # the tokenizers package raises bare Exceptions
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise WeightsError(
             f"no tokenizer that transformers can read in {folder}: {reason}"
@@ -80,7 +80,7 @@ def _from_folder(folder: Path) -> Any:
 
 
 def _from_merges(file: Path) -> Any:
-    """CLIP's vocabulary: a letter for each byte, alone and ending a word, then what merges make."""
+    """Build CLIP's vocabulary: a letter per byte, inside and ending a word, then merged pieces."""
     tokenizer = hub.require("transformers").CLIPTokenizer
     letters = hub.require("transformers.convert_slow_tokenizer").bytes_to_unicode().values()
     lines = gzip.decompress(file.read_bytes()).decode().split("\n")[1 : MERGES + 1]

@@ -16,13 +16,13 @@ KeysValues = tuple[Tensor, Tensor]  # each (b, l, heads * head_channels)
 
 
 class Attention(Fusable):
-    """Multi-head attention; keys and values may come ready-made.
+    """Multi-head attention; keys and values may be precomputed.
 
-    Fused, self-attention takes its three products as one.
-    x: b l c, or 1 l c for a context of b -> b l c
+    When fused, self-attention computes query, key and value in one matrix product.
+    x: b l c; or 1 l c, repeated for a context of b -> b l c
     """
 
-    joined: Tensor | None  # weights of query, key and value, which are views of it
+    joined: Tensor | None  # one weight; query, key and value hold views of it
 
     def __init__(self, channels: int, context_channels: int, head_channels: int) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class Attention(Fusable):
 
 
 class FeedForward(Fusable):
-    """GEGLU: a * gelu(g), four times as wide inside."""
+    """GEGLU feed-forward: a * gelu(g), with four times the channels inside."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -85,9 +85,9 @@ class TransformerBlock(Fusable):
         self.feed = FeedForward(channels)
 
     def transform(self, x: Tensor, text: KeysValues | None = None, frames: int = 1) -> Tensor:
-        """(b f) l c -> b (f l) c; text, if any, is shared by the frames.
+        """Run the block: (b f) l c -> b (f l) c; the frames of a clip share the text, if any.
 
-        Of b texts and one clip (f l c) come b clips.
+        One clip (f l c) with b texts gives b clips.
         """
         add_norm = self.forms.add_norm
         x, normal = add_norm(x, self.first(self.norm_first(x)), self.norm_second, frames)
@@ -97,9 +97,9 @@ class TransformerBlock(Fusable):
 
 
 class SpatialTransformer(Fusable):
-    """Let every latent pixel look at its frame, then at the text.
+    """Self-attention within each frame, then cross-attention to the text.
 
-    x: (b f) c h w, or f c h w for all b -> (b f) c h w
+    x: (b f) c h w, or f c h w shared by all b -> (b f) c h w
     text: keys and values of (b, l) tokens, shared by the frames
     """
 
@@ -125,10 +125,10 @@ class SpatialTransformer(Fusable):
 
 
 class TemporalTransformer(Fusable):
-    """Let every latent pixel look along its own time line, twice; no positional encoding.
+    """Self-attention of each latent pixel over the frames, twice; no positional encoding.
 
-    Its tokens are copied into their order first: the view that they are of a single clip would be
-    multiplied pixel by pixel.
+    Tokens are copied to contiguous memory first. The tokens of a single clip would otherwise be a
+    strided view, which PyTorch multiplies pixel by pixel.
     x: (b f) c h w -> (b f) c h w
     """
 

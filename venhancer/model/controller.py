@@ -1,7 +1,7 @@
 """The Space-Time Controller: a trainable copy of the encoder that also sees the key frames.
 
-VEnhancer paper, section 3.2: key frames come as condition latents; how degraded they are (their
-downscaling s, their noise level) is added to the embedding of key frames only.
+VEnhancer paper, section 3.2: key frames enter as condition latents. Their degradation
+(conditioning scale s and noise level) is added to the embedding of key frames only.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from venhancer.model.unet import Encoder, Middle, Texts, encoder_widths
 
 
 class HintEncoder(nn.Module):
-    """Embeds what the controller is told of the key frames, and convolves what it is shown.
+    """Embedding of the key frames' degradation, and first convolution over the hint.
 
-    Of a flat body this is the whole controller.
+    For a flat body, this is the whole controller.
     """
 
     def __init__(self, model: ModelConfig) -> None:
@@ -31,14 +31,15 @@ class HintEncoder(nn.Module):
         self.repair = Repair(config, channels) if config.repair_blocks else None
 
     def condition(self, noise_level: Tensor, scale: Tensor) -> Tensor:
-        """What a key frame's embedding gains: noise_level (b), scale (b) -> (b e)."""
+        """Compute the term added to key frames' embeddings: noise_level (b), scale (b) -> (b e)."""
         noise = self.noise_level_embedding(self.time_embedding(noise_level))
         return noise + self.scale_embedding(scale)
 
 
 class Controller(HintEncoder):
-    """Noisy latents of all frames, hint of the key frames -> residuals for the UNet's skips.
+    """Copy of the UNet's encoder that turns latents and hint into residuals for the UNet's skips.
 
+    x: noisy latents of all frames; hint: features of the key frames
     Returns one tensor per encoder output, then the middle's.
     """
 
@@ -62,7 +63,7 @@ class Controller(HintEncoder):
     def finest(
         self, x: Tensor, embedding: Tensor, texts: Texts, frames: int, hint: Tensor
     ) -> list[Tensor]:
-        """Residuals for the skips of the finest level, which is all that it computes."""
+        """Compute the finest level only, and return the residuals for its skips."""
         return self._residuals(self.encoder(x, embedding, texts, frames, hint, is_finest=True))
 
     def _residuals(self, outputs: list[Tensor]) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""Prior and controller as one network with dense, static inputs; `contract.py` names them."""
+"""Prior and controller as one network with dense, static inputs, listed in `contract.py`."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ Network = Callable[[Tensor, Tensor], Tensor]  # b c f h w, timestep (b) -> b c f
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Tensors that no timestep changes: of the text once a run, of a window when it is shown."""
+    """Tensors independent of the timestep: text features once a run, the rest once a window."""
 
     hint_features: Tensor  # (b f) c h w
     condition: Tensor  # (b f) e, zero on interpolated frames
-    text_features: Tensor | None = None  # b l t: every keys and values, the controller's first
-    anchor: Tensor | None = None  # b c f h w: the hint, filled in between key frames
+    text_features: Tensor | None = None  # b l t: all keys and values, the controller's first
+    anchor: Tensor | None = None  # b c f h w: the hint, interpolated between key frames
 
 
 def fill_between_keys(hint: Tensor, is_key: Tensor) -> Tensor:
-    """Blend the two key frames round each frame, by their distance in time.
+    """Blend the two key frames around each frame, weighted by their distance in time.
 
-    hint: b c f h w, is_key: b f, 1 on key frames -> b c f h w; before the first and after the last
-    key frame stands the nearest one. Dense arithmetic, so that a static graph can hold it.
+    hint: b c f h w, is_key: b f, 1 on key frames -> b c f h w; frames before the first and after
+    the last key frame get the nearest one. All arithmetic is dense, as a static graph needs.
     """
     _, c, frames, h, w = hint.shape
     index = torch.arange(frames, device=hint.device, dtype=torch.float32)
@@ -56,7 +56,7 @@ def fill_between_keys(hint: Tensor, is_key: Tensor) -> Tensor:
 
 
 class Denoiser(nn.Module):
-    """One evaluation of VEnhancer's network (paper, section 3); made by `make_denoiser`."""
+    """Base class of VEnhancer's network (paper, section 3); `make_denoiser` makes one."""
 
     sigmas: Tensor
     unet: UNet | FlatBody
@@ -86,13 +86,13 @@ class Denoiser(nn.Module):
     ) -> Prepared:
         """Compute what is the same at every timestep; inputs as in `forward`.
 
-        text_features: what `prepare_text` made, once for all windows
+        text_features: output of `prepare_text`, the same for all windows
         """
         gain = self.controller.condition(noise_level, scale)
         condition = self._per_frame(gain, hint.shape[2]) * is_key.reshape(-1, 1).to(self.dtype)
         shown, anchor = self._shown(hint, is_key, noise_level, neighbours, condition)
         features = self.controller.hint_conv(shown)
-        if anchor is None:  # the bias too is for key frames only
+        if anchor is None:  # no bias on other frames either
             features = features * is_key.reshape(-1, 1, 1, 1).to(features.dtype)
         return Prepared(features, condition, text_features, anchor)
 
@@ -104,9 +104,9 @@ class Denoiser(nn.Module):
         neighbours: Tensor | None,
         condition: Tensor,
     ) -> tuple[Tensor, Tensor | None]:
-        """Shape what the controller's first convolution sees: (b f) c h w, and the anchor, if any.
+        """Make the input of the controller's first convolution, (b f) c h w, and any anchor.
 
-        condition: (b f) e, of a repair
+        condition: (b f) e, used by a repair only
         """
         if self.config.prediction == "sample":
             anchor = self._anchor(hint, is_key, noise_level)
@@ -115,7 +115,7 @@ class Denoiser(nn.Module):
         return to_frames(keys, self.dtype), None
 
     def _anchor(self, hint: Tensor, is_key: Tensor, noise_level: Tensor) -> Tensor:
-        """The key frames, filled in between and no longer dimmed by their noise level."""
+        """Interpolate between the key frames, and undo the alpha of their noise level."""
         alpha, _ = alpha_sigma(self.sigmas, noise_level.long(), hint.ndim)
         return fill_between_keys(hint, is_key) / alpha.to(hint.dtype)
 
@@ -125,9 +125,9 @@ class Denoiser(nn.Module):
         return None
 
     def step(self, latents: Tensor, timestep: Tensor, prepared: Prepared) -> Tensor:
-        """One evaluation with what `prepare` made: latents b c f h w, timestep (b) -> b c f h w.
+        """Evaluate with the output of `prepare`: latents b c f h w, timestep (b) -> b c f h w.
 
-        One clip may stand for all branches, b = 1: then every text of `prepared` makes one of it.
+        One clip (b = 1) may be given for all branches; it then gives one result per text.
         """
         return self._predict(latents, timestep, prepared, partial(self._network, prepared=prepared))
 
@@ -147,13 +147,13 @@ class Denoiser(nn.Module):
     def _corrected(
         self, latents: Tensor, timestep: Tensor, anchor: Tensor, network: Network
     ) -> Tensor:
-        """Predict x0 as a correction to what Gaussian statistics say already.
+        """Predict x0 as a correction to its Gaussian estimate.
 
-        If the truth lies round the anchor with spread `residual_std`, then given x_t its mean is
-        anchor + known, with known = gain (x_t - alpha anchor), and its spread is `doubt`. The
-        network sees `known`, which fades where there is nothing but noise, and predicts the rest in
-        units of `doubt`: the preconditioning of Karras et al. 2022 (EDM, section 5), with the hint
-        in the place of zero.
+        Assume that x0 is Gaussian around the anchor with standard deviation `residual_std`. Given
+        x_t, its mean is then anchor + known, with known = gain (x_t - alpha anchor), and its
+        standard deviation is `doubt`. The network sees `known`, which vanishes where x_t is noise
+        only, and predicts the rest in units of `doubt`. This is the preconditioning of Karras et
+        al. 2022 (EDM, section 5), centred on the hint instead of zero.
         """
         sigma = self.sigmas[timestep.round().long()][:, None, None, None, None]
         alpha = (1 - sigma**2).clamp(min=0).sqrt()
@@ -165,7 +165,7 @@ class Denoiser(nn.Module):
         doubt = spread * sigma / total
         return (anchor + known + doubt * rest).to(latents.dtype)
 
-    def forward(  # noqa: PLR0913  what `contract.model_inputs` names
+    def forward(  # noqa: PLR0913  the inputs of `contract.model_inputs`
         self,
         *,
         latents: Tensor,
@@ -181,8 +181,9 @@ class Denoiser(nn.Module):
 
         latents: b c f h w; timestep: (b), 0 to 999; text: b l d, if the model has an encoder;
         hint: b c f h w, condition latents, ignored where `is_key` (b f) is 0;
-        neighbours: b n f h w, if the model sees any (`venhancer.motion.neighbours`);
-        noise_level: (b), the hint's noise_aug - 1; scale: (b), its downscaling s -> b c f h w
+        neighbours: b n f h w, if the model uses any (`venhancer.motion.neighbours`);
+        noise_level: (b), the hint's noise_aug - 1; scale: (b), its conditioning scale s
+        -> b c f h w
         """
         prepared = self.prepare(
             hint=hint,
@@ -207,7 +208,7 @@ class UNetDenoiser(Denoiser):
         self.controller = Controller(config)
 
     def prepare_text(self, text: Tensor | None) -> Tensor | None:
-        """Keys and values of every spatial transformer, side by side: text b l d -> b l t."""
+        """Compute the keys and values of all spatial transformers, joined: b l d -> b l t."""
         if text is None:
             return None
         text = text.to(self.dtype)
@@ -215,7 +216,7 @@ class UNetDenoiser(Denoiser):
         return torch.cat([x for pair in pairs for x in pair], dim=-1)
 
     def _spatial_transformers(self) -> list[SpatialTransformer]:
-        """In order of execution."""
+        """List all spatial transformers in order of execution."""
         return _transformers(self.controller, self.unet)
 
     def _finest_transformers(self) -> list[SpatialTransformer]:
@@ -227,9 +228,9 @@ class UNetDenoiser(Denoiser):
     def read_texts(
         self, text_features: Tensor | None, is_finest: bool = False
     ) -> Iterator[KeysValues]:
-        """Keys and values for each spatial transformer, cut out of what `prepare_text` made.
+        """Split the output of `prepare_text` into keys and values for each spatial transformer.
 
-        is_finest: of the finest level alone
+        is_finest: for the finest level only
         """
         if text_features is None:
             return iter(())
@@ -243,9 +244,9 @@ class UNetDenoiser(Denoiser):
     def step(
         self, latents: Tensor, timestep: Tensor, prepared: Prepared, keep: Keep | None = None
     ) -> Tensor:
-        """As `Denoiser.step`.
+        """Evaluate as `Denoiser.step` does.
 
-        keep: is shown the coarse features that `step_reusing` takes
+        keep: called with the coarse features that `step_reusing` takes
         """
         network = partial(self._network, prepared=prepared, keep=keep)
         return self._predict(latents, timestep, prepared, network)
@@ -253,8 +254,9 @@ class UNetDenoiser(Denoiser):
     def step_reusing(
         self, latents: Tensor, timestep: Tensor, prepared: Prepared, coarse: Tensor
     ) -> Tensor:
-        """As `step`, near it: only the finest level is computed, round the features of another
-        timestep (DeepCache, Ma et al. 2023, with the controller cut at the same level).
+        """Approximate `step`: evaluate the finest level, with coarse features of another timestep.
+
+        This is DeepCache (Ma et al. 2023), with the controller cut at the same level.
         """
         network = partial(self._finest, prepared=prepared, coarse=coarse)
         return self._predict(latents, timestep, prepared, network)
@@ -280,14 +282,14 @@ class UNetDenoiser(Denoiser):
         return rearrange(out, "(b f) c h w -> b c f h w", f=frames).to(latents.dtype)
 
     def _embed(self, timestep: Tensor, prepared: Prepared, frames: int) -> tuple[Tensor, Tensor]:
-        """Embeddings of the controller and of the UNet: timestep (b) -> twice (b f) e."""
+        """Compute the embeddings of the controller and of the UNet: (b) -> twice (b f) e."""
         own = self._per_frame(self.controller.time_embedding(timestep), frames)
         embedding = self._per_frame(self.time_embedding(timestep), frames)
         return own + prepared.condition, embedding
 
 
 class FlatDenoiser(Denoiser):
-    """Prior and controller in one flat body, over a lapped codec; it sees frames one by one."""
+    """Prior and controller in one flat body, for a lapped codec; frames are independent."""
 
     unet: FlatBody
 
@@ -304,7 +306,7 @@ class FlatDenoiser(Denoiser):
         neighbours: Tensor | None,
         condition: Tensor,
     ) -> tuple[Tensor, Tensor | None]:
-        """Anchor and neighbours, repaired where the key frames are noisy."""
+        """Join anchor and neighbours, and repair both where the key frames are noisy."""
         anchor = self._anchor(hint, is_key, noise_level)
         means, details = anchor.split([lapped.MEANS, anchor.shape[1] - lapped.MEANS], dim=1)
         mean_spread, detail_spread = lapped.SPREADS
@@ -334,9 +336,9 @@ class FlatDenoiser(Denoiser):
 
 
 def _is_clean(noise_level: Tensor) -> bool:
-    """Tell that no key frame is noisy, on a CPU, where reading a number costs nothing.
+    """Tell whether no key frame is noisy; checked on a CPU only, where reading a value is free.
 
-    Elsewhere, and where there are no numbers to read (export, counting), the answer is no.
+    False on other devices, and where tensors hold no values (export, counting).
     """
     if type(noise_level) is not Tensor or noise_level.is_meta or torch.compiler.is_compiling():
         return False
@@ -344,7 +346,7 @@ def _is_clean(noise_level: Tensor) -> bool:
 
 
 def make_denoiser(config: ModelConfig) -> Denoiser:
-    """An untrained network of the body that the configuration names."""
+    """Make an untrained network with the body that the configuration names."""
     return FlatDenoiser(config) if config.unet.body == "flat" else UNetDenoiser(config)
 
 
@@ -353,6 +355,6 @@ def _transformers(*parts: nn.Module) -> list[SpatialTransformer]:
 
 
 def to_frames(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """b c f h w -> (b f) c h w, channels last in memory."""
+    """Merge frames into the batch: b c f h w -> (b f) c h w, channels last in memory."""
     frames = rearrange(x.to(dtype), "b c f h w -> (b f) c h w")
     return frames.contiguous(memory_format=torch.channels_last)

@@ -1,8 +1,8 @@
 """A body of one level: residual blocks at the size of the latents, without normalisation.
 
-Each frame by itself. Where key frames are aligned before the network sees them, and new frames are
-made by motion after it, nothing is left for temporal layers to do. Before it, and only for key
-frames that are said to be noisy, a second stack of such blocks repairs what the body is shown.
+Each frame is processed by itself. Temporal layers are not needed: key frames are aligned before
+the network sees them, and new frames are made by motion after it. A second stack of such blocks
+runs before the body and repairs its input, only for key frames with a noise level above 0.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from venhancer.model.layers import zero_init
 
 
 class FlatBlock(nn.Module):
-    """Two convolutions with the embedding as a bias between, added to their input.
+    """Residual block: two convolutions, with the embedding added as a bias between them.
 
     x: (b f) c h w, embedding: (b f) e -> (b f) c h w
     """
@@ -33,9 +33,9 @@ class FlatBlock(nn.Module):
 
 
 class Repair(nn.Module):
-    """Cleans what the body is shown of noisy key frames: hint and neighbours alike.
+    """Network that cleans the body's input for noisy key frames: hint and neighbours.
 
-    shown: (b f) c h w, embedding: (b f) e -> what to add to it, (b f) c h w
+    shown: (b f) c h w, embedding: (b f) e -> correction to add to `shown`, (b f) c h w
     """
 
     def __init__(self, config: UNetConfig, channels: int) -> None:
@@ -53,7 +53,7 @@ class Repair(nn.Module):
 
 
 class FlatBody(nn.Module):
-    """Prior and controller in one: noisy latents and hint features join before the first block.
+    """Prior and controller in one: noisy latents and hint features are summed before the blocks.
 
     x: (b f) latents h w, embedding: (b f) e, hint: (b f) c h w -> (b f) latents h w
     """

@@ -14,7 +14,7 @@ from venhancer.model.kernels.forms import Fusable
 
 
 def sinusoid(position: Tensor, width: int) -> Tensor:
-    """Cosines, then sines, of `position` (b) at geometric frequencies, in float32 -> (b, width)."""
+    """Compute float32 cosines, then sines, at geometric frequencies: position (b) -> (b, width)."""
     half = width // 2
     steps = torch.arange(half, dtype=torch.float32, device=position.device)
     angles = position.float()[:, None] * torch.exp(-math.log(10000.0) / half * steps)
@@ -22,38 +22,38 @@ def sinusoid(position: Tensor, width: int) -> Tensor:
 
 
 def per_frame(x: Tensor, frames: int) -> Tensor:
-    """b c -> (b f) c, by a view that every frame shares."""
+    """Repeat each row for all frames of its clip: b c -> (b f) c."""
     b, c = x.shape
     return x[:, None].expand(b, frames, c).reshape(b * frames, c)
 
 
 def clip_view(x: Tensor, frames: int) -> Tensor:
-    """(b f) c h w -> b c f (h w), a view.
+    """View frames as clips: (b f) c h w -> b c f (h w).
 
-    Rows and columns are joined first: else the stride of a batch of one would be such that PyTorch
-    no longer knows the tensor as channels last, and copies it to normalise it, many times slower.
+    Rows and columns are joined first. Otherwise PyTorch does not recognise the strides of a batch
+    of one as channels last, and copies the tensor to normalise it, which is many times slower.
     """
     return rearrange(x, "(b f) c h w -> b f c (h w)", f=frames).transpose(1, 2)
 
 
 def repeat_branches(x: Tensor, count: int) -> Tensor:
-    """Repeat what the branches of guidance have in common: n ... -> count ..., branch by branch.
+    """Repeat a tensor that the guidance branches share: n ... -> count ..., branch by branch.
 
-    Until it meets the text, an evaluation computes one clip for both; it is the same tensor where
-    nothing is to be repeated.
+    Up to the first layer that reads text, an evaluation computes one clip for both branches.
+    Returns `x` itself where nothing is to be repeated.
     """
     return x if len(x) == count else torch.cat([x] * (count // len(x)))
 
 
 def zero_init(layer: nn.Module) -> nn.Module:
-    """Start at zero, so that training begins from the network without `layer`."""
+    """Set the weights to zero, so that training starts from the network without `layer`."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer
 
 
 class Embedding(nn.Sequential):
-    """A number -> an embedding: sinusoid, Linear, SiLU, Linear. Position (b) -> (b, 4 c)."""
+    """Embedding of a number: sinusoid, Linear, SiLU, Linear. Position (b) -> (b, 4 c)."""
 
     def __init__(self, config: UNetConfig, zero: bool = False) -> None:
         last = nn.Linear(config.embedding_width, config.embedding_width)
@@ -72,9 +72,9 @@ class Embedding(nn.Sequential):
 
 
 class GroupNorm(nn.GroupNorm):
-    """Where PyTorch is slow at channels last, that is on a CPU for small frames, by way of NCHW."""
+    """GroupNorm that uses NCHW where PyTorch's channels last is slow: small frames on a CPU."""
 
-    small = 1024  # pixels, from which on PyTorch takes another kernel
+    small = 1024  # pixels; from this size on, PyTorch uses another kernel
 
     def forward(self, x: Tensor) -> Tensor:
         is_small = x.ndim == 4 and x.shape[-2] * x.shape[-1] < self.small
@@ -84,9 +84,9 @@ class GroupNorm(nn.GroupNorm):
 
 
 class TemporalConv(Fusable):
-    """Convolutions over three frames, added to their input; the last starts at zero.
+    """Residual block of convolutions over three frames; the last one is initialised to zero.
 
-    A (3,1,1) convolution is a (3,1) one on the view `b c f (h w)`.
+    A (3,1,1) convolution is computed as a (3,1) one on the view `b c f (h w)`.
     x: (b f) c h w -> (b f) c h w
     """
 
@@ -111,7 +111,7 @@ class TemporalConv(Fusable):
 
 
 class ResBlock(Fusable):
-    """Two convolutions with the embedding as a bias between, a skip, then the temporal block.
+    """Two convolutions with the embedding as a bias between, a skip, then a `TemporalConv`.
 
     x: (b f) c h w, embedding: (b f) e, or f e if all b share it -> (b f) out h w
     """
@@ -137,14 +137,14 @@ class ResBlock(Fusable):
 
 
 class Downsample(nn.Conv2d):
-    """Half the size; the release pads rows by two, so that 90 -> 46 -> 24 -> 13."""
+    """Convolution that halves the size; the release pads rows by two: 90 -> 46 -> 24 -> 13."""
 
     def __init__(self, channels: int, config: UNetConfig) -> None:
         super().__init__(channels, channels, 3, stride=2, padding=(1 + config.extra_rows, 1))
 
 
 class Upsample(nn.Module):
-    """Twice the size, less the rows that `Downsample` added."""
+    """Upsampling to twice the size, minus the rows that `Downsample` added; then a convolution."""
 
     def __init__(self, channels: int, config: UNetConfig) -> None:
         super().__init__()

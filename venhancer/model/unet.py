@@ -1,7 +1,7 @@
 """The 3D-UNet: an encoder and a middle (which the controller copies), and a decoder.
 
-The branches of guidance differ in their text alone. So (b f) c h w may come in as f c h w for all
-b: it becomes (b f) c h w where the first text is read.
+The guidance branches differ in their text only. So an input may be f c h w, shared by all b: it is
+repeated to (b f) c h w by the first layer that reads text.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from venhancer.model.kernels.forms import Fusable
 from venhancer.model.layers import Downsample, GroupNorm, ResBlock, Upsample, repeat_branches
 
 Texts = Iterator[KeysValues]  # keys and values of each spatial transformer, in order of execution
-Keep = Callable[[Tensor], None]  # takes coarse features, (b f) c h w
+Keep = Callable[[Tensor], None]  # called with coarse features, (b f) c h w
 
 
 class InputStage(nn.Module):
-    """First convolution, then (where configured) a temporal transformer of its own width.
+    """First convolution, then (where configured) a temporal transformer with its own width.
 
-    x: (b f) latents h w; hint, added in between: (b f) c h w -> (b f) c h w
+    x: (b f) latents h w; hint, added between the two: (b f) c h w -> (b f) c h w
     """
 
     def __init__(self, config: UNetConfig) -> None:
@@ -44,7 +44,7 @@ class InputStage(nn.Module):
 
 
 class Stage(nn.Module):
-    """A ResBlock and the transformers that its level has; `upsample` follows where a level ends.
+    """A ResBlock and the transformers of its level; `Decoder` runs `upsample` where a level ends.
 
     x: (b f) c h w, embedding: (b f) e -> (b f) out h w
     """
@@ -73,7 +73,7 @@ class Stage(nn.Module):
 
 
 def level_stage(channels: int, level: int, config: UNetConfig, upsample: bool = False) -> Stage:
-    """The stage of one level, with the transformers that the configuration gives it."""
+    """Make a stage of one level, with the transformers that the configuration gives it."""
     return Stage(
         channels,
         config.widths[level],
@@ -85,10 +85,10 @@ def level_stage(channels: int, level: int, config: UNetConfig, upsample: bool = 
 
 
 class Encoder(nn.Module):
-    """From latents to one output per stage, the first convolution and downsamplings included.
+    """Encoder with one output per stage, the first convolution and downsamplings included.
 
     x: (b f) latents h w, embedding: (b f) e -> outputs, finest first
-    is_finest: those of the finest level alone
+    is_finest: only those of the finest level
     """
 
     def __init__(self, config: UNetConfig) -> None:
@@ -122,7 +122,7 @@ class Encoder(nn.Module):
 
 
 def encoder_widths(config: UNetConfig) -> list[int]:
-    """Channels of each encoder output, which are also those of each skip and zero convolution."""
+    """List the channels of all encoder outputs, equal to those of skips and zero convolutions."""
     widths = [config.base_channels]
     for level, width in enumerate(config.widths):
         is_last = level == config.downsamplings
@@ -145,7 +145,7 @@ class Middle(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Back to full size; every stage first concatenates the skip that it mirrors."""
+    """Decoder back to full size; each stage first concatenates the skip of its encoder stage."""
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
@@ -168,13 +168,13 @@ class Decoder(nn.Module):
         frames: int,
         keep: Keep | None = None,
     ) -> Tensor:
-        """keep: is shown what the finest level is given, before it is upsampled"""
+        """Run all stages; keep: called with the input of the finest level, before upsampling."""
         return self._run(0, x, skips, embedding, texts, frames, keep)
 
     def finest(
         self, x: Tensor, skips: Sequence[Tensor], embedding: Tensor, texts: Texts, frames: int
     ) -> Tensor:
-        """The finest level alone, given what `keep` was shown; it needs no other skips."""
+        """Run the finest level only, on features that `keep` received; `skips` are its own."""
         first = len(self.stages) - self.finest_stages
         return self._run(first, x, skips, embedding, texts, frames, None)
 
@@ -200,7 +200,7 @@ class Decoder(nn.Module):
 
 
 class UNet(Fusable):
-    """The frozen prior. The controller's residuals, if any, join the middle and the skips.
+    """The frozen prior. The controller's residuals, if any, are added to middle and skips.
 
     x: (b f) latents h w, embedding: (b f) e -> (b f) latents h w
     """
@@ -222,7 +222,7 @@ class UNet(Fusable):
         control: Sequence[Tensor],
         keep: Keep | None = None,
     ) -> Tensor:
-        """keep: is shown what `finest` can begin with at another timestep"""
+        """Evaluate; keep: called with the features that `finest` takes at another timestep."""
         skips = self.encoder(x, embedding, texts, frames)
         x = self.middle(skips[-1], embedding, texts, frames)
         if control:
@@ -240,7 +240,7 @@ class UNet(Fusable):
         control: Sequence[Tensor],
         coarse: Tensor,
     ) -> Tensor:
-        """The finest level alone, round coarse features of another timestep."""
+        """Evaluate the finest level only, with coarse features of another timestep."""
         skips = self.encoder(x, embedding, texts, frames, is_finest=True)
         skips = [skip + extra for skip, extra in zip(skips, control, strict=True)]
         return self._head(self.decoder.finest(coarse, skips, embedding, texts, frames))

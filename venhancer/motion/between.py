@@ -1,8 +1,9 @@
 """New frames between two enlarged key frames, by the motion of the small input frames.
 
 Both key frames are moved to the new frame's time along the optical flow of the input frames, and
-mixed. Where motion explains nothing (another picture shines through, things that move too fast) or
-where the picture stands still (a logo over a pan), the plain mix of the two is taken instead.
+mixed. The plain mix of the two is used instead where motion does not explain the change (another
+picture shines through, things move too fast), and where the picture stands still (a logo over a
+pan).
 
 The flows from the new frame to either side follow Jiang et al. 2018, "Super SloMo".
 """
@@ -20,13 +21,13 @@ from venhancer.motion.fades import find_fade
 from venhancer.motion.mixing import Key, Recipe, mix, rounded
 from venhancer.motion.optical_flow import Field, Frame
 
-FLOOR = 1e-3  # of trust, so that shares have a sum where neither side has any
-WIDE, MIDDLE, NARROW = 4.0, 1.5, 0.6  # pixels of the input that differences are averaged over
+FLOOR = 1e-3  # added to trust, so that the sum of both sides is never zero
+WIDE, MIDDLE, NARROW = 4.0, 1.5, 0.6  # deviations of the blurs of differences, in input pixels
 BYTE = np.dtype(np.uint8)
 
 
 class Between:
-    """Makes frames between two neighbouring input frames of a scene (H W 3 each)."""
+    """Interpolator between two neighbouring input frames of a scene (H W 3 each)."""
 
     def __init__(self, first: Frame, second: Frame) -> None:
         self.first, self.second = _shallow(first), _shallow(second)
@@ -39,15 +40,15 @@ class Between:
 
     @cached_property
     def flows(self) -> tuple[Field, Field]:
-        """From the first frame to the second, and back."""
+        """Flows from the first frame to the second, and back."""
         return motion.flow(self.first, self.second), motion.flow(self.second, self.first)
 
     def frame(self, time: float, first: Key, second: Key) -> Key:
-        """The frame at `time`, from 0 to 1, of the enlarged key frames: H W 3 each."""
+        """Make the frame at `time`, from 0 to 1, from the enlarged key frames: H W 3 each."""
         return mix(None if self.is_still else self.recipe(time), time, first, second)
 
     def recipe(self, time: float) -> Recipe:
-        """Say where the frame at `time` takes its pixels from."""
+        """Compute where the frame at `time` takes its pixels from."""
         flows = self._flows_at(time)
         through = flows[1] - flows[0]
         near = (1 - time) * (_trust(self.flows[0], flows[0], through) + FLOOR)
@@ -59,7 +60,7 @@ class Between:
         return Recipe(flows, (share * near, share * far), levels)
 
     def _flows_at(self, time: float) -> tuple[Field, Field]:
-        """From the new frame to the first and to the second, corrected so that the two meet."""
+        """Compute flows from the new frame to both sides, corrected so that both ends agree."""
         forward, backward = self.flows
         to_first = time**2 * backward - time * (1 - time) * forward
         to_second = (1 - time) ** 2 * forward - time * (1 - time) * backward
@@ -69,9 +70,10 @@ class Between:
         return to_first - time * missed, to_second + (1 - time) * missed
 
     def _explained(self, first: Field, second: Field) -> Field:
-        """From 0, where the moved frames differ as much as the unmoved ones, to 1: H W.
+        """Rate how well motion explains the change, from 0 to 1: H W.
 
-        Near by they may differ a little more than the unmoved ones: that is a matter of chance.
+        It is 0 where the moved frames differ as much as the unmoved ones. With the narrower blur,
+        they may differ a little more than the unmoved ones, since that happens by chance.
         """
         error, change = _difference(first, second), self._change
         far = 1.5 - 1.5 * (_spread(error, WIDE) + 0.5) / (_spread(change, WIDE) + 1)
@@ -84,7 +86,7 @@ class Between:
 
     @cached_property
     def _standing(self) -> Field:
-        """To 1, where the picture stands still though its flow says that it moves: H W."""
+        """Mask, up to 1 where the picture stands still although its flow says it moves: H W."""
         forward, backward = self.flows
         ahead = _spread(_difference(self.first, motion.warp(self.second, forward)), NARROW)
         back = _spread(_difference(self.second, motion.warp(self.first, backward)), NARROW)
@@ -94,19 +96,19 @@ class Between:
 
 
 def _trust(own: Field, way: Field, through: Field) -> Field:
-    """Agreement of a side's own flow, fetched there, with the way through the new frame: H W."""
+    """Compare a side's own flow, fetched there, with the motion through the new frame: H W."""
     agreed = motion.agreement(motion.warp(own, way), through)
     return agreed * motion.is_inside(way)
 
 
 def _shallow(frame: Frame) -> NDArray[np.uint8]:
-    """In 8 bits."""
+    """Convert a frame to 8 bits."""
     shallow = frame if frame.dtype == np.uint8 else frame >> 8
     return shallow.astype(np.uint8, copy=False)
 
 
 def _difference(first: NDArray[np.uint8] | Field, second: NDArray[np.uint8] | Field) -> Field:
-    """In grey levels, the mean over the channels: H W."""
+    """Compute the absolute difference in grey levels, averaged over the channels: H W."""
     gap = np.abs(first.astype(np.float32) - second.astype(np.float32))
     return np.asarray(gap.mean(axis=-1), dtype=np.float32)
 

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from venhancer.motion.optical_flow import Field
 
-THUMBNAIL = (16, 12)  # width and height at which pictures are compared: motion hardly shows
+THUMBNAIL = (16, 12)  # width and height at which pictures are compared; motion hardly shows there
 LEAST_CHANGE = 3.0  # of the mean of a channel, in grey levels: less is no fade
 LEAST_SPREAD = 2.0  # of a channel, in grey levels: less is no picture
 LARGEST_GAIN = 4.0
-EXPLAINED = 0.5  # the share of the change that may be left once the brightness is matched
+EXPLAINED = 0.5  # share of the change that may be left after the brightness is matched
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Levels:
     offset: Field  # in grey levels, of 255
 
     def apply(self, values: Field, largest: int) -> Field:
-        """H W 3, from 0 to `largest`."""
+        """Apply the change to values from 0 to `largest`: H W 3."""
         made = values * self.gain + self.offset * np.float32(largest / 255)
         return np.asarray(made, dtype=np.float32)
 
@@ -38,7 +38,7 @@ class Fade:
     spreads: tuple[Field, Field]
 
     def levels(self, side: int, time: float) -> Levels:
-        """The change that brings a side to the brightness at `time`."""
+        """Compute the change that brings a side to the brightness at `time`."""
         share = np.float32(time)
         mean = self.means[0] + share * (self.means[1] - self.means[0])
         spread = self.spreads[0] + share * (self.spreads[1] - self.spreads[0])
@@ -48,7 +48,7 @@ class Fade:
 
 
 def find_fade(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Fade | None:
-    """The change of brightness between two frames (H W 3), where it explains their difference."""
+    """Find the change of brightness between two frames (H W 3), if it explains their difference."""
     pair = [
         cv2.resize(frame, THUMBNAIL, interpolation=cv2.INTER_AREA).astype(np.float32)
         for frame in (first, second)

@@ -1,7 +1,7 @@
 """Two enlarged key frames, moved and mixed into a new one, in bands of rows to save memory.
 
-What a `Recipe` says at the size of the input is enlarged bilinearly, the key frames are fetched
-cubically.
+The fields of a `Recipe` have the size of the input and are enlarged bilinearly; the key frames are
+sampled bicubically.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ BAND = 32  # rows that are made at a time
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """The parts of a new frame: flows and shares at the size of the input, in its pixels."""
+    """Recipe of a new frame: flows and shares at the size of the input, in its pixels."""
 
     flows: tuple[Field, Field]  # from the new frame to the first and to the second: H W 2
-    shares: tuple[Field, Field]  # of the two when moved; what is left is the plain mix: H W
-    levels: tuple[Levels, Levels] | None = None  # what brings the two to one brightness
+    shares: tuple[Field, Field]  # weights of the two moved frames; the plain mix gets the rest: H W
+    levels: tuple[Levels, Levels] | None = None  # to bring the two to one brightness
 
 
 def mix(recipe: Recipe | None, time: float, first: Key, second: Key) -> Key:
-    """The frame at `time` of two enlarged key frames, H W 3; without a recipe, the plain mix."""
+    """Mix the frame at `time` from two enlarged key frames, H W 3; the plain mix without recipe."""
     out = np.empty_like(first)
     moving = None if recipe is None else Moving(recipe, (first, second))
     for start in range(0, len(out), BAND):
@@ -49,20 +49,20 @@ def _plain(time: float, first: Frame, second: Frame) -> Field:
 
 
 class Moving:
-    """Two enlarged key frames on their way to the new one."""
+    """Two enlarged key frames, moved to the time of the new one."""
 
     def __init__(self, recipe: Recipe, keys: tuple[Frame, Frame]) -> None:
         self.keys = keys
         self.levels = recipe.levels
         self.size = keys[0].shape[0], keys[0].shape[1]
-        fields: list[Field] = []  # of either: its share, how far right, how far down
+        fields: list[Field] = []  # for each side: its share, and its motion right and down
         for flow, share in zip(recipe.flows, recipe.shares, strict=True):
             down, right = (self.size[axis] / share.shape[axis] for axis in (0, 1))
             fields += [share, flow[..., 0] * np.float32(right), flow[..., 1] * np.float32(down)]
         self.fields = np.stack(fields)
 
     def put_over(self, made: Field, rows: slice) -> None:
-        """Mix them into some rows of the plain mix: H W 3, changed in place."""
+        """Mix the moved frames into some rows of the plain mix: H W 3, changed in place."""
         fields = enlarge_rows(self.fields, rows, self.size)
         shares = [cv2.merge([share] * 3) for share in fields[::3]]
         made *= 1 - shares[0] - shares[1]
@@ -78,7 +78,7 @@ class Moving:
 
 
 def enlarge_rows(fields: Field, rows: slice, size: tuple[int, int]) -> Field:
-    """Some rows of fields (n h w) that are enlarged bilinearly to `size`: n rows W."""
+    """Enlarge fields (n h w) bilinearly to `size`, but compute only some rows: n rows W."""
     height = fields.shape[1]
     numbers = np.arange(rows.start, rows.stop)
     places = np.clip((numbers + 0.5) * (height / size[0]) - 0.5, 0, height - 1)
@@ -91,9 +91,9 @@ def enlarge_rows(fields: Field, rows: slice, size: tuple[int, int]) -> Field:
 
 
 def fetch_rows(image: Frame, right: Field, down: Field, rows: slice) -> Field:
-    """Some rows of `image` (H W 3), fetched from as far right and down: cubic, borders repeated.
+    """Sample some rows of `image` (H W 3), moved by `right` and `down`: cubic, borders repeated.
 
-    Only those rows of the image that are needed become floating point numbers.
+    Only the rows of the image that are needed are converted to floating point.
     """
     height, width = image.shape[:2]
     columns = right + np.arange(width, dtype=np.float32)
@@ -107,5 +107,5 @@ def fetch_rows(image: Frame, right: Field, down: Field, rows: slice) -> Field:
 
 
 def rounded(values: Field, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Whole numbers within the range of `dtype`."""
+    """Round to whole numbers, and clip to the range of `dtype`."""
     return np.clip(np.rint(values), 0, np.iinfo(dtype).max).astype(dtype)

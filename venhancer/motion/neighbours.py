@@ -1,11 +1,11 @@
 """Neighbours of a key frame as a part of its hint: aligned by motion, compared, gated.
 
-A key frame's neighbours hold detail that its own sampling lost. Each is enlarged, moved to where
-the key frame has it, and compared at half the size of the output. What it differs by counts where
-the motion can be trusted, and where what is left after alignment is small beside the picture's own
-contrast; elsewhere it would mislead (ungated neighbours make fast scenes worse).
+A key frame's neighbours hold detail that its own sampling lost. Each is enlarged, warped onto the
+key frame, and compared with it at half the size of the output. A gate passes the difference where
+the motion can be trusted, and where the difference is small compared with the picture's contrast.
+Elsewhere it would mislead: neighbours without a gate make fast scenes worse.
 
-Computed on the host, once for every key frame, from key frames of the same scene only.
+This is computed on the host, once for every key frame, from key frames of the same scene only.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from venhancer.motion.optical_flow import Field
 from venhancer.planning.geometry import Geometry
 from venhancer.spans import Span
 
-GAIN = 4.0  # of the differences, which are small
-BOX = 5  # latent positions a side, over which a difference is held against the contrast
-GATE = 1.5  # the gate opens fully where differences are a third of the contrast, and closes at it
+GAIN = 4.0  # factor on the differences, which are small
+BOX = 5  # latent positions a side; differences and contrast are averaged over this square
+GATE = 1.5  # the gate is 1 up to a third of the contrast, and 0 from the whole contrast on
 LEAST_CONTRAST = 0.01
 
 
 def offsets(count: int) -> list[int]:
-    """Distances of `count` neighbours: as many before as after, in order of time."""
+    """List the distances of `count` neighbours: as many before as after, in order of time."""
     return [d for d in range(-count // 2, count // 2 + 1) if d]
 
 
 def compare(own: Tensor, aligned: Tensor, trust: Tensor) -> Tensor:
-    """The hint's channels: own b 3 2h 2w, aligned b n 3 2h 2w, trust b n h w -> b 13n h w.
+    """Compute channels of the hint: own b 3 2h 2w, aligned b n 3 2h 2w, trust b n h w -> b 13n h w.
 
     Pixels in [-1, 1], at half the size of the output. First the gated differences, each with the
     four pixels of a latent position as channels, then the gates.
@@ -50,9 +50,9 @@ def compare(own: Tensor, aligned: Tensor, trust: Tensor) -> Tensor:
 
 
 def _gate(own: Tensor, difference: Tensor, trust: Tensor) -> Tensor:
-    """Falls from 1, where a neighbour shows the same with other detail, to 0: b n h w.
+    """Compute the gate: 1 where a neighbour shows the same with other detail, else down to 0.
 
-    difference: b n h w, of latent positions
+    difference: b n h w, one for each latent position -> b n h w
     """
     small = F.avg_pool2d(own, 2)
     contrast = _box((small - _box(small)).abs().mean(1, keepdim=True))
@@ -60,7 +60,7 @@ def _gate(own: Tensor, difference: Tensor, trust: Tensor) -> Tensor:
 
 
 def _box(x: Tensor) -> Tensor:
-    """The mean of the square round each position, inside the frame."""
+    """Average over the square around each position, inside the frame."""
     for size in ((1, BOX), (BOX, 1)):
         around = (size[0] // 2, size[1] // 2)
         x = F.avg_pool2d(x, size, 1, around, count_include_pad=False)
@@ -76,7 +76,7 @@ class Lattice:
 
     @classmethod
     def every(cls, step: int, geometry: Geometry, width: int, height: int) -> Lattice:
-        """One position for every square of `step` output pixels; width, height: of the input."""
+        """Make one position per square of `step` output pixels; width, height: of the input."""
 
         def along(padded: int, before: int, shown: int, size: int) -> NDArray[np.float32]:
             pixels = np.arange(padded // step) * step + (step - 1) / 2 - before
@@ -88,7 +88,7 @@ class Lattice:
         )
 
     def read(self, values: Field) -> Field:
-        """Values of the input's pixels (H W, or H W and channels) at these positions."""
+        """Sample values of the input's pixels (H W, or H W and channels) at these positions."""
         shape = len(self.rows), len(self.columns)
         columns = np.broadcast_to(self.columns, shape)
         rows = np.broadcast_to(self.rows[:, None], shape)
@@ -104,21 +104,21 @@ class Lattice:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key frame as it came in, and half as large as it will leave."""
+    """A key frame at its input size, and at half its output size."""
 
     frame: motion.Frame
     half: Field  # 2h 2w 3, in [-1, 1], padded
 
     @classmethod
     def of(cls, frame: motion.Frame, padded: Tensor) -> Key:
-        """padded: 1 3 H W, what the codec is given."""
+        """Make a key; padded: 1 3 H W, the input of the codec."""
         half = F.avg_pool2d(padded, 2)[0].permute(1, 2, 0)
         return cls(frame, np.ascontiguousarray(half.cpu().numpy()))
 
 
 @dataclass(slots=True)
 class Aligner:
-    """Sees the key frames of a scene in order; computes each flow between neighbours once."""
+    """Aligner of the key frames of a scene, added in order; computes each flow only once."""
 
     count: int
     geometry: Geometry
@@ -126,20 +126,20 @@ class Aligner:
     flows: dict[tuple[int, int], Field] = field(default_factory=dict)
 
     def add(self, number: int, key: Key) -> None:
-        """The next key frame of the scene; those that no hint needs any more are forgotten."""
+        """Add the scene's next key frame; drop those that no later hint needs."""
         self.keys[number] = key
         oldest = number - self.count
         self.keys = {n: k for n, k in self.keys.items() if n >= oldest}
         self.flows = {pair: flow for pair, flow in self.flows.items() if min(pair) >= oldest}
 
     def hint(self, number: int) -> Tensor:
-        """The channels of one key frame, once its neighbours were added: c h w."""
+        """Compute the channels of one key frame, after its neighbours were added: c h w."""
         moved, trust = (torch.from_numpy(x)[None] for x in self.look(number))
         half = torch.from_numpy(self.keys[number].half).permute(2, 0, 1)[None]
         return compare(half, moved.permute(0, 1, 4, 2, 3), trust)[0]
 
     def look(self, number: int) -> tuple[Field, Field]:
-        """Neighbours where the key frame has them (n 2h 2w 3), and how far to trust (n h w)."""
+        """Warp the neighbours onto the key frame (n 2h 2w 3), with the trust in each (n h w)."""
         height, width = self.keys[number].frame.shape[:2]
         halves = Lattice.every(2, self.geometry, width, height)
         latents = Lattice.every(4, self.geometry, width, height)
@@ -150,9 +150,9 @@ class Aligner:
         )
 
     def _aligned(self, number: int, offset: int, halves: Lattice) -> tuple[Field, Field]:
-        """A neighbour where the key frame has it (2h 2w 3), and the trust in that (H W).
+        """Warp a neighbour onto the key frame (2h 2w 3), with the trust in the result (H W).
 
-        One that the scene does not have is the key frame itself, without trust.
+        A neighbour that the scene lacks is replaced by the key frame itself, with zero trust.
         """
         own = self.keys[number]
         if number + offset not in self.keys:
@@ -164,7 +164,7 @@ class Aligner:
         return motion.warp(self.keys[number + offset].half, flow, is_cubic=True), trusted
 
     def _path(self, start: int, stop: int) -> tuple[Field, Field]:
-        """The motion over all key frames in between, and the trust in it."""
+        """Compose the motion over all key frames in between, and the trust in it."""
         way = 1 if stop > start else -1
         path, trusted = self._step(start, start + way)
         for number in range(start + way, stop, way):
@@ -185,5 +185,5 @@ class Aligner:
 
 
 def needed_from(scene: Span, first: int, count: int) -> int:
-    """The earliest key frame that the hint of `first` sees."""
+    """Find the earliest key frame that the hint of `first` sees."""
     return max(scene.start, first - count // 2)

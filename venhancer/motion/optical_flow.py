@@ -1,8 +1,8 @@
 """Optical flow on the host: where pixels move from one frame to another, and how far to trust it.
 
-A flow (H W 2, float32, pixels) says where what lies at a pixel of one frame lies in the other:
-second(p + flow(p)) shows what first(p) shows. The flow is DIS (Kroeger et al. 2016, "Fast Optical
-Flow using Dense Inverse Search"), as OpenCV has it.
+A flow (H W 2, float32, pixels) maps the pixels of one frame to another frame: second(p + flow(p))
+shows what first(p) shows. It is computed by OpenCV's DIS (Kroeger et al. 2016, "Fast Optical Flow
+using Dense Inverse Search").
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ Frame: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]  # H W 3, over the who
 Field: TypeAlias = NDArray[np.float32]  # H W, or H W and channels
 
 SMALLEST = 16  # pixels a side, below which DIS finds no patch
-TOLERANCE = (0.02, 0.5)  # of a squared length, and squared pixels: by what two motions may differ
+TOLERANCE = (0.02, 0.5)  # allowed difference: share of squared length, squared pixels
 
 _one_thread = Lock()
 
 
 def flow(first: Frame, second: Frame) -> Field:
-    """The motion from `first` to `second`: H W 3 each -> H W 2.
+    """Compute the motion from `first` to `second`: H W 3 each -> H W 2.
 
-    OpenCV cuts the work into as many stripes as it has threads, and the result depends on the cut:
-    so one thread does it, whatever the process uses otherwise.
+    OpenCV divides the work into one stripe per thread, and the result depends on the division. So
+    the flow runs on one thread, however many the process uses otherwise.
     """
     height, width = first.shape[:2]
     pair = [_grey(frame) for frame in (first, second)]
@@ -43,7 +43,7 @@ def flow(first: Frame, second: Frame) -> Field:
 
 
 def _grey(frame: Frame) -> NDArray[np.uint8]:
-    """Luma in 8 bits, at least `SMALLEST` a side: H W 3 -> H W."""
+    """Convert to luma in 8 bits, padded to at least `SMALLEST` a side: H W 3 -> H W."""
     shallow = frame if frame.dtype == np.uint8 else (frame >> 8).astype(np.uint8)
     grey = cv2.cvtColor(shallow, cv2.COLOR_RGB2GRAY)
     below, right = (max(0, SMALLEST - size) for size in grey.shape)
@@ -55,7 +55,7 @@ def _grey(frame: Frame) -> NDArray[np.uint8]:
 def warp(image: NDArray[Any], motion: Field, *, is_cubic: bool = False) -> Field:
     """Fetch every pixel from where it moved to: out(p) = image(p + motion(p)), float32.
 
-    Outside, the border pixels are repeated. Cubic may pass the range of `image` a little.
+    Outside, the border pixels are repeated. Cubic values may slightly exceed the range of `image`.
     """
     height, width = motion.shape[:2]
     columns = np.arange(width, dtype=np.float32) + motion[..., 0]
@@ -67,12 +67,12 @@ def warp(image: NDArray[Any], motion: Field, *, is_cubic: bool = False) -> Field
 
 
 def compose(first: Field, then: Field) -> Field:
-    """The motion from a first frame to a third, by way of the second."""
+    """Compose two motions: from a first frame to a second, and from there to a third."""
     return first + warp(then, first)
 
 
 def is_inside(motion: Field) -> NDArray[np.bool_]:
-    """Which pixels stay within the frame: H W."""
+    """Tell which pixels stay within the frame: H W."""
     height, width = motion.shape[:2]
     columns = np.arange(width, dtype=np.float32) + motion[..., 0]
     rows = np.arange(height, dtype=np.float32)[:, None] + motion[..., 1]
@@ -81,15 +81,15 @@ def is_inside(motion: Field) -> NDArray[np.bool_]:
 
 
 def trust(motion: Field, backward: Field) -> Field:
-    """From 1, where the way back returns to where it began, to 0: H W.
+    """Rate a motion by its way back: 1 where that returns to its start, down to 0: H W.
 
-    backward: the flow of the frame that `motion` leads to, back again
+    backward: the flow back from the frame that `motion` leads to
     """
     return agreement(warp(backward, motion), -motion) * is_inside(motion)
 
 
 def agreement(found: Field, expected: Field) -> Field:
-    """Agreement of two motions, for their length: 1 for equal ones, falling to 0: H W."""
+    """Compare two motions, relative to their length: 1 for equal ones, falling to 0: H W."""
     share, least = TOLERANCE
     missed = _squared_length(found - expected)
     allowed = share * _squared_length(expected) + least

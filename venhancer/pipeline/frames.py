@@ -14,13 +14,14 @@ from venhancer.contract import DECODED_FRAMES
 from venhancer.device import to_device, wait_for
 from venhancer.motion.neighbours import Aligner, Key, needed_from
 from venhancer.options import Options
+from venhancer.pipeline.networks import Networks
 from venhancer.pipeline.pixels import Frame, crop, pad, resize, to_pixels
-from venhancer.pipeline.protocols import Networks, SceneSampler
 from venhancer.pipeline.queues import ahead
 from venhancer.pipeline.state import State
 from venhancer.pipeline.stopwatch import Stopwatch
 from venhancer.planning.plan import Plan
 from venhancer.planning.windows import Scene
+from venhancer.sampling.sampler import Sampler
 from venhancer.spans import Span
 from venhancer.video.probe import read_frames
 
@@ -29,7 +30,7 @@ QUEUE = 4  # frames that are read ahead, and that wait to be written
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class GeneratedFrames:
     """What a turn of the sampler led to, and where the run stands then."""
 
     latents: Tensor  # x_0 of the frames that are done: f c h w, f may be 0
@@ -50,7 +51,7 @@ class Flow:
     text: Tensor | None = None
     evaluations: int = 0  # so far
 
-    def outcomes(self, state: State) -> Generator[Outcome]:
+    def generated(self, state: State) -> Generator[GeneratedFrames]:
         """Of all turns that are left after `state`."""
         scenes = self.plan.scenes[state.scene :]
         if not scenes:
@@ -68,10 +69,10 @@ class Flow:
         with ahead(read_frames(self.plan.source, begin), QUEUE) as frames:
             for number, scene in enumerate(scenes, state.scene):
                 keys = self._keys(frames, scene.keys, max(first, scene.keys.start))
-                for outcome in self._scene(number, scene, sampler, keys, state):
-                    yield outcome
-                    self.progress("decode", outcome.state.frames, self.plan.sampled_frames)
-                    state = outcome.state
+                for made in self._scene(number, scene, sampler, keys, state):
+                    yield made
+                    self.progress("decode", made.state.frames, self.plan.sampled_frames)
+                    state = made.state
 
     def _count(self, state: State) -> None:
         """Evaluations that an earlier run has made."""
@@ -115,16 +116,16 @@ class Flow:
                 aligner.add(number, Key.of(frame, padded))
             if not is_shown:
                 return padded.new_empty(0)
-            return self.networks.encode(padded, number, plan.codec_tile)
+            return self.networks.encode(plan, padded, number)
 
     def _scene(
         self,
         number: int,
         scene: Scene,
-        sampler: SceneSampler,
+        sampler: Sampler,
         keys: Iterator[Tensor],
         state: State,
-    ) -> Iterator[Outcome]:
+    ) -> Iterator[GeneratedFrames]:
         """Of the turns of a scene that `state` has not seen."""
         last = self.plan.turns_of(scene)
         left = state.frames
@@ -139,22 +140,24 @@ class Flow:
             held = scene.gap - 1 if is_cut else 0  # the last frame is shown up to the cut
             first, left = left, left + len(latents) + held
             after = State(number, taken, left, sampler.tensors())
-            yield Outcome(latents, first, held, State(number + 1, 0, left) if is_end else after)
+            if is_end:
+                after = State(number + 1, 0, left)
+            yield GeneratedFrames(latents, first, held, after)
 
     def _evaluated(self) -> None:
         self.evaluations += 1
         total = self.plan.parts * len(self.plan.sampling.schedule)
         self.progress("denoise", self.evaluations, total)
 
-    def frames(self, outcome: Outcome) -> Iterator[Frame]:
+    def frames(self, generated: GeneratedFrames) -> Iterator[Frame]:
         """Decode what a turn led to, chunk by chunk: H W 3 each, cropped."""
         frame: Frame | None = None
-        latents = outcome.latents
+        latents = generated.latents
         for part in latents.split(DECODED_FRAMES) if len(latents) else ():
             with self.watch("decode"):
-                made = self.networks.decode(part, self.plan.codec_tile)
+                made = self.networks.decode(self.plan, part)
                 pixels = to_pixels(crop(made, self.plan.geometry))
             for frame in pixels:
                 yield frame
         if frame is not None:
-            yield from repeat(frame, outcome.held)
+            yield from repeat(frame, generated.held)

@@ -1,6 +1,6 @@
-"""`Networks` over one model: with `Denoiser` the oracle that every backend is compared with.
+"""A model, its codec and its text encoder, as the pipeline calls them.
 
-With `StaticDenoiser` it runs a bundle's networks.
+With `Denoiser` these are PyTorch's networks, with `StaticDenoiser` those of a bundle.
 """
 
 from __future__ import annotations
@@ -51,8 +51,12 @@ class LappedCodec:
 CPU = Placement()
 
 
-class Reference:
-    """A model, its codec and its text encoder, placed on one device."""
+class Networks:
+    """A model, its codec and its text encoder on one device, ready for any plan of the model.
+
+    Frames: f 3 H W in [-1, 1]; latents: f c h w, float32. Those that come out are on `device`,
+    those that go in may be anywhere.
+    """
 
     def __init__(
         self,
@@ -60,44 +64,50 @@ class Reference:
         codec: Codec,
         text_encoder: TextEncoder | None = None,
         placement: Placement = CPU,
-        seed: int = 0,
     ) -> None:
         self.model = model
         self.codec = codec
         self.text_encoder = text_encoder
         self.placement = placement
-        self.seed = seed
 
     @property
     def device(self) -> str:
+        """The device that computes: `cpu` or `cuda`."""
         return self.placement.device
 
     def encode_text(self, prompt: str, *, is_guided: bool) -> Tensor | None:
+        """Encode the prompt and, if guided, the negative prompt: 2 l d, or 1 l d.
+
+        None without a text encoder.
+        """
         if self.text_encoder is None:
             return None
         prompts = [complete(prompt), *([NEGATIVE] if is_guided else [])]
         return torch.cat([self.text_encoder.encode(p) for p in prompts])
 
-    def encode(self, frames: Tensor, first: int, tile: tuple[int, int] | None) -> Tensor:
-        generator, codec = torch.Generator(), self._codec(tile)
+    def encode(self, plan: Plan, frames: Tensor, first: int) -> Tensor:
+        """Encode key frames `first` and following."""
+        generator, codec = torch.Generator(), self._codec(plan)
         latents = []
         for i, frame in enumerate(frames):
-            generator.manual_seed(seed_of(self.seed, "encode", first + i))
+            generator.manual_seed(seed_of(plan.sampling.seed, "encode", first + i))
             latents.append(codec.encode(frame[None].to(self.placement.device), generator))
         return torch.cat(latents).float()
 
-    def decode(self, latents: Tensor, tile: tuple[int, int] | None) -> Tensor:
-        return self._codec(tile).decode(latents.to(self.placement.device)).float()
+    def decode(self, plan: Plan, latents: Tensor) -> Tensor:
+        """Decode latents of neighbouring frames, at most `contract.DECODED_FRAMES` of them."""
+        return self._codec(plan).decode(latents.to(self.placement.device)).float()
 
-    def _codec(self, tile: tuple[int, int] | None) -> Codec:
-        if tile is None:
+    def _codec(self, plan: Plan) -> Codec:
+        if plan.codec_tile is None:
             return self.codec
         assert isinstance(self.codec, AutoencoderCodec)  # the others need no tiles
-        return TiledCodec(self.codec, tile)
+        return TiledCodec(self.codec, plan.codec_tile)
 
     def sampler(self, plan: Plan, text: Tensor | None) -> Sampler:
+        """Make the sampler of the plan's scenes; text: what `encode_text` made."""
         device = "cpu" if plan.holds_latents_on_host else self.placement.device
         neighbours = self.model.config.neighbour_channels
         latents = Latents(plan.capacity, plan.latents, device, neighbours)
-        conditions = Conditions(plan.refine, plan.scale, text)
+        conditions = Conditions(plan.refine, plan.conditioning_scale, text)
         return Sampler(self.model, plan.sampling, conditions, latents, self.placement)

@@ -1,4 +1,4 @@
-"""Reading ahead and writing behind: two bounded queues, so that files and networks overlap.
+"""Reading ahead, writing behind, handing on: bounded queues, so that files and networks overlap.
 
 Each is a context with one thread of its own, which is joined on every way out: at the end, by an
 error, by Ctrl-C. Waiting can be interrupted; the one item that the thread is at is finished.
@@ -15,6 +15,8 @@ from itertools import islice
 from queue import SimpleQueue
 from threading import Thread
 from typing import Generic, TypeVar
+
+from venhancer.errors import Cancelled
 
 T = TypeVar("T")
 
@@ -90,6 +92,53 @@ class Behind(Generic[T]):
                 self._is_broken = True
                 raise
             self._under_way -= 1
+
+
+@contextmanager
+def handed_on(work: Callable[[Callable[[T], None]], None], size: int) -> Iterator[Iterator[T]]:
+    """Run `work` on a thread; the items that it gives can be iterated over, `size` early at most.
+
+    An error of `work` is raised where the next item would have come. When the context ends before
+    `work` does, giving the next item raises `Cancelled` in it.
+    """
+    permits: SimpleQueue[bool] = SimpleQueue()
+    made: SimpleQueue[T | _Failure | _End] = SimpleQueue()
+    for _ in range(size):
+        permits.put(True)
+
+    def give(item: T) -> None:
+        if not permits.get():
+            raise Cancelled("nobody takes the rest")
+        made.put(item)
+
+    def run() -> None:
+        try:
+            work(give)
+        except BaseException as error:
+            made.put(_Failure(error))
+        else:
+            made.put(_End())
+
+    thread = Thread(target=run, name="handed on", daemon=True)
+    thread.start()
+    try:
+        yield _received(made, permits)
+    finally:
+        for _ in range(size + 1):
+            permits.put(False)
+        thread.join()
+
+
+def _received(made: SimpleQueue[T | _Failure | _End], permits: SimpleQueue[bool]) -> Iterator[T]:
+    while not isinstance(item := made.get(), _End):
+        if isinstance(item, _Failure):
+            raise item.error
+        permits.put(True)
+        yield item
+
+
+class _End:
+    """Stands behind the last item."""
 
 
 @dataclass(frozen=True, slots=True)

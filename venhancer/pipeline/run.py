@@ -10,10 +10,9 @@ import gc
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 
 import torch
@@ -21,17 +20,16 @@ import torch
 from venhancer.device import is_out_of_memory
 from venhancer.errors import DeviceError, OutputError
 from venhancer.options import Options
-from venhancer.pipeline.compare import Comparison, check_comparison
-from venhancer.pipeline.filling import Filling
-from venhancer.pipeline.frames import QUEUE, Flow, Outcome, Progress
+from venhancer.pipeline.compare import check_comparison
+from venhancer.pipeline.frames import QUEUE, Flow, GeneratedFrames, Progress
+from venhancer.pipeline.networks import Networks
 from venhancer.pipeline.pixels import Frame
-from venhancer.pipeline.protocols import Networks
 from venhancer.pipeline.queues import Behind, behind
-from venhancer.pipeline.seams import NO_SEAMS, SeamMeter, Seams
+from venhancer.pipeline.seams import NO_SEAMS, Seams
+from venhancer.pipeline.sink import FrameSink, Output, open_output
 from venhancer.pipeline.state import Journal, NoJournal, State
-from venhancer.pipeline.stopwatch import Stopwatch
 from venhancer.planning.plan import Plan
-from venhancer.video.writer import FolderWriter, VideoWriter, check_target, open_writer
+from venhancer.video.writer import check_target
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +45,7 @@ class Report:
     """What a run did."""
 
     plan: Plan
-    output: Path
+    output: Path | None  # None: frames that were handed on in memory
     wall: float  # seconds in all
     seconds: dict[str, float] = field(default_factory=dict)  # per stage; writing overlaps
     seams: Seams = NO_SEAMS
@@ -75,37 +73,55 @@ def enhance(
     options: Options,
     progress: Progress = silent,
     journal: Journal = NO_JOURNAL,
-    smaller: Sequence[Plan] = (),
+    fallbacks: Sequence[Plan] = (),
 ) -> Report:
     """Carry out `plan` and write `target`; nothing is left behind if it fails, but in `journal`.
 
     A run that goes on from a journal's state gives the same bits as one that was not cut off.
-    smaller: plans of the same windows, to go on with when the device runs out of memory
+    fallbacks: plans of the same windows, to go on with when the device runs out of memory
     """
     check_output(target, plan, options)
+    with open_output(plan, target, options) as files:
+        report = generate(plan, files, networks, options, progress, journal, fallbacks)
+    return dataclasses.replace(report, output=target)
+
+
+def generate(
+    plan: Plan,
+    output: Output,
+    networks: Networks,
+    options: Options,
+    progress: Progress = silent,
+    journal: Journal = NO_JOURNAL,
+    fallbacks: Sequence[Plan] = (),
+) -> Report:
+    """Carry out `plan` and give its frames to `output`; the rest as in `enhance`.
+
+    Whatever `output` or `progress` raises ends the run, `Cancelled` for one.
+    """
     start = time.perf_counter()
-    with open_output(plan, target, options) as files, torch.inference_mode():
+    with torch.inference_mode():
         flow = Flow(plan, networks, options, progress)
-        with closing(Outlet(plan, files, journal)) as outlet:
-            course = Course(flow, journal.load() or State(), outlet, list(smaller))
+        with closing(FrameSink(plan, output, journal)) as sink:
+            run = RunWithFallback(flow, journal.load() or State(), sink, list(fallbacks))
             for frame in journal.frames():
-                outlet.write(frame)
-            with behind(outlet.leave, QUEUE) as leaving:
-                course.run(leaving)
+                sink.write(frame)
+            with behind(sink.leave, QUEUE) as leaving:
+                run.run(leaving)
     wall = time.perf_counter() - start
-    seconds = {**flow.watch.seconds, **outlet.watch.seconds}
-    return Report(flow.plan, target, wall, seconds, outlet.seams())
+    seconds = {**flow.watch.seconds, **sink.watch.seconds}
+    return Report(flow.plan, None, wall, seconds, sink.seams())
 
 
 @dataclass(slots=True)
-class Course:
-    """The turns of a run, up to the end; without memory for one, again with a smaller plan."""
+class RunWithFallback:
+    """The turns of a run, up to the end; without memory for one, again with a fallbacks plan."""
 
     flow: Flow
     state: State
-    outlet: Outlet
-    smaller: list[Plan]
-    pending: Outcome | None = None  # whose frames have not all left
+    sink: FrameSink
+    fallbacks: list[Plan]
+    pending: GeneratedFrames | None = None  # whose frames have not all left
     left: int = 0  # frames that the model makes that have
 
     def run(self, leaving: Behind[Frame]) -> None:
@@ -120,10 +136,10 @@ class Course:
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            if not self.smaller:
+            if not self.fallbacks:
                 raise DeviceError(
-                    f"out of memory with {self.flow.plan.arrangement}, the smallest plan of these "
-                    "windows: take a smaller --window, or --memory with what is free"
+                    f"out of memory with {self.flow.plan.arrangement.words}, the smallest plan of "
+                    "these windows: take a fallbacks --window, or --memory with what is free"
                 ) from error
             self._leave_device()
             return False
@@ -137,20 +153,20 @@ class Course:
             self.pending = dataclasses.replace(self.pending, latents=latents, state=self.state)
 
     def _go_on(self, leaving: Behind[Frame]) -> None:
-        journal = self.outlet.journal
+        journal = self.sink.journal
         if self.pending is not None:
             self._let_out(self.pending, leaving)
-        with closing(self.flow.outcomes(self.state)) as outcomes:
-            for outcome in outcomes:
-                self.state, self.pending = outcome.state, outcome
-                self._let_out(outcome, leaving)
+        with closing(self.flow.generated(self.state)) as generated_frames:
+            for generated in generated_frames:
+                self.state, self.pending = generated.state, generated
+                self._let_out(generated, leaving)
                 if journal.is_due():
                     leaving.flush()
                     journal.keep(self.state)
 
-    def _let_out(self, outcome: Outcome, leaving: Behind[Frame]) -> None:
+    def _let_out(self, generated: GeneratedFrames, leaving: Behind[Frame]) -> None:
         """Decode and write its frames, but those that have left already."""
-        for number, frame in enumerate(self.flow.frames(outcome), outcome.first):
+        for number, frame in enumerate(self.flow.frames(generated), generated.first):
             if number == self.left:
                 leaving.put(frame)
                 self.left += 1
@@ -158,102 +174,9 @@ class Course:
 
     def _shrink(self) -> None:
         """Take the next plan."""
-        plan = self.smaller.pop(0)
+        plan = self.fallbacks.pop(0)
         self.flow.plan = plan
-        self.outlet.adopt(plan)
-        logger.warning("out of memory: goes on with %s", plan.arrangement)
+        self.sink.adopt(plan)
+        logger.warning("out of memory: goes on with %s", plan.arrangement.words)
         gc.collect()
         torch.cuda.empty_cache()
-
-
-@dataclass(frozen=True, slots=True)
-class Files:
-    """The output, and the comparison beside it."""
-
-    writer: VideoWriter | FolderWriter
-    comparison: Comparison | None
-
-    def add(self, frame: Frame, moment: Fraction) -> None:
-        self.writer.write(frame, moment)
-        if self.comparison is not None:
-            self.comparison.add(frame)
-
-
-class Outlet:
-    """Where frames leave, in order: seams are measured, and what is shown is written.
-
-    The model makes the frames that come in: the whole grid, or its key frames only. Then those
-    between are made here, behind the journal.
-    """
-
-    def __init__(self, plan: Plan, files: Files, journal: Journal) -> None:
-        self.files = files
-        self.journal = journal
-        self.watch = Stopwatch()
-        self.meter: SeamMeter | None = None
-        self.shown = list(zip(plan.timeline.shown, plan.timeline.times, strict=True))[::-1]
-        self.filling = Filling(plan) if plan.is_by_motion else None
-        self.count = 0  # frames that have come in
-        self.adopt(plan)
-
-    def adopt(self, plan: Plan) -> None:
-        """From now on frames are those of another plan, with the same windows."""
-        self.journal.adopt(plan)
-        if self.meter is not None:
-            self.meter.plan = plan
-        elif plan.parts > len(plan.scenes):
-            self.meter = SeamMeter(plan)
-
-    def leave(self, frame: Frame) -> None:
-        """A new frame: the journal has it first."""
-        with self.watch("keep"):
-            self.journal.add(frame)
-        self.write(frame)
-
-    def write(self, frame: Frame) -> None:
-        """The next frame that the model made: H W 3."""
-        if self.meter is not None:
-            with self.watch("seams"):
-                self.meter.add(frame)
-        if self.filling is None:
-            self._show(self.count, frame)
-        else:
-            with self.watch("between"):
-                for number, made in self.filling.add(frame):
-                    self._show(number, made)
-        self.count += 1
-
-    def _show(self, number: int, frame: Frame) -> None:
-        """Write a frame of the grid, as often as it is shown."""
-        while self.shown and self.shown[-1][0] == number:
-            with self.watch("write"):
-                self.files.add(frame, self.shown.pop()[1])
-
-    def seams(self) -> Seams:
-        return NO_SEAMS if self.meter is None else self.meter.seams()
-
-    def close(self) -> None:
-        """Close what is read beside the run."""
-        if self.filling is not None:
-            self.filling.close()
-
-
-@contextmanager
-def open_output(plan: Plan, target: Path, options: Options) -> Iterator[Files]:
-    """Open all that will be written, so that an unusable codec is told before the work."""
-    writer = open_writer(
-        target,
-        width=plan.geometry.width,
-        height=plan.geometry.height,
-        fps=plan.timeline.fps,
-        source=plan.source,
-        crf=options.crf,
-        codec=options.codec,
-        overwrite=options.overwrite,
-    )
-    with writer, _comparison(plan, options) as comparison:
-        yield Files(writer, comparison)
-
-
-def _comparison(plan: Plan, options: Options) -> AbstractContextManager[Comparison | None]:
-    return nullcontext() if options.compare is None else Comparison(plan, options)

@@ -18,7 +18,7 @@ from venhancer.device import free_memory
 from venhancer.errors import OptionError
 from venhancer.options import GB, Options
 from venhancer.planning.memory import CONTEXT_BYTES, need, pays_by_graph
-from venhancer.planning.plan import Plan, cheapest_window, make_plan
+from venhancer.planning.plan import Arrangement, Plan, cheapest_window, make_plan
 from venhancer.video.probe import Clip
 
 FREE_SHARE = 0.9  # of what is free, taken where no limit is given
@@ -83,7 +83,7 @@ def fitting(
     options: Options,
     device: str,
     dtype: torch.dtype,
-    arrangement: str | None = None,
+    arrangement: Arrangement | None = None,
     uses_graphs: bool = False,
 ) -> tuple[Plan, ...]:
     """The first that fits `options.memory` or what is free; then what to fall to if it does not.
@@ -107,14 +107,15 @@ def fitting(
         refused.setdefault(total, plan)
     least = min(refused)
     if options.memory is not None:
+        words = refused[least].arrangement.words
         raise OptionError(
-            f"memory={options.memory:g}: the smallest plan ({refused[least].arrangement}) needs "
+            f"memory={options.memory:g}: the smallest plan ({words}) needs "
             f"{math.ceil(100 * least / GB) / 100:g} GB: allow more, or take a smaller scale"
         )
     return (refused[least],)
 
 
-def _is_taken(plan: Plan, arrangement: str | None, is_fitting: bool) -> bool:
+def _is_taken(plan: Plan, arrangement: Arrangement | None, is_fitting: bool) -> bool:
     return is_fitting if arrangement is None else plan.arrangement == arrangement
 
 

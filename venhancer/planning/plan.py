@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from venhancer.config import (
     ModelConfig,
@@ -48,10 +48,10 @@ class Sampling:
     rows: tuple[Span, ...]
     columns: tuple[Span, ...]
     join: Join
+    schedule: Steps = field(init=False, repr=False, compare=False)
 
-    @property
-    def schedule(self) -> Steps:
-        return plan_steps(self.solver, self.steps)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "schedule", plan_steps(self.solver, self.steps))
 
     def is_guided(self, timestep: int) -> bool:
         low, high = self.guidance_interval
@@ -80,6 +80,32 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Arrangement:
+    """How a plan fits into memory: what a run that goes on has to keep."""
+
+    window: int  # frames
+    tile: tuple[int, int]  # width and height of what the network sees of a frame, in pixels
+    codec_tile: int | None  # pixels a side of what the codec sees at a time; None: whole frames
+    holds_latents_on_host: bool
+
+    @property
+    def words(self) -> str:
+        """Describe it for a message."""
+        told = [f"windows of {self.window}", "tiles of {}x{}".format(*self.tile)]
+        if self.codec_tile is not None:
+            told.append(f"a codec in tiles of {self.codec_tile}")
+        if self.holds_latents_on_host:
+            told.append("latents in the host's memory")
+        return ", ".join(told)
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Arrangement:
+        """Read what `dataclasses.asdict` gave; TypeError or KeyError for anything else."""
+        width, height = fields["tile"]
+        return cls(**{**fields, "tile": (width, height)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """One run, all decided."""
 
@@ -89,7 +115,7 @@ class Plan:
     timeline: Timeline
     sampling: Sampling
     scenes: tuple[Scene, ...]
-    scale: float  # s, as the network is told it
+    conditioning_scale: float  # s, as the network is told it
     refine: int
     latents: tuple[int, int, int]  # channels, rows, columns
     new_frames: NewFrames = "model"
@@ -147,15 +173,17 @@ class Plan:
         return stride * len(s.columns[0]), stride * len(s.rows[0])
 
     @property
-    def arrangement(self) -> str:
-        """How it fits into memory, in words."""
-        words = [f"windows of {self.sampling.window}", "tiles of {}x{}".format(*self.tile)]
+    def arrangement(self) -> Arrangement:
+        """How it fits into memory."""
+        side = None
         if self.codec_tile is not None:
-            stride = self.preset.model.latent_stride
-            words.append(f"a codec in tiles of {stride * self.codec_tile[1]}")
-        if self.holds_latents_on_host:
-            words.append("latents in the host's memory")
-        return ", ".join(words)
+            side = self.preset.model.latent_stride * self.codec_tile[1]
+        return Arrangement(
+            window=self.sampling.window,
+            tile=self.tile,
+            codec_tile=side,
+            holds_latents_on_host=self.holds_latents_on_host,
+        )
 
     @property
     def capacity(self) -> Capacity:
@@ -216,7 +244,7 @@ def make_plan(clip: Clip, preset: Preset, options: Options, shape: Shape | None 
         timeline=timeline,
         sampling=_sampling(preset, options, scenes, (rows, columns), shape),
         scenes=scenes,
-        scale=_told_scale(clip, preset, geometry, options),
+        conditioning_scale=_conditioning_scale(clip, preset, geometry, options),
         refine=_or(options.refine, preset.defaults.refine),
         latents=(preset.model.unet.latent_channels, rows, columns),
         new_frames=new_frames,
@@ -286,7 +314,7 @@ def _timeline(clip: Clip, options: Options) -> Timeline:
     return at_rate(clip.times, clip.fps, clip.end, options.fps, clip.is_variable)
 
 
-def _told_scale(clip: Clip, preset: Preset, geometry: Geometry, options: Options) -> float:
+def _conditioning_scale(clip: Clip, preset: Preset, geometry: Geometry, options: Options) -> float:
     real = max(geometry.width / clip.width, geometry.height / clip.height)
     scale = _or(options.detail, min(max(real * preset.defaults.detail, 1.0), 8.0))
     return float(int(scale)) if options.geometry == "released" else scale
@@ -303,7 +331,7 @@ def _sampling(
     shortcuts = _shortcuts(preset, options)
     tile_rows, tile_columns = _tile(preset.model, defaults, options, shape)
     rows, columns = size
-    sampling = Sampling(
+    return Sampling(  # refuses impossible steps here, before any work
         solver=_or(options.solver, defaults.solver),
         steps=_or(options.steps, shortcuts.steps or defaults.steps),
         eta=_or(options.eta, defaults.eta),
@@ -317,8 +345,6 @@ def _sampling(
         columns=tuple(tiles(columns, tile_columns, unet.size_step)),
         join=options.join,
     )
-    assert len(sampling.schedule)  # refuses impossible steps here, before any work
-    return sampling
 
 
 def _shortcuts(preset: Preset, options: Options) -> Shortcuts:

@@ -1,4 +1,4 @@
-"""Train the Space-Time Controller round a frozen prior, or a small model from the start."""
+"""Train the Space-Time Controller around a frozen prior, or a small model from scratch."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def build_parser() -> argparse.ArgumentParser:
     add("--preset", default="nano", choices=["nano", "released"], help="model to train")
     add("--data", type=Path, nargs="+", help="videos and photos, JSONL files, shards; a pool")
     add("--prior", type=Path, help="pretrained UNet in the released layout; it stays frozen")
-    add("--weights", type=Path, help="begin with these trained weights")
-    add("--teacher", type=Path, help="learn to do in few evaluations what these weights do in many")
+    add("--weights", type=Path, help="start with these trained weights")
+    add("--teacher", type=Path, help="distil these weights into a model of few evaluations")
     add("-o", "--out", type=Path, help="folder of the run")
-    add("--validate", type=Path, help="videos that are not trained on; for a pool, another pool")
+    add("--validate", type=Path, help="held-out videos; if --data is a pool, another pool")
     add("--steps", type=int, help="updates in all")
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="any other setting")
-    add("--resume", action="store_true", help="go on from the last checkpoint in OUT")
-    add("--plan", action="store_true", help="say what memory and time the run takes, and end")
+    add("--resume", action="store_true", help="resume from the last checkpoint in OUT")
+    add("--plan", action="store_true", help="show the memory and time that the run takes, and exit")
     add("--devices", type=int, help="with --plan: how many (default: those of this launch)")
     add("--card", help="with --plan: name of the card, such as A100-80G")
     add("--device", default="auto", choices=["auto", "cpu", "cuda"])
@@ -72,7 +72,7 @@ def _command(argv: Sequence[str]) -> tuple[argparse.Namespace, Work]:
 
 
 def _last_line(error: VEnhancerError) -> str:
-    """The message; that of a data worker comes at the end of its traceback."""
+    """Extract the message; a data worker's error has it at the end of a traceback."""
     kind = type(error)
     line = str(error).strip().splitlines()[-1]
     return line.removeprefix(f"{kind.__module__}.{kind.__qualname__}: ")

@@ -1,8 +1,9 @@
-"""States of a run: each process writes its share, a whole one appears by renaming, runs go on.
+"""Checkpoints of a run, from which it can be resumed.
 
-RUN/checkpoints/step-00000250/ is a checkpoint of torch.distributed.checkpoint (weights that learn,
-their average, the optimiser's moments) with `run.json` beside it. The format does not depend on the
-number of devices, so a run can go on with another.
+Each process writes its share, and a complete checkpoint appears by renaming.
+RUN/checkpoints/step-00000250/ is a checkpoint of torch.distributed.checkpoint (trainable weights,
+their average, the optimiser's moments) with a `run.json` in it. The format does not depend on the
+number of devices, so a run can be resumed with another number.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from venhancer.weights.checkpoint import UNREADABLE
 FACTS = "run.json"
 KEPT = 2
 TRAINED = StateDictOptions(ignore_frozen_params=True, strict=False)
-FREE = {  # settings that a run may go on with: none of them changes what was learned so far
+FREE = {  # settings that a resumed run may change: none of them affects what was learned so far
     "steps",
     "save_every",
     "validate_every",
@@ -47,14 +48,14 @@ FREE = {  # settings that a run may go on with: none of them changes what was le
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What a checkpoint says about its run."""
+    """Facts about a run, stored in its checkpoints."""
 
     step: int
     preset: Preset
     config: TrainingConfig
-    streams: tuple[int, ...]  # processes, workers and micro-batch: who drew which clips
+    streams: tuple[int, ...]  # processes, workers, micro-batch: decide who draws which clips
     origin: int  # the update from which these streams count
-    frozen: str | None  # SHA-256 of the file that the weights which do not learn came from
+    frozen: str | None  # SHA-256 of the file that the frozen weights came from
 
     def to_json(self) -> str:
         values = {name: getattr(self, name) for name in ("step", "streams", "origin", "frozen")}
@@ -80,13 +81,13 @@ def folder_of(run: Path, step: int) -> Path:
 
 
 def find_checkpoints(run: Path) -> list[Path]:
-    """Whole ones, the oldest first."""
+    """List the complete checkpoints of a run, the oldest first."""
     found = (run / "checkpoints").glob("step-*")
     return sorted(path for path in found if path.suffix != ".part" and path.is_dir())
 
 
 def read_facts(folder: Path) -> Facts:
-    """WeightsError if it is no checkpoint of ours."""
+    """Read a checkpoint's facts; WeightsError if it is no checkpoint of ours."""
     try:
         return Facts.from_json((folder / FACTS).read_text())
     except (*UNREADABLE, TypeError) as error:
@@ -94,12 +95,12 @@ def read_facts(folder: Path) -> Facts:
 
 
 def check_facts(found: Facts, wanted: Facts, folder: Path) -> None:
-    """WeightsError or OptionError where the run would go on as another one."""
+    """Raise WeightsError or OptionError where the resumed run would differ from the first."""
     if found.preset.model != wanted.preset.model:
         raise WeightsError(f"{folder} was trained with another model configuration")
     if found.frozen != wanted.frozen:
         raise WeightsError(
-            f"{folder} was trained round other frozen weights: name the same file by --prior "
+            f"{folder} was trained with other frozen weights: name the same file by --prior "
             "or --weights"
         )
     for field in dataclasses.fields(TrainingConfig):
@@ -107,7 +108,7 @@ def check_facts(found: Facts, wanted: Facts, folder: Path) -> None:
         if field.name not in FREE and was != given:
             raise OptionError(
                 f"{folder} was trained with {field.name}={was}, this run has {given}: "
-                f"set {field.name} as it was, or begin a run of its own with --weights"
+                f"set {field.name} as it was, or start a new run with --weights"
             )
 
 
@@ -121,7 +122,7 @@ def save(
     is_main: bool,
     wait: Callable[[], None],
 ) -> None:
-    """Write one checkpoint and forget all but the newest; `wait` is a barrier of all processes."""
+    """Write a checkpoint, delete all but the newest ones; `wait` is a barrier of all processes."""
     target = folder_of(run, facts.step)
     temporary = target.with_suffix(".part")
     if is_main:
@@ -142,7 +143,7 @@ def save(
 def load(
     folder: Path, network: nn.Module, optimizer: optim.Optimizer, average: Mapping[str, Tensor]
 ) -> None:
-    """Fill all three in place; WeightsError if a file is missing or damaged."""
+    """Load all three in place; WeightsError if a file is missing or damaged."""
     state = _state(network, optimizer, average)
     try:
         with _quietly():
@@ -161,7 +162,7 @@ def load(
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without the remark that a run on one device is one on one device."""
+    """Suppress the warning that a run on one device is not distributed."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
         yield

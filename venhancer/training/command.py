@@ -1,4 +1,4 @@
-"""What `venhancer-train` does with its options: model, clips and objective, then the run."""
+"""Set up model, clips and objective from the options of `venhancer-train`, and start the run."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ from venhancer.training.validation import Validation
 from venhancer.weights.checkpoint import load_model, load_prior, read_preset
 
 Show = Callable[[str], None]
-SAMPLES = 2  # held-out clips that sample videos are made of
-PREFETCHED = 4  # micro-batches that each worker is ahead
+SAMPLES = 2  # held-out clips that sample videos are made from
+PREFETCHED = 4  # micro-batches that each worker prepares ahead
 
 
 def run(args: argparse.Namespace, show: Show) -> None:
-    """Train, or go on; VEnhancerError for whatever the user can mend."""
+    """Train, or resume training; VEnhancerError for whatever the user can fix."""
     if args.threads:
         torch.set_num_threads(args.threads)
     device = choose_device(args.device)
@@ -77,9 +77,9 @@ def open_data(
     option: str = "--data",
     is_flawed: bool | None = None,
 ) -> Source | Pool:
-    """Open what an option names: a pool for a model that sees neighbours, clips for any other.
+    """Open what an option names: a pool for a model that uses neighbours, clips for any other.
 
-    is_flawed: which samples of a pool
+    is_flawed: selects samples of a pool, see `Pool`
     """
     is_pool = [(path / POOL).is_file() for path in paths]
     if not preset.model.neighbours:
@@ -98,14 +98,14 @@ def open_data(
 
 
 def plan(args: argparse.Namespace, show: Show) -> None:
-    """Say what the run would take of memory, time and disk."""
+    """Show the memory, time and disk space that the run would need."""
     card = card_named(args.card, choose_device(args.device))
     devices = args.devices or int(os.environ.get("WORLD_SIZE", "1"))
     show(describe(plan_training(PRESETS[args.preset], choose_config(args), devices, card)))
 
 
 def choose_config(args: argparse.Namespace) -> TrainingConfig:
-    """The preset's settings, with those that the options change."""
+    """Take the preset's settings, with the changes that the options ask for."""
     config = NANO_TRAINING if args.preset == "nano" else TrainingConfig()
     changes = dict(_setting(text) for text in args.set)
     if args.prior is not None:
@@ -128,7 +128,7 @@ def _setting(text: str) -> tuple[str, Any]:
 
 
 def choose_checkpoint(args: argparse.Namespace) -> Path | None:
-    """The newest of the run to go on with; OptionError where options and folder disagree."""
+    """Find the newest checkpoint to resume; OptionError where options and folder disagree."""
     for name in ("data", "out"):
         if getattr(args, name) is None:
             raise OptionError(f"--{name} is missing: see venhancer-train --help")
@@ -141,19 +141,19 @@ def choose_checkpoint(args: argparse.Namespace) -> Path | None:
 
 
 def check_teacher(path: Path | None, preset: Preset) -> None:
-    """OptionError for a teacher whose runs take one step: no student does it in fewer."""
+    """Raise OptionError for a teacher whose runs take one step: no student can take fewer."""
     carried = preset if path is None else read_preset(path) or preset
     if path is not None and carried.defaults.steps == 1:
         raise OptionError(
             f"--teacher {path}: runs of preset {carried.name!r} take one step already, and no "
-            "student does it in fewer: to train these weights on, name them by --weights"
+            "student can take fewer: to train these weights further, pass them with --weights"
         )
 
 
 def open_trainer(
     args: argparse.Namespace, preset: Preset, config: TrainingConfig, accelerator: Accelerator
 ) -> Trainer:
-    """The model at its beginning: from a prior, from trained weights, or random."""
+    """Make the trainer with its initial model: from a prior, from trained weights, or random."""
     torch.manual_seed(config.seed)
     source = args.prior or args.weights or args.teacher
     model = _begin(args, source, preset, config)
@@ -179,8 +179,8 @@ def _begin(
         return model.requires_grad_(True).train()
     if not config.trains_prior:
         raise OptionError(
-            f"preset {preset.name!r} learns round a frozen prior: name it by --prior FILE, "
-            "or trained weights by --weights FILE"
+            f"preset {preset.name!r} trains around a frozen prior: pass it with --prior FILE, "
+            "or trained weights with --weights FILE"
         )
     model = make_denoiser(preset.model)
     initialise(model, config)
@@ -191,14 +191,14 @@ def _check_same_model(path: Path, carried: Preset, preset: Preset) -> None:
     if carried.model != preset.model:
         raise OptionError(
             f"{path} holds the model of preset {carried.name!r}, not that of {preset.name!r}: "
-            "choose by --preset"
+            "choose the other --preset"
         )
 
 
 def choose_objective(
     args: argparse.Namespace, trainer: Trainer, encoders: Encoders
 ) -> tuple[Objective, Preset]:
-    """What is learned, and the preset that the weights will carry."""
+    """Choose the training objective, and the preset that the exported weights will carry."""
     preset, config, sigmas = trainer.preset, trainer.config, trainer.model.sigmas
     perceive = _perceive(args.perceptual, config, encoders, trainer.accelerator)
     loss = DiffusionLoss(preset.model, config, encoders, sigmas, perceive)
@@ -212,7 +212,7 @@ def choose_objective(
 def _perceive(
     weights: Path | None, config: TrainingConfig, encoders: Encoders, accelerator: Accelerator
 ) -> Perceive | None:
-    """LPIPS in the run's precision, where it has a weight."""
+    """Make LPIPS in the run's precision, if `perceptual_weight` is set."""
     if not config.perceptual_weight:
         return None
     if weights is None or encoders.decode is None:
@@ -231,7 +231,7 @@ def _perceive(
 
 
 def open_check(folder: Path, trainer: Trainer, encoders: Encoders) -> Check:
-    """Held-out clips, and networks to make samples of them with; of a pool, its samples."""
+    """Open the held-out clips, with networks that make samples of them; or a held-out pool."""
     preset, config = trainer.preset, trainer.config
     if preset.model.neighbours:
         pool = open_data([folder], preset, "--validate")
@@ -239,7 +239,7 @@ def open_check(folder: Path, trainer: Trainer, encoders: Encoders) -> Check:
         return Check(PoolValidation(pool, preset, config, encoders), None, ())
     clips = read_held_out(folder, config)
     networks = None
-    if config.sharding == "none":  # the pipeline takes whole weights
+    if config.sharding == "none":  # the pipeline needs unsharded weights
         codec, text = encoders.codec, encoders.text_encoder
         networks = sampling_networks(trainer.model, config, codec, text)
     return Check(
@@ -250,7 +250,7 @@ def open_check(folder: Path, trainer: Trainer, encoders: Encoders) -> Check:
 
 
 def batches(data: Source | Pool, trainer: Trainer) -> Iterator[Batch]:
-    """This process's micro-batches, from where the run stands."""
+    """Iterate over this process's micro-batches, from the run's present update on."""
     if isinstance(data, Pool):
         accelerator = trainer.accelerator
         return iter(
@@ -283,7 +283,7 @@ def batches(data: Source | Pool, trainer: Trainer) -> Iterator[Batch]:
 
 
 def fitting(drawn: Iterator[Batch], channels: int) -> Iterator[Batch]:
-    """The same batches; OptionError for latents that another codec made."""
+    """Pass the batches on; OptionError for latents of another codec."""
     for batch in drawn:
         if batch.is_latent and batch.target.shape[1] != channels:
             raise OptionError(

@@ -19,7 +19,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> None:
-    """OutputError for a file that is there or of another kind; WeightsError as loading."""
+    """Convert; OutputError for an existing file or another suffix; WeightsError from loading."""
     import torch
     from safetensors.torch import save_file
 

@@ -1,8 +1,8 @@
-"""What one micro-batch takes, forward and backward, counted on shapes alone.
+"""Memory and operations of one micro-batch, forward and backward, counted from shapes.
 
-The network runs on tensors without data, and every storage is followed from the operator that makes
-it until it is freed: what autograd saves, what checkpointed blocks hold, and what comes and goes on
-the way back. Weights, their gradients and the inputs are not in it.
+The network runs on tensors without data, and every storage is tracked from its allocation until it
+is freed: what autograd saves, what checkpointed blocks hold, and temporary tensors of the backward
+pass. Weights, their gradients and the inputs are not included.
 """
 
 from __future__ import annotations
@@ -43,13 +43,17 @@ FORMULAS: dict[Any, Callable[..., int]] = {
         aten._scaled_dot_product_flash_attention_backward
     ],
 }
-LOWERED = (F.conv2d, F.linear, torch.matmul)  # of what a Denoiser does; to bfloat16
-RAISED = (F.group_norm, F.layer_norm, F.interpolate)  # to float32
+LOWERED = (
+    F.conv2d,
+    F.linear,
+    torch.matmul,
+)  # what autocast runs in bfloat16
+RAISED = (F.group_norm, F.layer_norm, F.interpolate)  # and in float32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MicroBatch:
-    """All that decides what a device does at once."""
+    """All settings that decide what a device computes at once."""
 
     model: ModelConfig
     kind: Kind
@@ -58,22 +62,22 @@ class MicroBatch:
     rows: int  # of latents
     columns: int
     trains_prior: bool
-    is_half: bool  # bfloat16 where autocast says so, and in weights that do not learn
+    is_half: bool  # bfloat16 where autocast says so, and in frozen weights
     is_checkpointed: bool
     trains_repair: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Bytes and operations (two a multiply-add) of a micro-batch."""
+    """Bytes and operations (two per multiply-add) of a micro-batch."""
 
-    saved: int  # bytes that the way forward leaves for the way back
-    peak: int  # bytes alive at the most, gradients of weights apart
-    flop: int  # forward, what is computed again, and backward
+    saved: int  # bytes that the forward pass keeps for the backward pass
+    peak: int  # largest number of bytes alive, without gradients of weights
+    flop: int  # forward, recomputation, and backward
 
 
 class Operations(TorchDispatchMode):
-    """Counts operations by PyTorch's formulas; keeps no tensor alive, as its own counter does."""
+    """Counter of operations by PyTorch's formulas; unlike PyTorch's, it keeps no tensor alive."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -88,10 +92,10 @@ class Operations(TorchDispatchMode):
 
 
 class OnCuda(TorchFunctionMode):
-    """What happens on CUDA only, done on the meta device.
+    """Imitation of CUDA's behaviour on the meta device.
 
-    Attention is flash attention, which saves query, key, value, output and a float32 number for
-    each query: no scores. Autocast has its own list there: normalisation is in float32.
+    Attention is flash attention: it saves query, key, value, output and a float32 number for each
+    query, but no scores. Autocast has another list on CUDA: normalisation is in float32.
     """
 
     def __init__(self, is_half: bool) -> None:
@@ -117,7 +121,7 @@ def _cast(tree: Any, dtype: torch.dtype) -> Any:
 
 @cache
 def count_work(batch: MicroBatch) -> Work:
-    """Forward and backward of `batch`. A 2 B model takes half a minute."""
+    """Count forward and backward of `batch`; a model of 2 B weights takes half a minute."""
     with _without_data(batch.kind):
         model = make_denoiser(batch.model)
         inputs = sample_inputs(batch.model, batch.frames, batch.rows, batch.columns, batch.clips)
@@ -125,19 +129,19 @@ def count_work(batch: MicroBatch) -> Work:
         with Operations() as operations, LiveBytes() as memory:
             out = model(**inputs)
             saved = memory.live - out.nbytes
-            # not by the tensor's method, which modes would see and be left by
+            # not the tensor's method: modes would intercept it, and be inactive inside
             torch.autograd.backward(out.float().square().mean())
             del out
     return Work(saved, memory.peak, operations.total)
 
 
 def _without_data(kind: Kind) -> AbstractContextManager[Any]:
-    """A CPU's own kernels are chosen for fake tensors, which are slower than meta ones."""
+    """Use fake tensors for a CPU: they choose its own kernels, but are slower than meta ones."""
     return FakeTensorMode() if kind == "cpu" else torch.device("meta")
 
 
 def _prepare(model: Denoiser, batch: MicroBatch) -> None:
-    """As `Trainer` and `distribute` do, but that gradients of weights are dropped at once."""
+    """Prepare a model as `Trainer` and `distribute` do, but drop gradients of weights at once."""
     choose_learning(model, trains_prior=batch.trains_prior, trains_repair=batch.trains_repair)
     if batch.is_half:
         halve_frozen(model)
@@ -154,7 +158,7 @@ def _forget(parameter: Tensor) -> None:
 
 
 def _place(model: Denoiser, batch: MicroBatch) -> None:
-    """Blocks one by one too: modes are left on the way back, where they run again."""
+    """Imitate the device in each block too: modes are inactive when backward recomputes them."""
     if batch.kind == "cuda":
         for module in model.modules():
             if isinstance(module, (Denoiser, *RECOMPUTED)):
@@ -175,7 +179,7 @@ def _run_within(module: nn.Module, mode: Callable[[], AbstractContextManager[Any
 
 @cache
 def codec_flop(height: int, width: int) -> int:
-    """Operations of encoding one frame by SD 2.1's VAE; DeviceError without diffusers."""
+    """Count operations of encoding a frame by SD 2.1's VAE; DeviceError without diffusers."""
     with torch.device("meta"):
         network, pixels = autoencoder(), torch.empty(1, 3, height, width)
         with torch.no_grad(), Operations() as operations, OnCuda(is_half=False):

@@ -1,15 +1,15 @@
 """A student that does in few evaluations what its teacher does in many.
 
 Progressive distillation (Salimans & Ho 2022), all halvings at once: from a diffused clip at one of
-the student's steps the teacher takes several small ones, and the student learns the x_0 that takes
-its solver there in one. The teacher's guidance is folded in (Meng et al. 2023), so that the student
-needs one branch.
+the student's steps, the teacher takes several small steps. The student learns the x_0 that takes
+its solver to the same place in one step. The teacher's guidance is folded in (Meng et al. 2023), so
+that the student needs one branch.
 
-The paper's student is sampled by DDIM. A run of ours is DPM-Solver++ (2M), which also looks back at
-the evaluation before; so its own row of `solver_table`, at eta = 0, is what is solved for x_0, with
-the student's own evaluation of the step before in it. A student without a loss then ends where the
-teacher ends, by the sampler as it is. First and last steps have no look back: with one or two
-evaluations this is the paper's target.
+The paper's student is sampled by DDIM. Our runs use DPM-Solver++ (2M), which also uses the previous
+evaluation. So the target x_0 solves the student's row of `solver_table` at eta = 0, which includes
+the student's own evaluation of the previous step. A student with zero loss then ends where the
+teacher ends, with the unchanged sampler. First and last steps use no previous evaluation: with one
+or two evaluations, this is the paper's target.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Conditions = dict[str, Tensor | None]
 
 
 def student_preset(preset: Preset, config: TrainingConfig) -> Preset:
-    """What a student's checkpoint carries, so that a run without options samples it as taught."""
+    """Make the preset of a student's checkpoint, whose defaults sample it as it was taught."""
     defaults = dataclasses.replace(
         preset.defaults,
         steps=config.student_evaluations,
@@ -50,13 +50,13 @@ class Distillation:
     """The objective of a student; its network starts as the teacher's.
 
     Guidance changes what the UNet predicts: to fold it in, train with `trains_prior`.
-    The error of the prediction is that of the loss, with the target in the place of the truth: of
-    a `v` model the v-loss, which weights x_0 by SNR + 1; of a `sample` model Charbonnier's. A
-    perceptual part compares with the decoded target, not with the truth.
+    The error is that of `loss`, with the target instead of the truth: for a `v` model, the v-loss,
+    which weights x_0 by SNR + 1; for a `sample` model, Charbonnier's. The perceptual part compares
+    with the decoded target, not with the truth.
     """
 
     def __init__(self, loss: DiffusionLoss, teacher: Denoiser, preset: Preset) -> None:
-        """teacher: on the device of the loss, frozen here; preset: whose guidance is folded in."""
+        """teacher: on the loss's device, frozen here; preset: gives the guidance to fold in."""
         config, encoders = loss.config, loss.encoders
         device = loss.sigmas.device
         self.loss = loss
@@ -68,15 +68,15 @@ class Distillation:
             self.negative = encoders.text([NEGATIVE])
         taught = plan_steps("normal", config.teacher_evaluations)
         own = plan_steps("normal", config.student_evaluations)
-        self.stride = (len(taught) + 1) // (len(own) + 1)  # of the teacher's steps in one
+        self.stride = (len(taught) + 1) // (len(own) + 1)  # the teacher's steps per step
         self.timesteps = taught.timesteps.to(device)
         self.sigmas = taught.sigmas.float()
         self.teacher_table = solver_table(taught.sigmas, eta=0.0).to(device)
         self.table = solver_table(own.sigmas, eta=0.0).float()
 
     def __call__(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
-        """network: the student; one step of it for all clips, drawn evenly -> the loss."""
-        if self.guidance != 1:  # a run shows the student prompts, completed
+        """Compute the loss; network: the student, at one random step for all clips."""
+        if self.guidance != 1:  # a run completes the student's prompts
             captions = [complete(caption) for caption in batch.captions]
             batch = dataclasses.replace(batch, captions=captions)
         seen = encode_batch(batch, self.loss.encoders, self.loss.sigmas, generator)
@@ -93,9 +93,9 @@ class Distillation:
     def teach(
         self, network: nn.Module, seen: Diffused, conditions: Conditions, step: int
     ) -> tuple[Tensor, Tensor]:
-        """Where the student's `step` begins, and the x_0 it is to find there: both b c f h w.
+        """Compute the start of the student's `step`, and the x_0 to learn there: both b c f h w.
 
-        Clips are diffused to that step, or to the one before where the solver looks back on it.
+        Clips are diffused to that step, or to the previous one where the solver uses that one too.
         """
         looks_back = bool(self.table[step, 2])
         first = step - 1 if looks_back else step
@@ -109,9 +109,9 @@ class Distillation:
         return x, (reached - keep * x - back * previous) / gain
 
     def follow(self, x: Tensor, step: int, conditions: Conditions) -> Tensor:
-        """The teacher from x at the student's `step` to its next one: b c f h w -> b c f h w.
+        """Run the teacher from x at the student's `step` to the next one: b c f h w -> b c f h w.
 
-        Its first small step is of first order, since it begins here.
+        The first small step is of first order, since no evaluation precedes it.
         """
         first, is_last = step * self.stride, step == len(self.table) - 1
         x, previous = x.clone(), None
@@ -123,7 +123,7 @@ class Distillation:
         return x
 
     def guided(self, *, text: Tensor | None, **inputs: Tensor) -> Tensor:
-        """The teacher's prediction as its runs have it; arguments as of `Denoiser.forward`."""
+        """Predict with the teacher, guided as in its runs; arguments as in `Denoiser.forward`."""
         out = self.teacher(text=text, **inputs)
         if self.negative is None:
             return out
@@ -133,12 +133,12 @@ class Distillation:
     def denoise(
         self, network: Callable[..., Tensor], x: Tensor, j: int, conditions: Conditions
     ) -> Tensor:
-        """x_0 by a network at the teacher's step j, as a run evaluates it."""
+        """Compute x_0 by a network at the teacher's step j, as a run evaluates it."""
         noisy, timestep = self.show(x, j)
         out = network(latents=noisy, timestep=timestep, **conditions)
         _, sigma = alpha_sigma(self.loss.sigmas, timestep, out.ndim)
         return denoised_from(self.loss.model.prediction, out, noisy, sigma)
 
     def show(self, x: Tensor, j: int) -> tuple[Tensor, Tensor]:
-        """What a network sees of x at the teacher's step j, and the timestep it is told: (b)."""
+        """Make a network's inputs from x at the teacher's step j: scaled x, and timestep (b)."""
         return x * (1 + self.sigmas[j] ** 2).rsqrt(), self.timesteps[j].expand(len(x))

@@ -1,4 +1,4 @@
-"""What turns clips into latents and captions into context while a model trains; all frozen."""
+"""Frozen encoders used in training: clips into latents, captions into context."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ Decode = Callable[[Tensor], Tensor]  # b c h w -> b 3 H W in [-1, 1], differenti
 class Encoders:
     """The codec of a preset and, for a model with text, its text encoder.
 
-    The generator that `pixels` is given is what an autoencoder samples with.
+    An autoencoder samples with the generator that `pixels` is called with.
     """
 
     pixels: Encode
     text: EncodeText | None = None
-    decode: Decode | None = None  # where decoding costs next to nothing
-    codec: Codec | None = None  # both as a run of the pipeline takes them, to make samples with
+    decode: Decode | None = None  # only if decoding is almost free
+    codec: Codec | None = None  # both for the pipeline, which makes samples
     text_encoder: TextEncoder | None = None
 
 
 def load_encoders(preset: Preset, device: str) -> Encoders:
-    """Those of the preset; the released ones are downloaded where they are not at hand."""
+    """Load the preset's encoders; the released ones are downloaded where they are missing."""
     if preset.model.codec == "lapped":
         return lapped_encoders(preset.model.latent_scale)
     from venhancer.encoders.autoencoder import load_codec
@@ -51,7 +51,7 @@ def load_encoders(preset: Preset, device: str) -> Encoders:
 
 
 def lapped_encoders(scale: float) -> Encoders:
-    """NANO's codec; it has no text."""
+    """Make the encoders of NANO: its codec, and no text."""
 
     def encode(clips: Tensor, _: torch.Generator) -> Tensor:
         latents = lapped.encode(clips.flatten(0, 1), scale)
@@ -62,7 +62,7 @@ def lapped_encoders(scale: float) -> Encoders:
 
 
 def autoencoder_encode(codec: AutoencoderCodec) -> Encode:
-    """The released model's codec, which samples."""
+    """Make the encoding function of the released model's codec, which samples latents."""
 
     def encode(clips: Tensor, generator: torch.Generator) -> Tensor:
         latents = codec.encode(clips.flatten(0, 1), generator)

@@ -1,7 +1,7 @@
-"""What a run writes down of itself: lines of JSON, and the same for TensorBoard.
+"""Logs of a run: lines of JSON, and the same for TensorBoard.
 
-RUN/loss.jsonl, validation.jsonl and skipped.jsonl; every line carries its step, so that a run that
-goes on from a checkpoint can drop what came after it.
+The files are RUN/loss.jsonl, validation.jsonl and skipped.jsonl. Every line has its step, so that a
+run that resumes from a checkpoint can drop later lines.
 """
 
 from __future__ import annotations
@@ -30,38 +30,38 @@ LOSS, VALIDATION, SKIPPED = "loss.jsonl", "validation.jsonl", "skipped.jsonl"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Update:
-    """One update of the weights, in seconds and clips of all devices together."""
+    """One update of the weights; clips are those of all devices together."""
 
     step: int
     loss: float
     learning_rate: float
     gradient_norm: float  # before it is clipped
     seconds: float
-    data_seconds: float  # of them, waiting for clips
+    data_seconds: float  # of `seconds`, spent waiting for clips
     clips_per_second: float
-    loader_clips_per_second: float  # that the workers could give
+    loader_clips_per_second: float  # that the workers could deliver
 
 
 class Logs:
     """The logs of one run; where `is_main` is false, nothing is written.
 
-    skipped: files given up so far, since this process began
+    skipped: number of files given up since this process began
     """
 
     def __init__(self, folder: Path, is_main: bool = True) -> None:
         self.folder = folder
         self.is_main = is_main
         self.skipped = 0
-        self.first: Scores | None = None  # what the run's first validation found
-        self.best = math.inf  # the least mean loss of a validation so far
+        self.first: Scores | None = None  # of the run's first validation
+        self.best = math.inf  # least mean loss of all validations so far
         self._board: SummaryWriter | None = None
         self._has_tried = False
-        self._step = 0  # from which this process goes on
+        self._step = 0  # from which this process resumed
         if is_main:
             folder.mkdir(parents=True, exist_ok=True)
 
     def forget(self, step: int) -> None:
-        """Drop what was logged beyond `step`, by a run that ended between two checkpoints."""
+        """Drop lines after `step`, logged by a run that ended between two checkpoints."""
         self._step = step
         if not self.is_main:
             return
@@ -73,13 +73,13 @@ class Logs:
             _replace(self.folder / name, kept)
 
     def update(self, update: Update) -> None:
-        """One line, and a scalar for each number."""
+        """Log an update: a line, and a scalar for each number."""
         values = dataclasses.asdict(update)
         self._append(LOSS, values)
         self._scalars("train", values)
 
     def validation(self, step: int, scores: Scores) -> None:
-        """One line; scalars of the mean and of every cell, and the grid as a picture."""
+        """Log scores: a line, scalars of the mean and of every cell, and the grid as a picture."""
         if not self.is_main:
             return
         self.first = self.first or scores
@@ -94,13 +94,13 @@ class Logs:
         self._image("validation/grid", validation.picture(scores, self.first), step)
 
     def samples(self, step: int, samples: Sequence[Sample]) -> None:
-        """A still of each sample video."""
+        """Log a still of each sample video."""
         for sample in samples:
             name = sample.path.stem.partition("_")[2]
             self._image(f"samples/{name}", sample.still, step)
 
     def skip(self, step: int, reasons: Sequence[str]) -> None:
-        """Files that gave no clip, and why."""
+        """Log the reasons of files that gave no clip."""
         self.skipped += len(reasons)
         for reason in reasons:
             self._append(SKIPPED, {"step": step, "reason": reason})
@@ -128,7 +128,7 @@ class Logs:
             board.add_image(name, picture, step, dataformats="HWC")
 
     def _tensorboard(self) -> SummaryWriter | None:
-        """Opened when it is first needed; None on other processes, and without the package."""
+        """Open TensorBoard at first use; None on other processes, and without the package."""
         if self.is_main and not self._has_tried:
             self._has_tried = True
             try:
@@ -141,7 +141,7 @@ class Logs:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    """All whole lines; a crash may have cut off the last."""
+    """Read all complete lines; a crash may have truncated the last one."""
     if not path.is_file():
         return []
     text = path.read_text()

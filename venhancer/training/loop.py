@@ -1,7 +1,7 @@
-"""From the first update of a run to the last, and all that it leaves behind.
+"""The training loop, from the first update of a run to the last, and the files it writes.
 
-RUN/: checkpoints/ to go on from; model.safetensors, the averaged weights, and best.safetensors,
-those of the best validation; the logs; sample videos.
+RUN/ holds checkpoints/ to resume from; model.safetensors, the averaged weights;
+best.safetensors, those of the best validation; the logs; sample videos.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from venhancer.config import Preset
-from venhancer.pipeline.protocols import Networks
+from venhancer.pipeline.networks import Networks
 from venhancer.training import validation
 from venhancer.training.data.augmentation import Batch
 from venhancer.training.data.held_out import HeldOut
@@ -28,27 +28,27 @@ SHOWN_EVERY = 20  # updates
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What a run is measured by, and shown with."""
+    """Validation of a run, and sample videos."""
 
     validation: Measure
-    networks: Networks | None  # round the model in training; None where its weights are sharded
-    clips: Sequence[HeldOut]  # to make sample videos of
+    networks: Networks | None  # with the model in training; None where its weights are sharded
+    clips: Sequence[HeldOut]  # to make sample videos from
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A folder, and what is done there beside the updates themselves."""
+    """Folder and objective of a training run, and what it exports and validates."""
 
     folder: Path
     objective: Objective
-    exported: Preset  # that the weights of this run carry
+    exported: Preset  # preset that the exported weights carry
     check: Check | None = None
 
 
 def train(trainer: Trainer, batches: Iterator[Batch], run: Run, show: Show) -> None:
-    """Train to `config.steps`.
+    """Train until `config.steps`.
 
-    TrainingError where the loss is no longer a number: the checkpoints so far are kept.
+    TrainingError where the loss is not finite; the checkpoints so far are kept.
     """
     config = trainer.config
     with closing(Logs(run.folder, trainer.accelerator.is_main_process)) as logs:
@@ -74,7 +74,7 @@ def _line(update: Update, skipped: int) -> str:
 
 
 def validate(trainer: Trainer, run: Run, check: Check, logs: Logs, show: Show) -> None:
-    """Measure the averaged weights; the best so far are kept as best.safetensors."""
+    """Validate the averaged weights; the best so far are kept as best.safetensors."""
     rank, world = trainer.accelerator.process_index, trainer.accelerator.num_processes
     with trainer.averaged():
         scores = check.validation.measure(trainer.network, rank, world)

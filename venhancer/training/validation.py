@@ -1,7 +1,7 @@
-"""The loss on held-out clips by stride, scale and noise level, so that weak corners are seen.
+"""The loss on held-out clips by stride, scale and noise level, which shows weak combinations.
 
-Clips, timesteps and noise are always the same: the same weights give the same numbers, and those of
-different updates can be compared.
+Clips, timesteps and noise are always the same: the same weights give the same numbers, and the
+numbers of different updates can be compared.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from venhancer.training.encoders import Encoders
 from venhancer.training.objective import DiffusionLoss, encode_batch
 
 STRIDES, SCALES, NOISE_LEVELS = (1, 2, 4, 8), (2, 4, 8), (0, 100, 250)
-TIMESTEPS = (100, 366, 633, START)  # at which the loss of every clip is taken
+TIMESTEPS = (100, 366, 633, START)  # at which the loss of every clip is measured
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Cell:
-    """One kind of input: key frames `stride` apart, `scale` times downscaled, diffused."""
+    """A kind of input: key frames `stride` apart, `scale` times downscaled, diffused."""
 
     stride: int
     scale: int
@@ -52,16 +52,16 @@ class Cell:
 
     @property
     def tag(self) -> str:
-        """A name in logs."""
+        """Name of the cell in logs."""
         return f"stride{self.stride}_{self.scale}x_noise{self.noise_level}"
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Of a cell, or of one clip in it."""
+    """Loss and PSNR of a cell, or of one clip in it."""
 
     loss: float
-    psnr: float | None = None  # dB, of the decoded x_0; where decoding costs next to nothing
+    psnr: float | None = None  # dB, of the decoded x_0; only where decoding is almost free
 
 
 Scores = Mapping[Cell, Score]
@@ -70,16 +70,16 @@ GRID = tuple(itertools.starmap(Cell, itertools.product(STRIDES, SCALES, NOISE_LE
 
 
 class Measure(Protocol):
-    """What a run asks how good a network is."""
+    """Interface of a run's validation."""
 
     def measure(self, network: nn.Module, rank: int = 0, world: int = 1) -> dict[Cell, Score]:
-        """Scores of every cell, the same on every one of `world` processes."""
+        """Compute the scores of every cell, the same on every one of `world` processes."""
 
 
 class Validation:
-    """Measures a network on every cell that the clips are long enough for.
+    """Validation of a network on every cell that the clips are long enough for.
 
-    clips: each of at least `config.longest` frames, all of one size
+    clips: each has at least `config.longest` frames; all have one size
     """
 
     def __init__(
@@ -101,10 +101,10 @@ class Validation:
         self._latents: dict[tuple[int, int], Tensor] = {}  # by clip and scale, on the host
 
     def measure(self, network: nn.Module, rank: int = 0, world: int = 1) -> dict[Cell, Score]:
-        """Mean scores over the clips, the same on every one of `world` processes.
+        """Average scores over the clips, the same on every one of `world` processes.
 
-        All processes call it together; each does the same number of forwards. Precision is the
-        network's and the caller's autocast.
+        All processes call it together; each runs the same number of forward passes. The precision
+        is that of the network and of the caller's autocast.
         """
         share = self.measure_share(network, rank, world)
         parts = [share] * world
@@ -118,7 +118,7 @@ class Validation:
     def measure_share(
         self, network: nn.Module, rank: int, world: int
     ) -> dict[tuple[Cell, int], Score]:
-        """Scores of one process's share of all cells and clips; some are in two shares."""
+        """Score one process's share of all cells and clips; some belong to two shares."""
         work = list(itertools.product(self.cells, range(len(self.clips))))
         padded = math.ceil(len(work) / world) * world
         mine = itertools.islice(itertools.cycle(work), rank, padded, world)
@@ -148,7 +148,7 @@ class Validation:
         return mean_score(found)
 
     def _batch(self, cell: Cell, clip: int, device: torch.device) -> Batch:
-        """A batch of one: latents of a clip, and of what a cell leaves of it."""
+        """Make a batch of one clip: its latents, and those of the clip degraded for the cell."""
         frames = max(1, (self.config.frames - 1) // cell.stride) * cell.stride + 1
         encode, held_out = self.encoders.text, self.clips[clip]
         batch = Batch(
@@ -165,7 +165,7 @@ class Validation:
         return batch.to(device)
 
     def _latents_of(self, clip: int, scale: int, device: torch.device) -> Tensor:
-        """1 c f h w of a clip, downscaled and enlarged again where `scale` is not 1."""
+        """Encode a clip to 1 c f h w; downscaled and enlarged first where `scale` is not 1."""
         if (clip, scale) not in self._latents:
             frames = self.clips[clip].frames[: self.config.longest].float() / 127.5 - 1
             if scale > 1:
@@ -176,18 +176,18 @@ class Validation:
 
     @property
     def _downscaling(self) -> Upsampling:
-        """The kernel that most clips of the training are downscaled with."""
+        """Kernel that most training clips are downscaled with."""
         return "bicubic" if self.config.bicubic_share > 0.5 else "bilinear"
 
 
 def _generator(*seeds: int) -> torch.Generator:
-    """Of the noise that belongs to these numbers."""
+    """Make the noise generator that belongs to these numbers."""
     seed = int(np.random.SeedSequence(seeds).generate_state(1)[0])
     return torch.Generator().manual_seed(seed)
 
 
 def psnr_of(denoised: Tensor, clean: Tensor, encoders: Encoders) -> float | None:
-    """In dB, of decoded x_0 (b c f h w); None where decoding is not free."""
+    """Compute the PSNR in dB of decoded x_0 (b c f h w); None where decoding is not free."""
     if encoders.decode is None:
         return None
     made, true = (
@@ -198,7 +198,7 @@ def psnr_of(denoised: Tensor, clean: Tensor, encoders: Encoders) -> float | None
 
 
 def mean_score(scores: Sequence[Score]) -> Score:
-    """Loss and PSNR, averaged."""
+    """Average loss and PSNR."""
     psnrs = [score.psnr for score in scores if score.psnr is not None]
     return Score(
         sum(score.loss for score in scores) / len(scores),
@@ -207,14 +207,14 @@ def mean_score(scores: Sequence[Score]) -> Score:
 
 
 def mean_loss(scores: Scores) -> float:
-    """Over all cells alike."""
+    """Average the loss over all cells, with equal weights."""
     return sum(score.loss for score in scores.values()) / len(scores)
 
 
 def worst(scores: Scores, first: Scores | None = None) -> tuple[Cell, float]:
-    """The cell whose loss has come down least from `first`, and what is left of it, as a share.
+    """Find the cell whose loss fell least from `first`, and the share of the loss that is left.
 
-    Without `first` the cell of the largest loss, and that loss.
+    Without `first`, find the cell of the largest loss, and that loss.
     """
     shares = {
         cell: score.loss / first[cell].loss if first else score.loss
@@ -225,7 +225,7 @@ def worst(scores: Scores, first: Scores | None = None) -> tuple[Cell, float]:
 
 
 def to_record(step: int, scores: Scores) -> dict[str, Any]:
-    """A line of RUN/validation.jsonl."""
+    """Make a line of RUN/validation.jsonl."""
     cells = []
     for cell, score in scores.items():
         values = {**dataclasses.asdict(cell), **dataclasses.asdict(score)}
@@ -234,7 +234,7 @@ def to_record(step: int, scores: Scores) -> dict[str, Any]:
 
 
 def from_record(record: Mapping[str, Any]) -> dict[Cell, Score]:
-    """What `to_record` was given."""
+    """Read back the scores that `to_record` was given."""
     return {
         Cell(found["stride"], found["scale"], found["noise_level"]): Score(
             found["loss"], found.get("psnr")
@@ -244,7 +244,7 @@ def from_record(record: Mapping[str, Any]) -> dict[Cell, Score]:
 
 
 def describe(scores: Scores, first: Scores | None = None) -> str:
-    """Mean and worst cell in a line, then a table for each noise level: strides by scales."""
+    """Describe mean and worst cell in a line, then strides by scales for each noise level."""
     cell, share = worst(scores, first)
     measure = "of its first loss" if first else "loss"
     lines = [f"validation: mean loss {mean_loss(scores):.4f}, worst {cell}: {share:.3f} {measure}"]
@@ -270,9 +270,10 @@ SQUARE = 24  # pixels of a cell in the picture
 
 
 def picture(scores: Scores, first: Scores | None = None) -> Frame:
-    """The grid as squares: H W 3, darker the less loss; white is what `first` or the worst has.
+    """Draw the grid as squares: H W 3; darker is less loss.
 
-    A block of strides by scales for each noise level, side by side.
+    White is the loss of `first`, or the worst loss. The noise levels are side by side, each a block
+    of strides by scales.
     """
     whole = worst(scores)[1]
     rows: dict[int, list[float]] = {}

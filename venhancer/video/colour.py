@@ -16,7 +16,7 @@ SMPTE170M = 6  # the usual tag of bt601
 UNSPECIFIED = 2
 LIMITED = 1
 FULL = 2
-HD_LINES = 720  # untagged pictures with at least as many lines are taken as bt709
+HD_LINES = 720  # untagged pictures with at least this many lines are taken as bt709
 
 _SCALER_OF_MATRIX = {
     BT709: Colorspace.ITU709,
@@ -46,7 +46,7 @@ class Colour:
     transfer: int | None = None
 
     def resolved(self, lines: int) -> "Colour":
-        """The same tags with matrix and range filled in: bt709 from 720 lines up, else bt601.
+        """Fill in missing matrix and range: bt709 from 720 lines up, else bt601; limited range.
 
         A matrix that cannot be converted (RGB, YCgCo, ...) is replaced by the same rule.
         """
@@ -62,7 +62,7 @@ class Colour:
 
 
 def found_colour(frame: VideoFrame) -> Colour:
-    """What the frame says of itself; full range where its pixel format implies it."""
+    """Read a frame's colour tags; full range where its pixel format implies it."""
     is_full = frame.format.name.startswith(_ALWAYS_FULL)
     return Colour(
         matrix=None if frame.colorspace == UNSPECIFIED else int(frame.colorspace),
@@ -77,7 +77,7 @@ def _tag(value: int) -> int | None:
 
 
 class RGBReader:
-    """Turn decoded frames into upright RGB of one size.
+    """Converter of decoded frames to upright RGB of one size.
 
     width, height: pixels after rotation. colour: tags with matrix and range filled in.
     """
@@ -87,7 +87,7 @@ class RGBReader:
         self._scaler = VideoReformatter()
 
     def read(self, frame: VideoFrame) -> NDArray[np.uint8]:
-        """One decoded frame -> uint8 H W 3, contiguous. A frame of another size is resized."""
+        """Convert a decoded frame to uint8 H W 3, contiguous; frames of other sizes are resized."""
         matrix = display_matrix(frame)
         size = (self.width, self.height)
         width, height = size[::-1] if is_transposed(matrix) else size
@@ -102,14 +102,14 @@ class RGBReader:
 
 
 class YUVMaker:
-    """Turn RGB frames into YUV of one pixel format and one set of tags (matrix, range known)."""
+    """Converter of RGB frames to YUV of one pixel format, with matrix and range known."""
 
     def __init__(self, pixel_format: str, colour: Colour) -> None:
         self.pixel_format, self.colour = pixel_format, colour
         self._scaler = VideoReformatter()
 
     def make(self, frame: NDArray[np.uint8]) -> VideoFrame:
-        """uint8 H W 3 RGB -> one frame to encode, tagged."""
+        """Convert uint8 H W 3 RGB to a frame to encode, with colour tags."""
         colour = self.colour
         assert colour.matrix is not None
         yuv = self._scaler.reformat(
@@ -126,7 +126,7 @@ class YUVMaker:
 
 
 def display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
-    """(a, b, c, d) of the frame's display matrix: a pixel (x, y) is shown at (ax+cy, bx+dy)."""
+    """Read (a, b, c, d) of the display matrix: pixel (x, y) is shown at (ax+cy, bx+dy)."""
     try:
         side_data = cast(SideDataContainer, frame.side_data)  # its stub knows one key only
         data = bytes(side_data[SideDataType.DISPLAYMATRIX])
@@ -140,7 +140,7 @@ def display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
 
 
 def is_transposed(matrix: tuple[int, int, int, int]) -> bool:
-    """Whether the matrix swaps width and height (a quarter turn)."""
+    """Tell whether the matrix swaps width and height (a quarter turn)."""
     return abs(matrix[1]) > abs(matrix[0])
 
 

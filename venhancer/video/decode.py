@@ -16,11 +16,11 @@ from venhancer.errors import VideoError
 if TYPE_CHECKING:
     AnyPacket: TypeAlias = av.Packet[Stream]
 else:
-    AnyPacket = av.Packet  # cannot be subscripted when the program runs
+    AnyPacket = av.Packet  # cannot be subscripted at run time
 
 DEFAULT_FPS = Fraction(24)
 _STILL_FORMATS = {".png": "png_pipe", ".jpg": "jpeg_pipe", ".jpeg": "jpeg_pipe"}
-_TEXT_FORMATS = {"tty"}  # FFmpeg draws plain text as video; nobody means that
+_TEXT_FORMATS = {"tty"}  # FFmpeg renders plain text as video; nobody wants that
 
 
 @dataclass(slots=True)
@@ -44,7 +44,7 @@ def open_input(path: Path) -> InputContainer:
 
 
 def video_stream(container: InputContainer, path: Path) -> VideoStream:
-    """The first video stream that is not a cover picture, ready to decode with threads."""
+    """Find the first video stream that is not a cover picture; it decodes with threads."""
     for stream in container.streams.video:
         if not stream.disposition & Disposition.attached_pic and stream.codec_context:
             stream.thread_type = "AUTO"
@@ -53,14 +53,14 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
 
 
 def codec_name(stream: Stream) -> str:
-    """The codec's own name (subrip, mp3), whichever decoder is used; "unknown" without one."""
+    """Get the codec's own name (subrip, mp3), whatever the decoder; "unknown" without one."""
     return stream.codec_context.codec.canonical_name if stream.codec_context else "unknown"
 
 
 def decode(
     container: InputContainer, stream: VideoStream, health: Health
 ) -> Iterator[tuple[av.VideoFrame, Fraction]]:
-    """Every frame that can be decoded and its time; damaged packets are counted and skipped."""
+    """Decode every readable frame, with its time; damaged packets are counted and skipped."""
     clock = _Clock(1 / (stream.guessed_rate or DEFAULT_FPS))
     packets = container.demux()
     while True:
@@ -100,7 +100,7 @@ def _decode_packet(
 
 
 class _Clock:
-    """Give each frame its stored time; mend missing and repeated ones so that time increases.
+    """Reader of each frame's stored time; corrects missing and repeated ones, so time increases.
 
     step: seconds between frames, for frames without a usable time.
     """

@@ -1,4 +1,4 @@
-"""Find out what a video holds and read its frames: streaming, with time stamps as stored.
+"""Read a video's properties and its frames, as a stream, with time stamps as stored.
 
 A video is a file that FFmpeg can decode, a still image, or a folder of numbered PNG files.
 """
@@ -27,15 +27,15 @@ from venhancer.video.colour import (
 from venhancer.video.decode import DEFAULT_FPS, Health, codec_name, decode, open_input, video_stream
 from venhancer.video.scene_cuts import CutFinder
 
-_ROUNDING = Fraction(3, 2000)  # frame distances within 1.5 ms are the same: Matroska counts in ms
-_SEEK_FRAMES = 100  # nearer than this, decoding and dropping is as quick as seeking
+_ROUNDING = Fraction(3, 2000)  # frame distances within 1.5 ms count as equal: Matroska counts in ms
+_SEEK_FRAMES = 100  # closer than this, decoding and dropping frames is as fast as seeking
 _SEEK_MARGIN = 1  # seconds before the frame asked for
 _SIZED_FORMATS = ("mov", "matroska", "avi")  # their headers tell how long the file should be
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clip:
-    """What `probe` found. Sizes are pixels after rotation, times are seconds as stored."""
+    """Result of `probe`. Sizes are pixels after rotation, times are seconds as stored."""
 
     path: Path
     width: int
@@ -71,10 +71,10 @@ class Clip:
 
 
 def probe(path: Path, folder_fps: Fraction = DEFAULT_FPS) -> Clip:
-    """Decode the video once, a frame at a time, and tell what it holds.
+    """Decode the video once, a frame at a time, and return its properties.
 
     folder_fps: frame rate of a folder of PNG files, or of a still image.
-    A file cut short keeps what can be read, with a line in `Clip.damage`.
+    A truncated file gives the frames that can be read, and a line in `Clip.damage`.
     Raises VideoError for a missing file, no video, no frame, PNG files of mixed sizes.
     """
     if path.is_dir():
@@ -86,7 +86,7 @@ def probe(path: Path, folder_fps: Fraction = DEFAULT_FPS) -> Clip:
 
 
 def read_frames(clip: Clip, start: int = 0, stop: int | None = None) -> Iterator[NDArray[np.uint8]]:
-    """Frames [start:stop] that `probe` counted, each uint8 H W 3 RGB, upright, contiguous.
+    """Read frames [start:stop] that `probe` counted, each uint8 H W 3 RGB, upright, contiguous.
 
     Raises VideoError when the file gives fewer frames than it did at the probe.
     """
@@ -145,7 +145,7 @@ def _probe_container(path: Path, container: InputContainer, still_fps: Fraction)
 
 
 def _sensible_fps(stream: VideoStream, times: list[Fraction]) -> Fraction:
-    """The nominal rate where it fits the times within 1 %, else the measured one."""
+    """Choose the nominal rate if it fits the times within 1 %, else the measured one."""
     nominal = stream.guessed_rate or stream.average_rate
     if len(times) < 2:
         return nominal or DEFAULT_FPS
@@ -170,7 +170,7 @@ def _damage(
     end: Fraction,
     step: Fraction,
 ) -> str | None:
-    """One line if packets were broken or the file ends before its header says it does."""
+    """Describe damage in a line: broken packets, or an end before the one in the header."""
     promised = _promised_end(container, stream)
     if promised and end < promised - 2 * step - Fraction(1, 10):
         missing = f"it ends at {float(end):.2f} s of {float(promised):.2f} s"
@@ -205,7 +205,7 @@ def _read_container(clip: Clip, start: int) -> Iterator[NDArray[np.uint8]]:
 def _decode_from(
     container: InputContainer, stream: VideoStream, clip: Clip, start: int
 ) -> Iterator[av.VideoFrame] | None:
-    """Frames from `start` on after a seek; None where seeking is not worth it or not exact."""
+    """Decode from `start` on after a seek; None where seeking is not worth it or not exact."""
     if start < _SEEK_FRAMES or start >= clip.frames or clip.damage or not stream.time_base:
         return None
     goal = clip.times[start]
@@ -235,7 +235,7 @@ def _chain(
 
 
 def numbered_pngs(folder: Path) -> list[Path]:
-    """PNG files whose names end in a number, in natural order; hidden and other files ignored."""
+    """List PNG files whose names end in a number, in natural order, without hidden files."""
     files = [
         file
         for file in folder.iterdir()
@@ -296,5 +296,5 @@ def _read_folder(clip: Clip, start: int) -> Iterator[NDArray[np.uint8]]:
     for file in numbered_pngs(clip.path)[start:]:
         image = _read_still(file)[1]
         if image.shape != (clip.height, clip.width, 3):
-            raise VideoError(f"{file} changed its size since it was looked at")
+            raise VideoError(f"{file} changed its size since it was probed")
         yield image

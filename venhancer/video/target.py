@@ -1,4 +1,4 @@
-"""Places an output can go to: what is refused before any work, and errors of the disk."""
+"""Checks of an output's path before any work, temporary names beside it, and disk errors."""
 
 import errno
 import glob
@@ -38,7 +38,7 @@ def check_target(path: Path, overwrite: bool) -> None:
 
 
 def is_folder_target(path: Path) -> bool:
-    """Whether the output is a folder of PNG files: no suffix, or a folder already there."""
+    """Tell whether the output is a folder of PNG files: no suffix, or an existing folder."""
     return not path.suffix or path.is_dir()
 
 
@@ -56,17 +56,17 @@ def _is_png_folder(path: Path) -> bool:
 
 
 def hidden_name(path: Path) -> Path:
-    """Where this process writes what becomes `path`."""
+    """Name the temporary file or folder that this process writes, and later renames to `path`."""
     return path.with_name(f"{HIDDEN}{os.getpid()}-{uuid4().hex[:6]}-{path.name}")
 
 
 def sweep(path: Path) -> None:
-    """Remove what processes that were killed left of `path`."""
+    """Remove temporary outputs for `path` that killed processes left behind."""
     _sweep(path.absolute().parent, glob.escape(path.name))
 
 
 def sweep_folder(folder: Path) -> None:
-    """Remove what processes that were killed left of any output in a folder."""
+    """Remove all temporary outputs in a folder that killed processes left behind."""
     _sweep(folder, "*")
 
 
@@ -82,7 +82,7 @@ def _sweep(folder: Path, names: str) -> None:
 
 
 def is_alive(process: int) -> bool:
-    """Whether a process of this number is there, anybody's."""
+    """Tell whether a process with this number exists, whoever owns it."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -94,7 +94,7 @@ def is_alive(process: int) -> bool:
 
 @contextmanager
 def speaking_errors(path: Path) -> Iterator[None]:
-    """Turn errors of the disk and of the muxer into one line."""
+    """Turn errors of the disk and of the muxer into a one-line OutputError."""
     try:
         yield
     except (av.error.FFmpegError, OSError) as error:

@@ -1,4 +1,4 @@
-"""Carry sound and subtitles of the source over to the output, unchanged where possible."""
+"""Copy sound and subtitles of the source to the output, unchanged where possible."""
 
 import errno
 import io
@@ -38,7 +38,7 @@ _ASS_HEADER = (
 
 @dataclass(slots=True)
 class _Track:
-    """One stream on its way; text_codec is set where subtitles are written anew."""
+    """One stream that is copied; text_codec is set where subtitles are converted."""
 
     source: Stream
     target: Stream
@@ -46,9 +46,9 @@ class _Track:
 
 
 class TrackCopier:
-    """Copy the first sound track and all subtitles while the video is being written.
+    """Copier of the first sound track and all subtitles, used while the video is being written.
 
-    Streams are added to `output` at once, so make it before the first frame is encoded.
+    The constructor adds streams to `output`, so call it before the first frame is encoded.
     A track that the container cannot take is left out with a logged warning.
     """
 
@@ -68,7 +68,7 @@ class TrackCopier:
             self._held = next(self._packets, None)
 
     def close(self) -> None:
-        """Let go of the source; what was not pumped is left out."""
+        """Close the source; packets that were not pumped are left out."""
         self._input.close()
 
     def _add(self, stream: Stream) -> None:
@@ -91,7 +91,7 @@ class TrackCopier:
         self._tracks[stream.index] = _Track(stream, target, text_codec)
 
     def _can_hold(self, stream: Stream) -> bool:
-        """Try the start of the track alone, in memory: some containers refuse at their end only."""
+        """Try to write the start of a track in memory: some containers refuse only at their end."""
         name, container = self._input.name, self._output.format.name
         try:
             with av.open(name) as source, av.open(io.BytesIO(), "w", format=container) as trial:
@@ -118,7 +118,7 @@ class TrackCopier:
         return target
 
     def _demux(self) -> Iterator[AnyPacket]:
-        """Packets of the copied tracks in the order of the file, until its end or damage."""
+        """Read packets of the copied tracks in the order of the file, until its end or damage."""
         if not self._tracks:
             return
         try:
@@ -131,7 +131,7 @@ class TrackCopier:
     def _write(self, packet: AnyPacket) -> None:
         track = self._tracks.get(packet.stream_index)
         if track is None:
-            return  # given up on earlier
+            return  # this track was given up earlier
         try:
             if track.text_codec:
                 packet = _rewritten(packet, track.source, track.text_codec)
@@ -148,7 +148,7 @@ class TrackCopier:
 
 
 def _add_same(output: OutputContainer, stream: Stream) -> Stream:
-    """A stream for the same packets; a bare channel count gets its usual layout."""
+    """Add a stream for the same packets; a bare channel count gets its usual layout."""
     target = output.add_stream_from_template(stream, opaque=True)
     if isinstance(target, AudioStream):
         context = target.codec_context
@@ -164,7 +164,7 @@ def _start(packet: AnyPacket) -> Fraction:
 
 
 def _rewritten(packet: AnyPacket, stream: Stream, codec: str) -> AnyPacket:
-    """The subtitle as plain text in a packet of another codec, at the same time."""
+    """Convert a subtitle to plain text in a packet of another codec, at the same time."""
     assert isinstance(stream, SubtitleStream)
     subtitles = stream.codec_context.decode2(packet)
     texts = [s for s in subtitles or () if isinstance(s, AssSubtitle)]

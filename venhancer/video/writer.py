@@ -1,15 +1,16 @@
 """Write frames at their own times: a video file or a folder of numbered PNG files.
 
-Everything is written beside the target under a hidden name and renamed at the very end;
-whatever goes wrong before leaves nothing behind.
+Everything is written beside the target under a hidden name and renamed at the very end.
+A failure before that leaves nothing behind.
 """
 
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from fractions import Fraction
+from itertools import chain
 from math import lcm
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +25,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from typing_extensions import Self
 
-from venhancer.errors import OptionError, OutputError, ShapeError
+from venhancer.errors import OptionError, OutputError, ShapeError, VideoError
 from venhancer.video.colour import Colour, YUVMaker
 from venhancer.video.decode import AnyPacket
 from venhancer.video.probe import Clip
@@ -44,14 +45,14 @@ logger = logging.getLogger(__name__)
 
 _MIN_TICKS, _MAX_TICKS = 48_000, 1_000_000  # of the output's clock, per second
 _MAX_CRF = 63  # of AV1; H.264 and H.265 stop at 51
-_KEEP_NEGATIVE_TIMES = {"avoid_negative_ts": "disabled"}  # else early sound moves the video
-_OPTIONS = {  # `faster` takes half the time of `medium`, for as many bytes (720p, by hand)
+_KEEP_NEGATIVE_TIMES = {"avoid_negative_ts": "disabled"}  # else early sound shifts the video
+_OPTIONS = {  # `faster` takes half the time of `medium`, for as many bytes (measured at 720p)
     "libx264": {"preset": "faster"},
     "libx265": {"preset": "faster", "x265-params": "log-level=error"},
 }
 
 
-def open_writer(  # noqa: PLR0913  the interface others code against
+def open_writer(  # noqa: PLR0913  a public interface
     path: Path,
     *,
     width: int,
@@ -62,12 +63,12 @@ def open_writer(  # noqa: PLR0913  the interface others code against
     codec: str = "libx264",
     overwrite: bool = False,
 ) -> "VideoWriter | FolderWriter":
-    """A context manager with `write(frame, time)`; the output appears when it ends well.
+    """Open a context manager with `write(frame, time)`; the output appears at a successful end.
 
     width, height: of the frames, pixels, any size. fps: nominal rate, also the length of the
     last frame. source: gives colour tags, sound, subtitles and the clock; None for none.
     crf, codec: quality (0 best) and encoder, ignored for a folder.
-    Raises OutputError for the place, OptionError for crf or codec.
+    Raises OutputError for the path, OptionError for crf or codec.
     """
     check_target(path, overwrite)
     sweep(path)
@@ -85,7 +86,7 @@ def open_writer(  # noqa: PLR0913  the interface others code against
 
 
 class _Writer:
-    """The parts that both writers share: the hidden temporary place, checks, and the way out."""
+    """Base class of both writers: the hidden temporary path, checks, and clean-up."""
 
     def __init__(self, path: Path, width: int, height: int, overwrite: bool) -> None:
         self.path, self.width, self.height, self.overwrite = path, width, height, overwrite
@@ -120,6 +121,8 @@ class _Writer:
             raise ShapeError(
                 f"frames should be ({self.height}, {self.width}, 3), got {frame.shape}"
             )
+        if frame.dtype != np.uint8:
+            raise ShapeError(f"frames should be uint8, got {frame.dtype}: scale them to 0 to 255")
         if self._last is not None and time <= self._last:
             raise ValueError(f"frame times must increase, got {time} after {self._last}")
         with speaking_errors(self.path):
@@ -142,7 +145,7 @@ class _Writer:
         if self._temporary.is_dir():
             shutil.rmtree(self._temporary, ignore_errors=True)
         else:
-            with suppress(OSError):  # the error that led here is the one to tell
+            with suppress(OSError):  # report the error that led here, not this one
                 self._temporary.unlink()
 
     def _write(self, frame: NDArray[np.uint8], time: Fraction) -> None:
@@ -159,7 +162,7 @@ class _Writer:
 
 
 class VideoWriter(_Writer):
-    """Encode frames into a video file; made by `open_writer`."""
+    """Writer that encodes frames into a video file; made by `open_writer`."""
 
     _container: OutputContainer | None = None
     _copier: TrackCopier | None = None
@@ -177,7 +180,7 @@ class VideoWriter(_Writer):
             self._open(codec, crf, colour)
 
     def _choose_tick(self, fps: Fraction, source: Clip | None) -> Fraction:
-        """A clock on which the rate and, if possible, every time of the source is exact."""
+        """Choose a tick that makes the rate and, if possible, every time of the source exact."""
         if self.path.suffix.lower() == ".avi":
             logger.warning("AVI numbers its frames: times are rounded and may be a frame late")
             return 1 / fps
@@ -185,7 +188,7 @@ class VideoWriter(_Writer):
 
     def _open(self, codec: str, crf: int, colour: Colour) -> None:
         if codec == "libsvtav1":
-            os.environ.setdefault("SVT_LOG", "1")  # it has no other way to keep its peace
+            os.environ.setdefault("SVT_LOG", "1")  # the only way to silence it
         options = _KEEP_NEGATIVE_TIMES if self.path.suffix.lower() == ".mkv" else {}
         name = str(self._temporary.absolute())
         self._container = av.open(name, "w", container_options=options)
@@ -256,7 +259,7 @@ class VideoWriter(_Writer):
         self._stop()
 
     def _last_duration(self) -> Fraction:
-        """The stay of the last frame: as in the source if the video ends where it does."""
+        """Choose the last frame's duration: the source's, if both videos end together."""
         step = 1 / self._fps
         if self._source is None or self._last is None:
             return step
@@ -273,7 +276,7 @@ class VideoWriter(_Writer):
 
 
 class FolderWriter(_Writer):
-    """Write 000001.png, 000002.png, ... into a folder; made by `open_writer`. Times are dropped."""
+    """Writer of 000001.png, 000002.png, ... into a folder, without times; see `open_writer`."""
 
     def _write(self, frame: NDArray[np.uint8], time: Fraction) -> None:
         self._temporary.mkdir(exist_ok=True)
@@ -294,10 +297,26 @@ class FolderWriter(_Writer):
         shutil.rmtree(old, ignore_errors=True)
 
 
-def encode_png(frame: NDArray[np.uint8]) -> bytes:
-    """uint8 H W 3 RGB -> the bytes of a PNG file, lightly compressed.
+def write_frames(path: Path, frames: Iterable[NDArray[np.uint8]], fps: Fraction) -> None:
+    """Write frames (H W 3) at a constant rate, to a file or a folder of PNG files.
 
-    A 720p frame takes 40 ms so and 226 by default, for 3 % less.
+    VideoError where there is none; ShapeError where one has another size than the first.
+    """
+    waiting = iter(frames)
+    first = next(waiting, None)
+    if first is None:
+        raise VideoError("there are no frames to write")
+    height, width = first.shape[:2]
+    writer = open_writer(path, width=width, height=height, fps=fps, source=None, overwrite=True)
+    with writer:
+        for number, frame in enumerate(chain([first], waiting)):
+            writer.write(frame, number / fps)
+
+
+def encode_png(frame: NDArray[np.uint8]) -> bytes:
+    """Encode uint8 H W 3 RGB as the bytes of a PNG file, lightly compressed.
+
+    A 720p frame takes 40 ms, against 226 ms by default for a file 3 % smaller.
     """
     context = CodecContext.create("png", "w")
     assert isinstance(context, VideoCodecContext)
@@ -309,7 +328,10 @@ def encode_png(frame: NDArray[np.uint8]) -> bytes:
 
 
 def clock_tick(fps: Fraction, times: tuple[Fraction, ...]) -> Fraction:
-    """Seconds a tick: `fps` and all `times` are whole ticks if a million a second can do that."""
+    """Choose the seconds per tick, such that `fps` and all `times` are whole ticks.
+
+    Where that takes more than a million ticks per second, times are rounded.
+    """
     ticks = fps.numerator
     for denominator in {time.denominator for time in times}:
         ticks = lcm(ticks, denominator)
@@ -322,7 +344,7 @@ def clock_tick(fps: Fraction, times: tuple[Fraction, ...]) -> Fraction:
 
 
 def _pixel_format(codec: str, crf: int, width: int, height: int) -> str:
-    """yuv420p, or yuv444p for odd sizes, which yuv420p cannot hold exactly."""
+    """Choose yuv420p, or yuv444p for odd sizes, which yuv420p cannot hold exactly."""
     try:
         encoder = Codec(codec, "w")
     except (av.error.FFmpegError, ValueError) as error:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pickle
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 
@@ -13,9 +15,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from venhancer.config import TINY, ModelConfig, Preset
+from venhancer.config import PRESETS, TINY, ModelConfig, Preset
 from venhancer.diffusion.schedule import noise_schedule
-from venhancer.errors import WeightsError
+from venhancer.errors import OptionError, WeightsError
 from venhancer.files import written_whole
 from venhancer.model.denoiser import Denoiser, make_denoiser
 from venhancer.weights import hub
@@ -30,24 +32,48 @@ UNREADABLE = (
     KeyError,
     ValueError,
     AttributeError,
-)  # what safetensors and torch.load raise on bytes that they cannot make sense of
+)  # raised by safetensors and torch.load for files that they cannot read
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The weights of a run and the preset that they are of, chosen once."""
+
+    preset: Preset
+    weights: Path | None  # as the user asked; None: the preset's own
+
+    @classmethod
+    def choose(cls, preset: str | None, weights: Path | None) -> Checkpoint:
+        """Take the preset named, or the one that the weights carry, or nano."""
+        carried = read_preset(weights) if weights else None
+        if carried is not None and preset in (None, carried.name):
+            return cls(carried, weights)
+        name = preset or ("released" if weights else "nano")
+        if name not in PRESETS:
+            raise OptionError(f"preset {name!r} is unknown: take {', '.join(PRESETS)}")
+        return cls(PRESETS[name], weights)
+
+    @cached_property
+    def path(self) -> Path:
+        """The file, downloaded when it is first asked for; WeightsError where there is none."""
+        return find_weights(self.preset, self.weights)
 
 
 def save_checkpoint(path: Path, model: Denoiser, preset: Preset) -> None:
-    """Write float16 weights with their configuration, beside `path` first, then renamed."""
+    """Write float16 weights with their configuration, to a temporary file that is then renamed."""
     save_tensors(path, model.state_dict(), preset)
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], preset: Preset) -> None:
-    """As `save_checkpoint`, of a model's state."""
+    """Write a model's state dictionary in the same way as `save_checkpoint`."""
     tensors = {k: v.to(torch.float16).contiguous() for k, v in tensors.items()}
     with written_whole(path) as temporary:
         save_file(tensors, temporary, metadata={"preset": preset.to_json()})
-        temporary.chmod(0o644)  # safetensors keeps files to their owner; a package's are for all
+        temporary.chmod(0o644)  # safetensors makes files private; a package's must be readable
 
 
 def find_weights(preset: Preset, weights: Path | None) -> Path:
-    """The checkpoint of a run: a file, a source's name (`paper`, `v2`), or the preset's own.
+    """Find the checkpoint of a run: a file, a source's name (`paper`, `v2`), or the preset's own.
 
     WeightsError where there is none.
     """
@@ -69,7 +95,7 @@ def _default_weights(preset: Preset) -> Path:
 
 
 def embedded_checkpoint(preset_name: str) -> Path:
-    """The checkpoint that the package carries; WeightsError if it carries none of this name."""
+    """Find the checkpoint in the package; WeightsError if it carries none of this name."""
     path = Path(str(resources.files("venhancer.presets") / f"{preset_name}.safetensors"))
     if not path.is_file():
         raise WeightsError(
@@ -80,7 +106,7 @@ def embedded_checkpoint(preset_name: str) -> Path:
 
 
 def read_preset(path: Path) -> Preset | None:
-    """The preset that one of our checkpoints carries; None for any other checkpoint."""
+    """Read the preset in one of our checkpoints; None for any other checkpoint."""
     if path.suffix != ".safetensors":
         return None
     _check_present(path)
@@ -95,10 +121,10 @@ def read_preset(path: Path) -> Preset | None:
 def load_model(
     path: Path, preset: Preset, *, dtype: torch.dtype = torch.float32, device: str = "cpu"
 ) -> tuple[Denoiser, Preset]:
-    """A model ready to run, and the preset that it follows: the file's own, else `preset`.
+    """Load a model ready to run, and its preset: the one in the file, else `preset`.
 
-    Reads our files and the released ones. WeightsError if the file cannot be read or holds other
-    tensors than the preset needs.
+    Reads our files and the released ones. WeightsError if the file cannot be read, or its tensors
+    do not fit the preset.
     """
     state, preset = load_state(path, preset)
     model = assign(preset.model, state, dtype=dtype, device=device)
@@ -106,7 +132,7 @@ def load_model(
 
 
 def load_state(path: Path, preset: Preset) -> tuple[dict[str, Tensor], Preset]:
-    """The tensors of a checkpoint under our names, mapped into memory; as `load_model` else."""
+    """Load a checkpoint's tensors under our names, memory-mapped; presets as in `load_model`."""
     preset = read_preset(path) or preset
     try:
         return _our_state(read_tensors(path), preset.model), preset
@@ -117,7 +143,7 @@ def load_state(path: Path, preset: Preset) -> tuple[dict[str, Tensor], Preset]:
 def load_prior(
     path: Path, preset: Preset, *, dtype: torch.dtype = torch.float32, device: str = "cpu"
 ) -> Denoiser:
-    """A model to train: UNet and controller both start from the UNet in `path` (MS-Vid2Vid-XL)."""
+    """Load a model to train; UNet and controller start from the UNet in `path` (MS-Vid2Vid-XL)."""
     try:
         state = from_prior(read_tensors(path), preset.model.unet)
     except WeightsError as error:
@@ -128,11 +154,11 @@ def load_prior(
 def assign(
     config: ModelConfig, state: dict[str, Tensor], *, dtype: torch.dtype, device: str
 ) -> Denoiser:
-    """A model whose weights are the tensors of `state`, which is emptied on the way.
+    """Make a model whose weights are the tensors of `state`; empties `state`.
 
-    The model is never allocated beside them: a tensor that needs no conversion becomes the
-    weight, and any other is replaced one at a time. Filters are channels last; embeddings of
-    numbers stay in float32, which costs nothing and is most of what half precision would lose.
+    There is never a second copy of the model: a tensor that needs no conversion becomes the
+    weight, and others are converted one at a time. Filters are channels last. Embeddings of
+    numbers stay in float32: that costs nothing, and avoids most of half precision's error.
     """
     with torch.device("meta"):
         model = make_denoiser(config)
@@ -145,7 +171,7 @@ def assign(
 
 
 def precision_of(name: str, dtype: torch.dtype) -> torch.dtype:
-    """What the weight of this name is held in, where the network computes in `dtype`."""
+    """Choose the dtype of the weight `name` in a network that computes in `dtype`."""
     return torch.float32 if "_embedding." in name else dtype
 
 
@@ -174,7 +200,7 @@ def _has_controller(tensors: Mapping[str, Tensor]) -> bool:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Name -> tensor, mapped into memory rather than read where the format allows.
+    """Read tensors by name; memory-mapped where the format allows.
 
     Takes .safetensors and torch files, `{"state_dict": ...}` or bare; WeightsError for others.
     """

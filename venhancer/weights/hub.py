@@ -1,8 +1,8 @@
-"""The released checkpoints by name: downloaded once, their SHA-256 kept and checked.
+"""The released checkpoints by name: downloaded once, their SHA-256 recorded and checked.
 
-The hash is recorded in the hub cache, in the repository's folder. A file whose size and time of
-change are as recorded is not read again (8 GB take about ten seconds to hash); any other is hashed
-and compared, so only a change that keeps both goes unseen.
+The hash is recorded in the hub cache, in the repository's folder. A file whose size and
+modification time are as recorded is not hashed again (8 GB take about ten seconds). Any other file
+is hashed and compared, so only a change that keeps both is missed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SOURCES: Mapping[str, Source] = {
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What was found when a file was last hashed."""
+    """Hash, size and modification time of a file when it was last hashed."""
 
     sha256: str
     size: int
@@ -47,9 +47,9 @@ class Record:
 
 
 def fetch(name: str, cache: Path | None = None) -> Path:
-    """The checkpoint called `name` in SOURCES, from the cache or else the hub (`HF_ENDPOINT`).
+    """Get the checkpoint `name` of SOURCES, from the cache or else the hub (`HF_ENDPOINT`).
 
-    WeightsError if it can be had from neither, or is not what it was when first seen.
+    WeightsError if neither has it, or if it has changed since it was first seen.
     """
     source = SOURCES[name]
     path = _local(source, cache) or _download(source, cache)
@@ -58,9 +58,9 @@ def fetch(name: str, cache: Path | None = None) -> Path:
 
 
 def locate(what: str, source: str, variable: str, patterns: Sequence[str]) -> Path:
-    """A network that others publish: a folder, a file, or the files `patterns` of a hub name.
+    """Locate a published network: a folder, a file, or the files `patterns` of a hub name.
 
-    WeightsError tells the alternatives, the environment variable among them.
+    WeightsError lists the alternatives, including the environment variable.
     """
     if Path(source).exists():
         return Path(source)
@@ -82,7 +82,7 @@ def locate(what: str, source: str, variable: str, patterns: Sequence[str]) -> Pa
 
 
 def require(package: str, extra: str = "released") -> Any:
-    """A package that not every use needs; DeviceError says how to install it."""
+    """Import an optional package; DeviceError says how to install it."""
     try:
         return import_module(package)
     except ImportError as error:
@@ -100,13 +100,13 @@ def _reason(error: Exception) -> str:
 
 
 def _entry(source: Source, cache: Path | None) -> Path:
-    """The hub cache's folder of a repository."""
+    """Name the folder of a repository in the hub cache."""
     root = Path(require("huggingface_hub.constants").HF_HUB_CACHE) if cache is None else cache
     return root / f"models--{source.repo.replace('/', '--')}"
 
 
 def _local(source: Source, cache: Path | None) -> Path | None:
-    """A file that the user put into the entry, or one that was downloaded before."""
+    """Find a file that the user put into the cache folder, or that was downloaded before."""
     by_hand = _entry(source, cache) / source.file
     if by_hand.is_file():
         return by_hand
@@ -129,7 +129,7 @@ def _download(source: Source, cache: Path | None) -> Path:
 
 
 def _check_hash(path: Path, record: Path) -> None:
-    """Compare a file with its record, or write the first; WeightsError names both hashes."""
+    """Compare a file with its record, or make a first record; WeightsError names both hashes."""
     known = _read(record)
     size, modified_ns = path.stat().st_size, path.stat().st_mtime_ns
     if known is not None and (known.size, known.modified_ns) == (size, modified_ns):
@@ -146,7 +146,7 @@ def _check_hash(path: Path, record: Path) -> None:
 
 
 def _promised(path: Path) -> str | None:
-    """The hash that the hub gave: large files are stored under it."""
+    """Get the hash that the hub gave, which is the name of a large file in the cache."""
     name = path.resolve().name
     return name if re.fullmatch("[0-9a-f]{64}", name) else None
 

@@ -1,8 +1,8 @@
-"""The released checkpoint's names <-> ours: one table, applied both ways.
+"""Table between the released checkpoint's names and ours, applied both ways.
 
 The released names number the stages of a flat list (`input_blocks.4.1`); ours say what they are
-(`unet.encoder.stages.3.spatial`). Two kinds of weight differ in shape: convolutions over frames are
-(c, c, 3, 1, 1) there and pointwise Conv1d (c, c, 1); ours have no trailing axis.
+(`unet.encoder.stages.3.spatial`). Two kinds of weight differ in shape: the release has (c, c, 3, 1,
+1) for convolutions over frames and (c, c, 1) for pointwise Conv1d; ours have no trailing axis.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Entry:
     ours: str
     released: str
     shape: tuple[int, ...]
-    has_trailing_axis: bool  # the released shape is ours and a one
+    has_trailing_axis: bool  # the released shape is ours with a trailing 1
 
     @property
     def released_shape(self) -> tuple[int, ...]:
@@ -74,7 +74,7 @@ class Entry:
 
 @cache
 def name_table(config: UNetConfig) -> tuple[Entry, ...]:
-    """Every tensor of the released layout, in our order of modules, UNet first.
+    """List every tensor of the released layout, in our order of modules, UNet first.
 
     WeightsError for a flat body, which that layout has no names for.
     """
@@ -95,24 +95,24 @@ def name_table(config: UNetConfig) -> tuple[Entry, ...]:
 
 
 def from_released(tensors: Mapping[str, Tensor], config: UNetConfig) -> dict[str, Tensor]:
-    """Released names and shapes -> ours, as views; WeightsError names the first that do not fit."""
+    """Rename and reshape released tensors to ours, as views; WeightsError names the misfits."""
     table = name_table(config)
     check_shapes(tensors, {entry.released: entry.released_shape for entry in table})
     return {entry.ours: _ours(tensors[entry.released], entry) for entry in table}
 
 
 def to_released(tensors: Mapping[str, Tensor], config: UNetConfig) -> dict[str, Tensor]:
-    """Our names and shapes -> the released ones, as views; WeightsError as in `from_released`."""
+    """Rename and reshape our tensors to the released ones, as views; errors as `from_released`."""
     table = name_table(config)
     check_shapes(tensors, {entry.ours: entry.shape for entry in table})
     return {entry.released: _released(tensors[entry.ours], entry) for entry in table}
 
 
 def from_prior(tensors: Mapping[str, Tensor], config: UNetConfig) -> dict[str, Tensor]:
-    """The UNet alone (MS-Vid2Vid-XL's names) -> all our tensors, ready for training.
+    """Make all our tensors from the UNet alone (MS-Vid2Vid-XL's names), ready for training.
 
-    The controller's encoder, middle and time embedding are copies of the UNet's; its other layers
-    start as the paper says: zero, but for the first layer of the scale embedding.
+    The controller's encoder, middle and time embedding are copies of the UNet's. Its other layers
+    start as in the paper: at zero, except the first layer of the scale embedding.
     """
     table = name_table(config)
     prior = [entry for entry in table if not entry.released.startswith(CONTROLLER)]
@@ -131,7 +131,7 @@ def from_prior(tensors: Mapping[str, Tensor], config: UNetConfig) -> dict[str, T
 
 
 def check_shapes(tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> None:
-    """WeightsError with the first missing, unexpected and mis-shaped tensors, if there are any."""
+    """Compare shapes; WeightsError names the first missing, unexpected and mis-shaped tensors."""
     wrong = [
         f"{name} is {tuple(tensors[name].shape)}, not {shape}"
         for name, shape in expected.items()
@@ -167,7 +167,7 @@ def _has_trailing_axis(module: str, kind: str) -> bool:
 
 
 def _module_names(model: UNetDenoiser) -> Names:
-    """(our module, its released module) for all that carry weights, UNet first."""
+    """Pair each of our modules that has weights with its released name, UNet first."""
     yield from _layer("time_embedding", "time_embed", model.time_embedding)
     yield from _unet("unet", model.unet)
     yield from _controller("controller", model.controller)
@@ -212,7 +212,7 @@ def _middle(ours: str, theirs: str, middle: Middle) -> Names:
 
 
 def _numbered(ours: str, theirs: str, stage: nn.Module) -> Names:
-    """The parts of a stage: a name here, their order there."""
+    """Pair the parts of a stage: ours go by name, the released ones by number."""
     for i, (name, part) in enumerate(stage.named_children()):
         yield from _layer(f"{ours}.{name}", f"{theirs}.{i}", part)
 

@@ -1,4 +1,4 @@
-"""The folder that a bundle is made in: files appear whole, survive a crash, and move as one."""
+"""The folder that a bundle is made in: files appear whole, survive a crash, and move together."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Make = Callable[[Path], None]  # writes the file that it is given
 
 
 class Workshop:
-    """`.NAME.partial` beside the bundle; taken over from an earlier run of the same request."""
+    """Build folder `.NAME.partial` beside the bundle; a later run of the same request reuses it."""
 
     def __init__(self, folder: Path, key: str, *, may_replace: bool = False) -> None:
         self.folder = folder.absolute()
@@ -28,7 +28,7 @@ class Workshop:
         self.may_replace = may_replace
         self.place = self.folder.with_name(f".{self.folder.name}.partial")
         self.key = key
-        self.kept: dict[str, dict[str, Any]] = {}  # of an earlier run, by path
+        self.kept: dict[str, dict[str, Any]] = {}  # records of an earlier run, by path
         self.made: dict[str, File] = {}
         self.seconds: dict[str, float] = {}
 
@@ -50,15 +50,15 @@ class Workshop:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """What is unfinished stays for the next run; an empty folder goes."""
+        """Keep an unfinished folder for the next run, but remove an empty one."""
         if self.place.is_dir() and not self.made and not self.kept:
             shutil.rmtree(self.place)
         self.lock.close()
 
     def make(self, path: str, make: Make, of: str = "") -> Path:
-        """Have `make` write a file, unless this or an earlier run did, and it is unchanged.
+        """Have `make` write a file, unless this or an earlier run did so and it is unchanged.
 
-        of: the file of this workshop that it is made of; made anew if that one is another
+        of: the file in this folder that it is made from; if that one has changed, it is made again
         """
         target = self.place / path
         if path in self.made:
@@ -72,7 +72,7 @@ class Workshop:
         return self.make_anew(path, make, source)
 
     def make_anew(self, path: str, make: Make, source: str = "") -> Path:
-        """As `make`, whatever is there: for what is quickly made."""
+        """Have `make` write a file, even if it exists: for files that are made quickly."""
         target = self.place / path
         target.parent.mkdir(parents=True, exist_ok=True)
         start = time.monotonic()
@@ -94,9 +94,9 @@ class Workshop:
         return tuple(self.made[path] for path in sorted(self.made))
 
     def finish(self, name: str, text: str) -> None:
-        """Write the manifest, and put the folder in the place of the bundle.
+        """Write the manifest, and rename the folder to the bundle.
 
-        BundleError where something else has come to that place since.
+        BundleError where something else was created there meanwhile.
         """
         for path in self.place.rglob("*"):
             known = path.relative_to(self.place).as_posix() in {*self.made, PROGRESS, LOCK}
@@ -132,7 +132,7 @@ class Workshop:
         return dict(progress["files"]) if progress.get("key") == self.key else {}
 
     def _take(self) -> IO[bytes]:
-        """One process at a time; its death releases the lock."""
+        """Lock the folder for this process; the lock ends with the process."""
         lock = try_lock(self.place / LOCK)
         if lock is None:
             raise BundleError(

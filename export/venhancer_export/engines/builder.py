@@ -1,8 +1,8 @@
-"""What builds engines: TensorRT for the GPU of this machine, TensorRT-RTX for any it knows.
+"""Builders of engines: TensorRT for this machine's GPU, TensorRT-RTX for any GPU that it supports.
 
-Networks are strongly typed and static, so nothing about precision or shape is chosen here: it is
-in the graph. TensorRT-RTX compiles ahead of time without a GPU, and again, for the very device,
-when the plan is loaded; TensorRT times kernels on the GPU.
+Networks are strongly typed and static, so precision and shapes are set by the graph, not here.
+TensorRT-RTX compiles ahead of time without a GPU, and once more for the actual device when the plan
+is loaded. TensorRT times kernels on the GPU.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from venhancer_export.engines.targets import Target, this_machine
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
-    """How to build a plan."""
+    """Options for building a plan."""
 
-    workspace_gib: float | None = None  # None: what the package allows itself
+    workspace_gib: float | None = None  # None: the package's default
     timing_cache: Path | None = None  # read and rewritten by TensorRT; TensorRT-RTX has none
     is_weightless: bool = False  # leave the weights in their file; TensorRT only
 
 
 class EngineBuilder(Protocol):
-    """Makes plans of ONNX graphs."""
+    """Interface of a builder, which makes plans from ONNX graphs."""
 
     @property
     def name(self) -> str:
-        """What `--builder` calls it."""
+        """Name of the builder for `--builder`."""
 
     @property
     def version(self) -> str:
-        """Of the package; a plan of TensorRT is for this version only."""
+        """Version of the package; a plan of TensorRT is for this version only."""
 
     def build(
         self,
@@ -49,18 +49,19 @@ class EngineBuilder(Protocol):
         plan: Path,
         options: EngineOptions,
     ) -> None:
-        """Write `plan`: `graph`, whose tensors are those of `spec` in `sizes`, for every target.
+        """Build `graph` for every target, and write `plan`.
 
+        The graph's tensors are those of `spec` at `sizes`; others raise ContractError, a bug.
         BundleError where `graph` cannot be read, EngineBuildError where it cannot be built,
-        OptionError where `options` are beyond this builder, OutputError where `plan`
-        cannot be written; ContractError, a bug, where the tensors are others.
+        OptionError where this builder does not support `options`, OutputError where `plan`
+        cannot be written.
         """
 
 
 def open_builder(name: str, targets: Sequence[Target]) -> EngineBuilder:
-    """The builder called `name`; `auto` is the first that is installed and can serve `targets`.
+    """Open the builder `name`; `auto` is the first that is installed and supports `targets`.
 
-    OptionError where it cannot serve them, DeviceError with what to install where it is missing.
+    OptionError where it does not support them; DeviceError, with a command, where it is missing.
     """
     if name == "auto":
         return _first(targets)
@@ -100,7 +101,7 @@ class TensorRT:
         job = Job(self._trt, graph, spec, sizes)
         job.limit_workspace(options.workspace_gib)
         if options.is_weightless:
-            # REFIT alone costs fusions, and 11.3 may lose a bias with it
+            # REFIT alone prevents fusions, and 11.3 may lose a bias with it
             job.config.set_flag(self._trt.BuilderFlag.STRIP_PLAN)
             job.config.set_flag(self._trt.BuilderFlag.REFIT_IDENTICAL)
         timings = _load_timings(job.config, options.timing_cache)
@@ -111,8 +112,8 @@ class TensorRT:
 class TensorRTRTX:
     """TensorRT-RTX, from 1.4: the first that pip installs. It builds without a GPU.
 
-    One plan serves several compute capabilities, in the time and nearly the size of one: the
-    weights are in it once, and kernels are compiled for the very device when it is loaded.
+    One plan serves several compute capabilities, in the time and nearly the size of one. It holds
+    the weights once, and kernels are compiled for the actual device when it is loaded.
     """
 
     name = "tensorrt-rtx"
@@ -131,14 +132,14 @@ class TensorRTRTX:
         plan: Path,
         options: EngineOptions,
     ) -> None:
-        if options.is_weightless:  # refused by its own compiler where there is no GPU
+        if options.is_weightless:  # its compiler refuses this without a GPU
             raise OptionError(
                 "tensorrt-rtx cannot leave the weights out: take --builder tensorrt, "
                 "or let the plan hold them"
             )
         job = Job(self._trt, graph, spec, sizes)
         job.limit_workspace(options.workspace_gib)
-        # else kernels may allocate while they run, which a CUDA graph cannot hold
+        # otherwise kernels may allocate while they run, which a CUDA graph does not allow
         job.config.set_flag(self._trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
         job.config.num_compute_capabilities = len(self._capabilities)
         for i, capability in enumerate(self._capabilities):
@@ -146,7 +147,7 @@ class TensorRTRTX:
         job.write(plan, is_loadable=this_machine() in self._targets)
 
     def _capability(self, target: Target) -> Any:
-        """OptionError lists what there is."""
+        """Find the package's constant for a target; OptionError lists those that exist."""
         members = self._trt.ComputeCapability.__members__
         if target.sm in members:
             return members[target.sm]
@@ -163,7 +164,7 @@ BUILDERS: Mapping[str, type[TensorRT] | type[TensorRTRTX]] = {
 
 
 def load(module: str, extra: str, floor: tuple[int, int]) -> Any:
-    """A package of NVIDIA's; DeviceError, with the command, where it is missing or too old."""
+    """Import an NVIDIA package; DeviceError, with a command, where it is missing or too old."""
     command = f"run `pip install 'venhancer[{extra}]'`"
     try:
         trt = import_module(module)
@@ -174,8 +175,8 @@ def load(module: str, extra: str, floor: tuple[int, int]) -> Any:
         raise DeviceError(f"{extra} cannot be loaded ({reason}): {command} anew") from error
     if tuple(int(part) for part in trt.__version__.split(".")[:2]) < floor:
         raise DeviceError(
-            f"{extra} {trt.__version__} is too old, {floor[0]}.{floor[1]} is the first that will "
-            f"do: {command.replace('install', 'install --upgrade')}"
+            f"{extra} {trt.__version__} is too old, {floor[0]}.{floor[1]} is the first "
+            f"supported: {command.replace('install', 'install --upgrade')}"
         )
     return trt
 
@@ -185,7 +186,7 @@ def _names(targets: Sequence[Target]) -> str:
 
 
 def _refuse_elsewhere(targets: Sequence[Target]) -> None:
-    """OptionError unless every target is the GPU of this machine."""
+    """Raise OptionError unless every target is the GPU of this machine."""
     here = this_machine()
     if any(target != here for target in targets):
         found = f"which is {here.name}" if here else "and PyTorch finds none"
@@ -196,7 +197,7 @@ def _refuse_elsewhere(targets: Sequence[Target]) -> None:
 
 
 def _load_timings(config: Any, path: Path | None) -> Any:
-    """What was timed before, to be kept until the plan is built; not another GPU's or version's."""
+    """Load earlier timings of this GPU and version; keep the result until the plan is built."""
     if path is None:
         return None
     for known in (path.read_bytes() if path.is_file() else b"", b""):
@@ -209,5 +210,5 @@ def _load_timings(config: Any, path: Path | None) -> Any:
 def _save_timings(timings: Any, path: Path | None) -> None:
     if path is None:
         return
-    with suppress(OSError), written_whole(path) as temporary:  # timings only save time
+    with suppress(OSError), written_whole(path) as temporary:  # losing timings only costs time
         temporary.write_bytes(timings.serialize())

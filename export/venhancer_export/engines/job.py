@@ -1,6 +1,6 @@
-"""One ONNX graph on its way to a plan, the same with TensorRT and TensorRT-RTX.
+"""Building of one ONNX graph into a plan, the same with TensorRT and TensorRT-RTX.
 
-`trt` is either package: their interfaces agree on all that is used here.
+`trt` is either package: both have the interfaces that are used here.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from venhancer.errors import BundleError, DeviceError, OutputError, VEnhancerErr
 
 logger = logging.getLogger(__name__)
 
-FUSED_HEAD = 256  # channels of a head; a wider one, or float32, has no fused kernel
+FUSED_HEAD = 256  # channels of a head; wider heads, and float32, have no fused kernel
 DTYPES = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}  # others: in lower case
-LINE = 600  # characters of a builder's complaint that are passed on
+LINE = 600  # characters of a builder's error messages that are shown
 
 
 class EngineBuildError(VEnhancerError):
-    """A builder that gave up."""
+    """A builder could not build an engine."""
 
 
 class ContractError(AssertionError):
-    """A graph or an engine whose tensors are not those of `contract.py`: a bug of ours."""
+    """A graph or an engine has other tensors than those of `contract.py`: a bug of ours."""
 
 
 class Job:
-    """A graph that was read and agrees with the contract; then it is configured and built."""
+    """A graph that was read and checked against the contract, to be configured and built."""
 
     def __init__(self, trt: Any, graph: Path, spec: NetworkSpec, sizes: Mapping[str, int]) -> None:
-        """BundleError where `graph` cannot be read, ContractError where it is another network."""
+        """Read `graph`; BundleError where it is unreadable, ContractError for another network."""
         check_complete(graph)
         self.trt, self.graph, self.expected = trt, graph, contract_ports(spec, sizes)
         self.log = collect_log(trt)
@@ -51,9 +51,9 @@ class Job:
             self.config.set_memory_pool_limit(workspace, int(gib * 2**30))
 
     def write(self, plan: Path, *, is_loadable: bool) -> None:
-        """Build the plan, all of it or nothing; an engine that runs here is looked at too.
+        """Build the plan, whole or not at all; an engine that can be loaded here is checked too.
 
-        EngineBuildError with what the builder complained of, OutputError where it does not fit.
+        EngineBuildError with the builder's messages, OutputError where `plan` cannot be written.
         """
         partial = plan.with_name(f".{plan.name}.part")
         try:
@@ -71,7 +71,7 @@ class Job:
     def _start(self) -> Any:
         try:
             return self.trt.Builder(self.log)
-        except TypeError as error:  # what the bindings make of a null pointer
+        except TypeError as error:  # the bindings raise it for a null pointer
             raise DeviceError(
                 f"{self.trt.__name__} cannot start here: {self.log.complaint()}"
             ) from error
@@ -88,7 +88,7 @@ class Job:
         return network, parser
 
     def _build(self, file: BinaryIO) -> None:
-        """Straight into the file, so that the plan is never in memory as a whole."""
+        """Build straight into the file, so that the plan is never in memory as a whole."""
         stream = file_stream(self.trt, file)
         is_built = self._builder.build_serialized_network_to_stream(
             self._network, self.config, stream
@@ -107,10 +107,10 @@ _logs: dict[int, Any] = {}  # by id of the package
 
 
 def collect_log(trt: Any) -> Any:
-    """The logger of `trt`, which keeps errors; warnings go to Python's log.
+    """Get the logger of `trt`, which collects errors; warnings go to Python's log.
 
-    There is one for each package, as long as the process lives: the package holds on to the first
-    that it meets without owning it, and hangs or crashes when that one is gone.
+    There is one per package for the life of the process. The package keeps a pointer to the first
+    logger without owning it, and hangs or crashes when that logger is deleted.
     """
     if id(trt) not in _logs:
         _logs[id(trt)] = _new_log(trt)
@@ -130,7 +130,7 @@ def _new_log(trt: Any) -> Any:
         def log(self, severity: Any, message: str) -> None:
             try:
                 self._keep(severity, message)
-            except KeyboardInterrupt as error:  # C++ would swallow it
+            except KeyboardInterrupt as error:  # C++ would drop it
                 self.interrupt = error
 
         def _keep(self, severity: Any, message: str) -> None:
@@ -146,7 +146,7 @@ def _new_log(trt: Any) -> Any:
 
 
 def file_stream(trt: Any, file: BinaryIO) -> Any:
-    """A writer for `trt`; what goes wrong is kept in `error`, for C++ cannot pass it on."""
+    """Make a writer for `trt` that keeps exceptions in `error`, as C++ cannot pass them on."""
 
     class Stream(trt.IStreamWriter):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -158,7 +158,7 @@ def file_stream(trt: Any, file: BinaryIO) -> Any:
                 return 0
             try:
                 return file.write(data)
-            except BaseException as error:  # Ctrl-C too: a plan that lacks a piece is none
+            except BaseException as error:  # Ctrl-C too: an incomplete plan is useless
                 self.error = error
                 return 0
 
@@ -171,12 +171,12 @@ def one_line(messages: list[str]) -> str:
 
 
 def check_complete(graph: Path) -> None:
-    """BundleError where a graph or its weights are cut short: not every parser notices."""
+    """Raise BundleError where a graph or its weights are cut short; not every parser notices."""
     import onnx
 
     try:
         model = onnx.load(graph, load_external_data=False)
-    except Exception as error:  # protobuf's own, or the system's
+    except Exception as error:  # an error of protobuf or of the system
         raise BundleError(f"{graph} cannot be read: {one_line([str(error)])}") from error
     if not model.graph.output:
         raise BundleError(f"{graph} holds no network: it was cut short, export it again")
@@ -202,14 +202,14 @@ def check_complete(graph: Path) -> None:
 
 
 def allow_decomposition(trt: Any, network: Any) -> None:
-    """Let attention without a fused kernel be built of matrix products and a softmax."""
+    """Allow attention without a fused kernel to be built from matrix products and a softmax."""
     for i in range(network.num_layers):
         layer = network.get_layer(i)
         if layer.type != trt.LayerType.ATTENTION_INPUT:
             continue
         query = layer.get_input(0)
         if query.shape[-1] > FUSED_HEAD or query.dtype == trt.DataType.FLOAT:
-            layer.__class__ = trt.IAttentionInputLayer  # the bindings give the base class
+            layer.__class__ = trt.IAttentionInputLayer  # the bindings return the base class
             layer.attention.decomposable = True
 
 
@@ -217,7 +217,7 @@ def allow_decomposition(trt: Any, network: Any) -> None:
 
 
 def contract_ports(spec: NetworkSpec, sizes: Mapping[str, int]) -> list[TensorInfo]:
-    """Every tensor of the contract, by name."""
+    """List every tensor of the contract, by name."""
     return _sorted(
         TensorInfo(name=s.name, shape=s.shape(sizes), dtype=s.dtype)
         for s in spec.inputs + spec.outputs
@@ -225,14 +225,14 @@ def contract_ports(spec: NetworkSpec, sizes: Mapping[str, int]) -> list[TensorIn
 
 
 def network_ports(network: Any) -> list[TensorInfo]:
-    """Every input and output of a network definition, by name."""
+    """List every input and output of a network definition, by name."""
     inputs = [network.get_input(i) for i in range(network.num_inputs)]
     outputs = [network.get_output(i) for i in range(network.num_outputs)]
     return _sorted(_port(t.name, t.shape, t.dtype) for t in inputs + outputs)
 
 
 def engine_ports(trt: Any, log: Any, plan: Path) -> list[TensorInfo]:
-    """Every input and output of an engine, by name; needs the GPU it was built for."""
+    """List every input and output of an engine, by name; needs the GPU it was built for."""
     engine = trt.Runtime(log).deserialize_cuda_engine(plan.read_bytes())
     if engine is None:
         raise EngineBuildError(f"{plan.name} was built, but cannot be loaded: {log.complaint()}")
@@ -241,7 +241,7 @@ def engine_ports(trt: Any, log: Any, plan: Path) -> list[TensorInfo]:
 
 
 def check_ports(file: Path, found: list[TensorInfo], expected: list[TensorInfo]) -> None:
-    """ContractError names each tensor that differs."""
+    """Compare tensors; ContractError names each one that differs."""
     differences = [
         f"{_shown(a)} instead of {_shown(b)}" for a, b in zip_longest(found, expected) if a != b
     ]

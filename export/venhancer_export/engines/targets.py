@@ -1,4 +1,4 @@
-"""The GPUs that engines are built for: what `--gpu` takes."""
+"""The GPUs that engines are built for, as named by `--gpu`."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ KNOWN: dict[str, Capability] = {
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A model of GPU. Its name serves as a folder's name."""
+    """A model of GPU; its name is also used as a folder's name."""
 
     name: str
     compute_capability: Capability
 
     @property
     def capability(self) -> str:
-        """As 8.9."""
+        """Compute capability as text, such as 8.9."""
         return "{}.{}".format(*self.compute_capability)
 
     @property
     def sm(self) -> str:
-        """The capability as TensorRT-RTX writes it: SM89."""
+        """Compute capability as TensorRT-RTX writes it, such as SM89."""
         return "SM{}{}".format(*self.compute_capability)
 
 
 def find_target(name: str) -> Target:
-    """The GPU called `name`; `this` is the first of this machine.
+    """Find the GPU `name`; `this` is the first GPU of this machine.
 
     OptionError for an unknown name, DeviceError for `this` where there is none.
     """
@@ -61,7 +61,7 @@ def find_target(name: str) -> Target:
 
 
 def this_machine() -> Target | None:
-    """The first GPU of this machine, under its name in KNOWN if it has one."""
+    """Find the first GPU of this machine, under its name in KNOWN if it has one."""
     import torch  # here, so that `--help` needs no torch
 
     if not torch.cuda.is_available():
@@ -71,7 +71,7 @@ def this_machine() -> Target | None:
 
 
 def short_name(device: str, capability: Capability) -> str:
-    """A device's own name in our spelling: "NVIDIA A100-SXM4-80GB" -> a100."""
+    """Shorten a device's own name to our spelling: "NVIDIA A100-SXM4-80GB" -> a100."""
     words = device.lower().replace("-", " ").removeprefix("nvidia ").split()
     for name, known in KNOWN.items():
         if known == capability and set(name.replace("rtx", "rtx ").split()) <= set(words):

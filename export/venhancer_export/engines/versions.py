@@ -1,4 +1,4 @@
-"""What a bundle was made with, and a report measured with."""
+"""Versions of the software that made a bundle or a report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """Of this package, Python, and those of PACKAGES that are installed."""
+    """List the versions of this package, of Python, and of the installed PACKAGES."""
     found = {"venhancer": venhancer.__version__, "python": platform.python_version()}
     for name in PACKAGES:
         with suppress(PackageNotFoundError):

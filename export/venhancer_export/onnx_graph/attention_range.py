@@ -1,7 +1,7 @@
-"""The largest |Q K^T| of every attention layer: what float16 has to hold.
+"""The largest |Q K^T| of every attention layer, which float16 has to represent.
 
-Half precision that forms the products before it scales them overflows where a fused kernel does
-not; models of the SD 2.x v-prediction family are known for it, and random weights do not show it.
+If half precision scales the products only after computing them, it overflows where a fused kernel
+does not. Models of the SD 2.x v-prediction family are known for it; random weights do not show it.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ BLOCK = 1 << 24  # products held at a time
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Logits:
-    """Largest magnitudes that one layer met."""
+    """Largest magnitudes of the attention products in one layer."""
 
     raw: float  # of Q K^T
-    scaled: float  # as softmax takes them
+    scaled: float  # as the softmax gets them
 
 
 class AttentionRange(TorchFunctionMode):
-    """Watches every `scaled_dot_product_attention` while it is active."""
+    """Observer of every `scaled_dot_product_attention` while it is active."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,20 +56,20 @@ class AttentionRange(TorchFunctionMode):
 
 
 def _larger(a: float, b: float) -> float:
-    """The larger; what is not a number counts as infinite."""
+    """Return the larger number; NaN counts as infinite."""
     return math.inf if math.isnan(a) or math.isnan(b) else max(a, b)
 
 
 @contextmanager
 def watch_attention(module: nn.Module) -> Iterator[dict[str, Logits]]:
-    """What every attention layer of `module` meets, by its dotted name."""
+    """Record the largest products of every attention layer of `module`, by its dotted name."""
     watcher = AttentionRange()
     with scopes(watcher, module), watcher:
         yield watcher.layers
 
 
 def largest_product(query: Tensor, key: Tensor) -> float:
-    """max |Q K^T| of queries ... l c and keys ... m c, a block of query rows at a time."""
+    """Compute max |Q K^T| of queries ... l c and keys ... m c, by blocks of query rows."""
     query, key = query.flatten(0, -3), key.flatten(0, -3).transpose(1, 2)
     rows = max(1, BLOCK // (key.shape[0] * key.shape[2]))
     largest = [(part @ key).abs().amax() for part in query.split(rows, dim=1)]

@@ -1,8 +1,8 @@
-"""A static ONNX graph while it is built: values, nodes, and the few rewrites made on the way.
+"""A static ONNX graph under construction: values, nodes, and a few rewrites.
 
-Reshapes of reshapes and transposes of transposes collapse as they are added, equal nodes are made
-once, and what leads to no output is left out: so splitting tokens into attention heads and merging
-them again leaves nothing behind.
+Consecutive reshapes and consecutive transposes are merged when they are added, equal nodes are made
+once, and nodes that lead to no output are dropped. So splitting tokens into attention heads and
+merging them again leaves no nodes.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Graph:
     inputs: list[Value] = field(default_factory=list)
     outputs: list[Value] = field(default_factory=list)
     nodes: list[Node] = field(default_factory=list)
-    weights: dict[str, Value] = field(default_factory=dict)  # by their name in the module
+    weights: dict[str, Value] = field(default_factory=dict)  # by name in the module
     constants: dict[str, tuple[Value, Tensor]] = field(default_factory=dict)
     scope: str = ""  # dotted name of the module being traced, for the names of nodes
     _made: dict[Any, Node] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class Graph:
         dtype: torch.dtype,
         **attributes: Any,
     ) -> Value:
-        """The single output of a new node, or of an equal one that is there."""
+        """Add a node, unless an equal one exists, and return its single output."""
         return self.add_many(op, *inputs, outputs=[(tuple(shape), dtype)], **attributes)[0]
 
     def add_many(
@@ -68,7 +68,7 @@ class Graph:
         outputs: Sequence[tuple[tuple[int, ...], torch.dtype]],
         **attributes: Any,
     ) -> list[Value]:
-        """As `add`, for operators of several outputs, each given as (shape, dtype)."""
+        """Add a node as `add` does, but with several outputs, each given as (shape, dtype)."""
         key = (op, tuple(map(id, inputs)), tuple(outputs), repr(sorted(attributes.items())))
         if key in self._made:
             return self._made[key].outputs
@@ -82,7 +82,7 @@ class Graph:
         return node.outputs
 
     def constant(self, data: Tensor | Sequence[int]) -> Value:
-        """A small tensor held in the graph; a sequence of integers is int64."""
+        """Add a small tensor stored in the graph; a sequence of integers becomes int64."""
         tensor = data if isinstance(data, Tensor) else torch.tensor(data, dtype=torch.int64)
         tensor = tensor.detach().cpu().contiguous()
         key = f"{tensor.dtype}{list(tensor.shape)}{tensor.reshape(-1).tolist()}"
@@ -95,7 +95,7 @@ class Graph:
         return x if x.dtype == dtype else self.add("Cast", x, shape=x.shape, dtype=dtype, to=dtype)
 
     def reshape(self, x: Value, shape: Sequence[int]) -> Value:
-        """x with other axes, from the first of a chain of reshapes."""
+        """Reshape x, starting from the source of a chain of reshapes."""
         while x.producer is not None and x.producer.op == "Reshape":
             source = x.producer.inputs[0]
             assert source is not None
@@ -106,7 +106,7 @@ class Graph:
         return self.add("Reshape", x, self.constant(list(shape)), shape=shape, dtype=x.dtype)
 
     def permute(self, x: Value, order: Sequence[int]) -> Value:
-        """x with its axes in another order; no node where the order in memory stays."""
+        """Permute the axes of x; adds no transpose where the order in memory stays."""
         shape = [x.shape[axis] for axis in order]
         if x.producer is not None and x.producer.op == "Transpose":
             before = x.producer.attributes["perm"]
@@ -124,11 +124,11 @@ class Graph:
         return self.add("Expand", x, self.constant(list(shape)), shape=shape, dtype=x.dtype)
 
     def finish(self, outputs: Sequence[Value], names: Sequence[str]) -> None:
-        """Name the outputs, and drop the nodes, weights and constants that lead to none."""
+        """Name the outputs, and drop nodes, weights and constants that lead to no output."""
         self._made.clear()
         for value, name in zip(outputs, names, strict=True):
             last = self.add("Identity", value, shape=value.shape, dtype=value.dtype)
-            self._made.clear()  # one node for each output, equal or not
+            self._made.clear()  # one node per output, even if equal
             last.name = name
             self.outputs.append(last)
         wanted: set[int] = {id(value) for value in self.outputs}
@@ -142,5 +142,5 @@ class Graph:
         self.constants = {k: v for k, v in self.constants.items() if id(v[0]) in wanted}
 
     def operators(self) -> dict[str, int]:
-        """How many nodes of each kind, the most frequent first."""
+        """Count the nodes of each kind, the most frequent first."""
         return dict(Counter(node.op for node in self.nodes).most_common())

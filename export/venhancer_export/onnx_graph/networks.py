@@ -17,7 +17,7 @@ from venhancer.weights.checkpoint import precision_of
 from venhancer_export.onnx_graph.graph import Graph
 from venhancer_export.onnx_graph.trace import Function, trace
 
-DENOISER = ("denoiser", "prepare", "text_keys")  # made of one module, with one file of weights
+DENOISER = ("denoiser", "prepare", "text_keys")  # from one module, with one weights file
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Network:
 def denoiser_networks(
     model: ModelConfig, precision: Precision, module: Denoiser | None = None
 ) -> dict[str, Network]:
-    """The three parts of the denoiser: of `module`, or of one without data."""
+    """Make the networks of the denoiser from `module`, or from one without data."""
     module = module or empty_denoiser(model, precision)
     specs = networks(model, precision)
     functions = {"denoiser": _denoiser, "prepare": _prepare, "text_keys": _text_keys}
@@ -47,7 +47,7 @@ def denoiser_networks(
 
 
 def empty_denoiser(model: ModelConfig, precision: Precision) -> Denoiser:
-    """On the meta device, in the precision that is exported; the noise schedule has data."""
+    """Make a denoiser without data, in the precision to export; its noise schedule has data."""
     with torch.device("meta"):
         module = make_denoiser(model).eval().requires_grad_(False)
     for name, parameter in module.named_parameters():

@@ -1,4 +1,4 @@
-"""Write a graph as an ONNX model whose weights lie in a file beside it."""
+"""Writing of a graph as an ONNX model whose weights are in a file beside it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What each torch function is in ONNX, opset 23. `trace.py` looks functions up in `TABLE`.
+"""Translation of torch functions to ONNX, opset 23. `trace.py` looks functions up in `TABLE`.
 
-An entry takes the graph, (shape, dtype) of every result, and the call's arguments with values in
-the place of tensors; it returns a value for every result.
+An entry takes the graph, (shape, dtype) of every result, and the call's arguments, with graph
+values instead of tensors. It returns a value for every result.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ def _is(*functions: Any) -> Callable[[Operator], Operator]:
 
 
 def _operand(graph: Graph, x: Any, dtype: torch.dtype) -> Value:
-    """A value, or a number, as a value of this type."""
+    """Convert a value or a number to a value of this type."""
     if isinstance(x, Value):
         return graph.cast(x, dtype)
     return graph.constant(torch.tensor(x, dtype=dtype))
 
 
 def _common_type(*operands: Any) -> torch.dtype:
-    """What torch computes in."""
+    """Find the type that torch computes in."""
     like = [
         torch.empty((1,) * len(x.shape), dtype=x.dtype, device="meta")
         if isinstance(x, Value)
@@ -203,7 +203,7 @@ def _split(graph: Graph, results: Results, x: Value, _: Any, dim: int = 0) -> Se
 
 @_is(Tensor.__getitem__)
 def _index(graph: Graph, results: Results, x: Value, index: Any) -> Sequence[Value]:
-    """Numbers, slices, None and `...`; or a tensor of indices on the first axis."""
+    """Index by numbers, slices, None and `...`; or by a tensor of indices on the first axis."""
     shape = results[0][0]
     parts = index if isinstance(index, tuple) else (index,)
     if len(parts) > 1 and any(isinstance(part, Value) for part in parts):
@@ -215,7 +215,7 @@ def _index(graph: Graph, results: Results, x: Value, index: Any) -> Sequence[Val
 
 
 def _spelled_out(parts: Sequence[Any], axes: int) -> list[Any]:
-    """One number or slice for each axis: without None, which only adds axes, and `...`."""
+    """Give one number or slice per axis: drop None, which only adds axes, and expand `...`."""
     kept = [part for part in parts if part is not None]
     rest = [slice(None)] * (axes - sum(part is not Ellipsis for part in kept))
     if Ellipsis not in kept:
@@ -225,7 +225,7 @@ def _spelled_out(parts: Sequence[Any], axes: int) -> list[Any]:
 
 
 def _slices(graph: Graph, x: Value, parts: Sequence[Any]) -> Value:
-    """x cut along its axes; a number keeps its axis, of length one."""
+    """Slice x along its axes; for a number, the axis is kept with length one."""
     ranges = [slice(part, part + 1 or None) if isinstance(part, int) else part for part in parts]
     cuts = [r.indices(size) for r, size in zip(ranges, x.shape, strict=True)]
     axes = [i for i, cut in enumerate(cuts) if cut != (0, x.shape[i], 1)]
@@ -263,7 +263,7 @@ def _pad(
 def _linear(
     graph: Graph, results: Results, x: Value, weight: Value, bias: Value | None = None
 ) -> Sequence[Value]:
-    """The weight is stored as (in, out), see `weights_file.py`."""
+    """Translate a linear layer; its weight is stored as (in, out), see `weights_file.py`."""
     [(shape, dtype)] = results
     stored = graph.weights[weight.name]
     stored.shape = (x.shape[-1], shape[-1])
@@ -315,7 +315,7 @@ def _group_norm(
     bias: Value,
     eps: float = 1e-5,
 ) -> Sequence[Value]:
-    """Sums are taken in float32 (stash_type), as torch does on a GPU."""
+    """Translate GroupNorm; sums are in float32 (stash_type), as in torch on a GPU."""
     attributes = {"num_groups": num_groups, "epsilon": eps, "stash_type": 1}
     return [
         graph.add("GroupNormalization", x, weight, bias, shape=x.shape, dtype=x.dtype, **attributes)
@@ -351,7 +351,7 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Sequence[Value]:
-    """b n l c three times, kept as tokens b l (n c): the transposes round the heads fall away."""
+    """Take query, key, value b n l c as tokens b l (n c): transposes around the heads vanish."""
     b, n, length, c = query.shape
     tokens = []
     for x in (query, key, value):

@@ -1,9 +1,10 @@
-"""Run a network once on tensors without data, and write down what it does as an ONNX graph.
+"""Tracing: run a network once on tensors without data, and record its operations as an ONNX graph.
 
-Every call of a torch function on a traced tensor is looked up in `operators.TABLE`; what does not
-depend on an input is computed at once and becomes a constant. torch.onnx.export does the same for
-any program; for our fixed shapes and few operators this takes seconds where it takes minutes
-(benchmarks/results/export_tiny.json), attention keeps its tokens, and weights are never loaded.
+Every call of a torch function on a traced tensor is looked up in `operators.TABLE`. Results that do
+not depend on an input are computed at once and become constants. torch.onnx.export does the same
+for any program. For our fixed shapes and few operators, this tracer takes seconds instead of
+minutes (benchmarks/results/export_tiny.json), attention keeps its tokens, and weights are never
+loaded.
 """
 
 from __future__ import annotations
@@ -28,15 +29,15 @@ _DEVICE = Tensor.device.__get__
 
 
 class UnknownOperatorError(NotImplementedError):
-    """An output depends on a torch function that has no line in `operators.TABLE`."""
+    """An output depends on a torch function that has no entry in `operators.TABLE`."""
 
 
 def trace(
     function: Function, module: nn.Module, spec: NetworkSpec, sizes: Mapping[str, int]
 ) -> Graph:
-    """The graph of `function`, called with the inputs of `spec` by name, at these sizes.
+    """Trace `function`, called with the inputs of `spec` by name, at these sizes.
 
-    module: holds the weights, on the meta device or not; they keep their names
+    module: holds the weights, on the meta device or another; they keep their names
     """
     graph = Graph()
     tracer = _Tracer(graph, module)
@@ -61,7 +62,7 @@ def trace(
 
 
 class _Tracer(TorchFunctionMode):
-    """Knows which tensors stand for values of the graph."""
+    """Tracer that maps tensors to values of the graph."""
 
     def __init__(self, graph: Graph, module: nn.Module) -> None:
         super().__init__()
@@ -77,7 +78,7 @@ class _Tracer(TorchFunctionMode):
         return tensor
 
     def value_of(self, tensor: Tensor) -> Value:
-        """The value that a tensor stands for; anything else is a constant."""
+        """Find the value of a tensor; a tensor without one becomes a constant."""
         found = self.known.get(id(tensor))
         return found[1] if found else self.graph.constant(tensor)
 
@@ -103,7 +104,7 @@ class _Tracer(TorchFunctionMode):
         outputs = [(tuple(x.shape), x.dtype) for x in results]
         operator: Operator = TABLE.get(func, _unknown)
         values = operator(self.graph, outputs, *args, **kwargs)
-        if values is NotImplemented:  # an error only if an output needs it
+        if values is NotImplemented:  # it is an error only if an output needs it
             inputs = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, Value)]
             name = f"{UNKNOWN}{getattr(func, '__name__', func)}"
             values = self.graph.add_many(name, *inputs, outputs=outputs)
@@ -120,7 +121,7 @@ def _unknown(*_: Any, **__: Any) -> Any:
 
 
 def _shadow(x: Any) -> Any:
-    """What shapes are computed on: tensors without data."""
+    """Replace a tensor by one without data, which is enough to compute shapes."""
     if isinstance(x, torch.device):
         return torch.device("meta")
     return x if not isinstance(x, Tensor) or x.is_meta else x.detach().to("meta")
@@ -132,7 +133,7 @@ def _weights(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 class Scoped(Protocol):
-    """What wants to know which module is running."""
+    """Interface of an object that is told which module is running."""
 
     scope: str  # its dotted name
 

@@ -1,7 +1,7 @@
-"""The weights of a network in one file beside its graphs, whatever their shapes.
+"""The weights of a module in one file, shared by its graphs of all shapes.
 
-Every graph of a bundle that is made from one checkpoint refers to the same bytes. Tensors are
-written one by one, so that a model is never held in memory as a whole.
+All graphs of a bundle that come from one checkpoint refer to the same bytes. Tensors are written
+one by one, so that a model is never in memory as a whole.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from torch import Tensor, nn
 
 from venhancer.errors import WeightsError
 
-PAGE = 4096  # so that a runtime can map tensors into memory
+PAGE = 4096  # alignment, so that a runtime can map tensors into memory
 FLOAT16_MAX = 65504.0
 Read = Callable[[str], Tensor]  # a weight by its name in the module
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """Where one tensor lies, and as what."""
+    """Place and format of one tensor in the file."""
 
     offset: int
     shape: tuple[int, ...]
@@ -35,9 +35,9 @@ class Stored:
 
 
 def lay_out(module: nn.Module) -> dict[str, Stored]:
-    """A place for every parameter and buffer of `module`, in order of their names.
+    """Choose a place for every parameter and buffer of `module`, in order of their names.
 
-    The weight of a linear layer is stored as (in, out), as a matrix product takes it.
+    The weight of a linear layer is stored as (in, out), as a matrix product needs it.
     """
     linear = {f"{n}.weight" for n, m in module.named_modules() if isinstance(m, nn.Linear)}
     places, offset = {}, 0

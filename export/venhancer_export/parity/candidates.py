@@ -1,4 +1,4 @@
-"""What a bundle is verified with: PyTorch in float32, and everything that is compared with it."""
+"""Ways to run a bundle's networks: PyTorch in float32, and the candidates compared with it."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ PRECISIONS: tuple[Precision, ...] = ("float32", "float16")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """The bundle, its checkpoint, and a folder for what is exported on the fly."""
+    """A bundle to verify, its checkpoint, and a folder for graphs exported during verification."""
 
     folder: Path
     manifest: Manifest
     weights: Path
     place: Path
     device: str  # of PyTorch
-    has_companions: bool  # codec and text encoder: the bundle has them, and so does this machine
+    has_companions: bool  # codec and text encoder are in the bundle and on this machine
     target: Target | None  # this machine's GPU, if the bundle has engines that can be run here
 
     @property
@@ -58,13 +58,13 @@ class Candidate:
     precision: Precision
     device: str
     open: Callable[[Case], AbstractContextManager[Runs]]
-    is_yardstick: bool = False  # what half precision loses by itself
-    is_for_own_shapes: bool = False  # engines have no others
+    is_yardstick: bool = False  # PyTorch's own float16, which shows what half precision loses
+    is_for_own_shapes: bool = False  # engines have no other shapes
 
 
 @dataclass(slots=True, kw_only=True)
 class PyTorch:
-    """All networks of a bundle in PyTorch."""
+    """All networks of a bundle, in PyTorch."""
 
     denoiser: Denoiser
     runs: Runs
@@ -73,7 +73,7 @@ class PyTorch:
 
 
 def in_pytorch(subject: Subject, precision: Precision) -> PyTorch:
-    """Load every network; its embeddings of numbers stay in float32, as in a run."""
+    """Load every network; embeddings of numbers stay in float32, as in a run."""
     dtype, device = getattr(torch, precision), subject.device
     denoiser, preset = load_model(subject.weights, subject.preset, dtype=dtype, device=device)
     made: dict[str, Network] = denoiser_networks(preset.model, precision, denoiser)
@@ -89,7 +89,7 @@ def in_pytorch(subject: Subject, precision: Precision) -> PyTorch:
 
 
 def candidates(subject: Subject) -> Iterator[Candidate]:
-    """One at a time, so that no two of them are in memory; the yardstick first."""
+    """Iterate over candidates, so that only one is in memory at a time; the yardstick first."""
     yield _pytorch(subject)
     for precision in PRECISIONS:
         yield Candidate(
@@ -109,7 +109,7 @@ def candidates(subject: Subject) -> Iterator[Candidate]:
 
 
 def find_engines(manifest: Manifest) -> tuple[Target | None, str]:
-    """The GPU whose engines can be run here; if the bundle has engines and none can, why."""
+    """Find the GPU whose engines can run here; if the bundle's engines cannot, also say why."""
     if not manifest.gpus:
         return None, ""
     left_out, here = f"left out: engines for {', '.join(manifest.gpus)}", this_machine()
@@ -137,7 +137,7 @@ def _pytorch(subject: Subject) -> Candidate:
 def _open_graphs(
     subject: Subject, precision: Precision, case: Case
 ) -> AbstractContextManager[Runs]:
-    """The bundle's own graphs where it has them; else graphs made now."""
+    """Open the bundle's own graphs where it has them, else export graphs now."""
     if case.is_own and precision == subject.manifest.precision:
         entries = {name: subject.manifest.find(name, case.shape) for name in _names(subject)}
         paths = {name: subject.folder / entry.file for name, entry in entries.items()}
@@ -147,13 +147,13 @@ def _open_graphs(
 
 
 def _names(subject: Subject) -> list[str]:
-    """The networks that are compared: those of the bundle that this machine has in PyTorch."""
+    """List the networks to compare: those of the bundle that this machine has in PyTorch."""
     found = dict.fromkeys(entry.network for entry in subject.manifest.entries)
     return [n for n in found if subject.has_companions or n in ("denoiser", "prepare", "text_keys")]
 
 
 def _export(subject: Subject, precision: Precision, case: Case) -> dict[str, Path]:
-    """Graphs for one shape; those of the bundle's precision read a copy of the bundle's weights."""
+    """Export graphs for one shape; in the bundle's precision, with a copy of its weights."""
     preset, paths = subject.preset, {}
     sources = [
         denoiser_source(preset, subject.weights, precision),
@@ -185,7 +185,7 @@ def _open_engines(subject: Subject, target: Target, case: Case) -> AbstractConte
 
 
 def find_companions(manifest: Manifest) -> tuple[bool, str]:
-    """Whether codec and text encoder can be compared; if the bundle has them and not, why."""
+    """Tell whether codec and text encoder can be compared; if the bundle's cannot, also why."""
     if not any(entry.network == "vae_decoder" for entry in manifest.entries):
         return False, ""
     try:

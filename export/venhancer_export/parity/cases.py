@@ -1,4 +1,4 @@
-"""What is compared: shapes, and inputs that look like those of a real run."""
+"""Test cases of the verification: shapes, and inputs that look like those of a real run."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from venhancer.planning.windows import Scene
 from venhancer.sampling.evaluation import Conditions
 from venhancer.spans import Span
 
-TIMESTEPS = (899, 500, 60)  # where a run starts, in the middle, near its end
+TIMESTEPS = (899, 500, 60)  # at the start of a run, in its middle, near its end
 GAP = 2  # grid frames from one key frame to the next
 SEED = 0
-PROBES = ((64, 64, 5), (64, 128, 9))  # width and height at least, window: frames and sizes differ
+PROBES = ((64, 64, 5), (64, 128, 9))  # least width and height, window; all differ between the two
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One shape at which every network is compared."""
+    """A shape at which every network is compared."""
 
     shape: Shape
     is_own: bool  # the bundle has graphs of this shape
@@ -41,7 +41,7 @@ class Case:
 
 
 def all_cases(model: ModelConfig, own: Sequence[Shape]) -> list[Case]:
-    """Small probes first, then the bundle's own shapes."""
+    """List all cases: small probes first, then the bundle's own shapes."""
     made = []
     for width, height, window in PROBES:
         size = fit(width, height, model)
@@ -53,18 +53,18 @@ def all_cases(model: ModelConfig, own: Sequence[Shape]) -> list[Case]:
 
 
 def evaluation_flop(model: ModelConfig, shape: Shape) -> int:
-    """Operations of one evaluation of the denoiser, all branches."""
+    """Count operations of one evaluation of the denoiser, with all branches."""
     letters = sizes(model, shape)
     return letters["b"] * denoiser_flop(model, letters["f"], letters["h"], letters["w"])
 
 
 def run_flop(preset: Preset, shape: Shape) -> int:
-    """Operations of one sampling run."""
+    """Count operations of one sampling run."""
     return evaluation_flop(preset.model, shape) * len(sampling(preset, shape, 0.0).schedule)
 
 
 def moving_pictures(frames: int, width: int, height: int) -> Tensor:
-    """Soft colour waves that drift two pixels a frame, with an edge: f 3 H W in [-1, 1]."""
+    """Make soft colour waves that drift two pixels a frame, with edges: f 3 H W in [-1, 1]."""
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     moved = x - 2.0 * torch.arange(frames)[:, None, None]
     waves = [torch.sin(moved / 6), torch.cos(moved / 9 + y / 5), torch.sin(moved / 15 - y / 4)]
@@ -73,7 +73,7 @@ def moving_pictures(frames: int, width: int, height: int) -> Tensor:
 
 
 def smooth_field(channels: int, frames: int, rows: int, columns: int) -> Tensor:
-    """A drifting wave of unit variance in every channel: f c h w."""
+    """Make a drifting wave of unit variance in every channel: f c h w."""
     generator = torch.Generator().manual_seed(SEED)
     phase, across, down = torch.rand(3, channels, 1, 1, generator=generator)
     y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
@@ -82,7 +82,7 @@ def smooth_field(channels: int, frames: int, rows: int, columns: int) -> Tensor:
 
 
 def clean_latents(model: ModelConfig, shape: Shape) -> Tensor:
-    """f c h w: of moving pictures where the codec is at hand, else a smooth field."""
+    """Make latents, f c h w: of moving pictures for the lapped codec, else a smooth field."""
     if model.codec == "lapped":
         pictures = moving_pictures(shape.window, shape.width, shape.height)
         return lapped.encode(pictures, model.latent_scale)
@@ -91,7 +91,7 @@ def clean_latents(model: ModelConfig, shape: Shape) -> Tensor:
 
 
 def conditions(preset: Preset, shape: Shape) -> Conditions:
-    """Key frames noised as the preset does by default, and a text of random features."""
+    """Make conditions: the preset's default noise level and scale, and random text features."""
     unet = preset.model.unet
     generator = torch.Generator().manual_seed(SEED)
     features = torch.randn(2, TEXT_LENGTH, unet.text_width, generator=generator)
@@ -100,7 +100,7 @@ def conditions(preset: Preset, shape: Shape) -> Conditions:
 
 
 def keys(preset: Preset, shape: Shape) -> Tensor:
-    """Clean latents of the key frames, behind them their neighbours' channels, if any: k c h w."""
+    """Make clean latents of the key frames, then their neighbours' channels, if any: k c h w."""
     clean = clean_latents(preset.model, shape)[::GAP]
     if not preset.model.neighbours:
         return clean
@@ -108,7 +108,7 @@ def keys(preset: Preset, shape: Shape) -> Tensor:
 
 
 def aligned_neighbours(model: ModelConfig, shape: Shape) -> Tensor:
-    """Those of the key frames, as a run aligns them: k n h w."""
+    """Align the neighbours of the key frames as a run does: k n h w."""
     pictures = moving_pictures(shape.window, shape.width, shape.height)[::GAP]
     seen = {number: _half_as_large(model, x) for number, x in enumerate(pictures.split(1))}
     aligner = Aligner(model.neighbours, fit(shape.width, shape.height, model), seen)
@@ -116,14 +116,14 @@ def aligned_neighbours(model: ModelConfig, shape: Shape) -> Tensor:
 
 
 def _half_as_large(model: ModelConfig, picture: Tensor) -> Key:
-    """A key frame that came in at half the size of `picture`, 1 3 H W."""
+    """Make a key frame whose input has half the size of `picture`, 1 3 H W."""
     height, width = picture.shape[-2:]
     frame = to_pixels(F.avg_pool2d(picture, 2))[0]
     return Key.of(frame, resize(frame, width, height, model.upsampling))
 
 
 def random_neighbours(model: ModelConfig, shape: Shape) -> Tensor:
-    """Differences and gates of any values, at key frames: 1 n f h w."""
+    """Make random differences and gates at key frames: 1 n f h w."""
     letters = sizes(model, shape)
     size = (letters["f"], letters["h"], letters["w"])
     gates = model.neighbours
@@ -136,13 +136,13 @@ def random_neighbours(model: ModelConfig, shape: Shape) -> Tensor:
 
 
 def scene(shape: Shape) -> Scene:
-    """One window, which is the whole clip."""
+    """Make a scene of one window, which is the whole clip."""
     window = Span(0, shape.window)
     return Scene(Span(0, (shape.window - 1) // GAP + 1), GAP, (window,))
 
 
 def sampling(preset: Preset, shape: Shape, eta: float) -> Sampling:
-    """The preset's steps over one window, which is the whole clip."""
+    """Set up the preset's steps over one window, which is the whole clip."""
     letters, defaults, shortcuts = sizes(preset.model, shape), preset.defaults, Shortcuts()
     return Sampling(
         solver=defaults.solver,
@@ -161,7 +161,7 @@ def sampling(preset: Preset, shape: Shape, eta: float) -> Sampling:
 
 
 def once_inputs(preset: Preset, shape: Shape) -> dict[str, Tensor]:
-    """What `prepare` and `text_keys` take, by name."""
+    """Make the inputs of `prepare` and `text_keys`, by name."""
     branches = sizes(preset.model, shape)["b"]
     known = conditions(preset, shape)
     hint, is_key = hint_of(preset, shape)
@@ -178,7 +178,7 @@ def once_inputs(preset: Preset, shape: Shape) -> dict[str, Tensor]:
 
 
 def hint_of(preset: Preset, shape: Shape) -> tuple[Tensor, Tensor]:
-    """Noised key frames with zero between them (1 c f h w), and where they are (1 f)."""
+    """Make noisy key frames with zeros between them (1 c f h w), and their mask (1 f)."""
     clean = clean_latents(preset.model, shape)
     is_key = (torch.arange(shape.window) % GAP == 0).float()[None]
     hint = torch.zeros_like(clean)
@@ -188,7 +188,7 @@ def hint_of(preset: Preset, shape: Shape) -> tuple[Tensor, Tensor]:
 
 
 def noisy_inputs(preset: Preset, shape: Shape, timestep: int) -> dict[str, Tensor]:
-    """What `denoiser` takes besides what `prepare` and `text_keys` made."""
+    """Make the inputs of `denoiser` that are not outputs of `prepare` and `text_keys`."""
     branches = sizes(preset.model, shape)["b"]
     clean = clean_latents(preset.model, shape)
     size = clean.shape[1:]
@@ -202,7 +202,7 @@ def noisy_inputs(preset: Preset, shape: Shape, timestep: int) -> dict[str, Tenso
 
 
 def pictures_and_ids(shape: Shape, vocabulary: int) -> Mapping[str, Tensor]:
-    """What a VAE and a text encoder take: k moving pictures, and two short texts of any words."""
+    """Make inputs of VAE and text encoder: k moving pictures, and two short arbitrary texts."""
     ids = torch.zeros(2, TEXT_LENGTH, dtype=torch.int64)
     for row, words in zip(ids, (range(5, 15), range(20, 45)), strict=True):
         text = [vocabulary - 2, *(word % vocabulary for word in words), vocabulary - 1]

@@ -1,7 +1,7 @@
-"""The bundle's own graphs against graphs exported now, at all of its shapes.
+"""Comparison of the bundle's own graphs with graphs exported now, at all of its shapes.
 
-A large shape may be too much work to run here; its graph is compared as it is written, so that
-what is proved of the small probes holds for it too.
+A large shape may be too expensive to run here. Its graph is compared as written to the file, so
+that the results of the small probes also hold for it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from venhancer_export.sources import denoiser_source
 
 
 def compare_graphs(subject: Subject) -> Iterator[Row]:
-    """A row for every graph of the bundle whose network this machine has."""
+    """Compare every graph of the bundle whose network this machine has; one row each."""
     manifest, precision = subject.manifest, subject.manifest.precision
     sources = [
         denoiser_source(subject.preset, subject.weights, precision),
@@ -55,7 +55,7 @@ def compare_graphs(subject: Subject) -> Iterator[Row]:
 
 
 def is_different(path: Path, other: Path) -> bool:
-    """Whether two graphs differ in more than the last bits of their constants."""
+    """Tell whether two graphs differ in more than the last bits of their constants."""
     try:
         models = [onnx.load(str(p), load_external_data=False) for p in (path, other)]
     except DecodeError:
@@ -66,7 +66,7 @@ def is_different(path: Path, other: Path) -> bool:
     for pair in zip(*constants, strict=True):
         if _is_other_constant(*pair):
             return True
-        for tensor in pair:  # another CPU may round the last bit of a cosine otherwise
+        for tensor in pair:  # another CPU may round a cosine's last bit differently
             tensor.ClearField("raw_data")
     first, second = (model.graph.SerializeToString(deterministic=True) for model in models)
     return first != second

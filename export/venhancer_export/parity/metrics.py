@@ -1,4 +1,4 @@
-"""How far one result is from another: of tensors, and of pictures."""
+"""Distances between two results: for tensors, and for pictures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ C1, C2 = 0.01**2, 0.03**2  # SSIM's constants, for values from 0 to 1
 
 
 def relative_l2(made: Tensor, expected: Tensor) -> float:
-    """|made - expected| / |expected|, both in float64; of two zeros 0."""
+    """Compute |made - expected| / |expected|, both in float64; 0 for two zeros."""
     error, size = (made.double() - expected.double()).norm(), expected.double().norm()
     return float(error / size) if size else float(error)
 
@@ -23,23 +23,23 @@ def largest_error(made: Tensor, expected: Tensor) -> float:
 
 
 def cosine(made: Tensor, expected: Tensor) -> float:
-    """Of the angle between the two, as vectors; 1 if they are equal, zeros too."""
+    """Compute the cosine of the angle between two vectors; 1 if they are equal, also for zeros."""
     a, b = made.double().flatten(), expected.double().flatten()
     sizes = a.norm() * b.norm()
     return float(a @ b / sizes) if sizes else float(torch.equal(a, b))
 
 
 def psnr(made: Tensor, expected: Tensor) -> float:
-    """In dB, of values from 0 to 1; infinite where they are equal."""
+    """Compute the PSNR in dB of values from 0 to 1; infinite where they are equal."""
     error = float((made.double() - expected.double()).square().mean())
     return -10 * math.log10(error) if error else math.inf
 
 
 def ssim(made: Tensor, expected: Tensor) -> float:
-    """Structural similarity of two pictures c h w with values from 0 to 1, mean over channels.
+    """Compute the structural similarity of pictures c h w, values 0 to 1, mean over channels.
 
-    As Wang et al. 2004: an 11x11 Gaussian window that stays inside; a smaller picture has the
-    largest odd window that it holds.
+    As in Wang et al. 2004: an 11x11 Gaussian window that stays inside the picture; for a smaller
+    picture, the largest odd window that fits.
     """
     x, y = made.double()[:, None], expected.double()[:, None]
     size = min(WINDOW, *x.shape[-2:])
@@ -58,5 +58,5 @@ def _gaussian(size: int) -> Tensor:
 
 
 def _blur(x: Tensor, window: Tensor) -> Tensor:
-    """c 1 h w -> c 1 h' w', rows and columns one after the other."""
+    """Blur rows, then columns: c 1 h w -> c 1 h' w'."""
     return F.conv2d(F.conv2d(x, window[None, None, :, None]), window[None, None, None, :])

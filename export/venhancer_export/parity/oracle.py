@@ -1,4 +1,4 @@
-"""What PyTorch in float32 makes of a case: one call of each network, and whole runs."""
+"""The results of PyTorch in float32 for a case: one call of each network, and whole runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Decode = Callable[[Tensor], Tensor]  # latents f c h w -> pictures f c h w, in 0
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One call of one network: what it is given, and what PyTorch in float32 makes of it."""
+    """One call of one network: its inputs, and the outputs of PyTorch in float32."""
 
     network: str
     at: str
@@ -35,23 +35,23 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What PyTorch in float32 makes of one case."""
+    """Results of PyTorch in float32 for one case."""
 
     case: Case
     samples: list[Sample]
-    latents: Mapping[float, Tensor]  # by eta: of whole runs, f c h w
+    latents: Mapping[float, Tensor]  # of whole runs, by eta: f c h w
 
 
 def expect(
     oracle: PyTorch, preset: Preset, case: Case, etas: Sequence[float], device: str
 ) -> Expected:
-    """Run the case; whole runs for every one of `etas`."""
+    """Run the case: one call of each network, and a whole run for each of `etas`."""
     latents = {eta: sample_run(oracle.denoiser, preset, case, eta, device) for eta in etas}
     return Expected(case, list(samples(oracle, preset, case)), latents)
 
 
 def samples(oracle: PyTorch, preset: Preset, case: Case) -> Iterator[Sample]:
-    """Every network, called as a run calls it, on what the networks before it made."""
+    """Call every network as a run does, with the outputs of the networks before it."""
     given, made = cases.once_inputs(preset, case.shape), {}
     for network in ("text_keys", "prepare"):
         if network in oracle.runs:
@@ -77,7 +77,7 @@ def _companion_samples(oracle: PyTorch, case: Case) -> Iterator[Sample]:
 
 
 def sample_run(model: Model, preset: Preset, case: Case, eta: float, device: str) -> Tensor:
-    """x_0 of a whole run: f c h w. The noise is that of a seed, whoever runs it."""
+    """Compute x_0 by a whole run: f c h w. The noise is seeded, the same for all candidates."""
     sampling, scene = cases.sampling(preset, case.shape, eta), cases.scene(case.shape)
     keys = cases.keys(preset, case.shape)
     size = (preset.model.unet.latent_channels, *keys.shape[2:])
@@ -95,7 +95,7 @@ def sample_run(model: Model, preset: Preset, case: Case, eta: float, device: str
 
 
 def decoder(preset: Preset, runs: Runs) -> Decode | None:
-    """Latents -> pictures in 0..1, by PyTorch in float32; None where the model has no decoder."""
+    """Make a decoder to pictures in 0..1, by PyTorch in float32; None where there is none."""
     scale = preset.model.latent_scale
     if preset.model.codec == "lapped":
         return lambda latents: (LappedCodec(scale).decode(latents) + 1) / 2
@@ -111,7 +111,7 @@ def decoder(preset: Preset, runs: Runs) -> Decode | None:
 
 
 def pictures_of(expected: Expected) -> Decode:
-    """Latents as pictures: 0 and 1 are the least and the largest of the oracle's."""
+    """Make a decoder that scales latents: the oracle's least is 0, and its largest is 1."""
     if not expected.latents:
         return lambda latents: latents
     known = torch.cat(list(expected.latents.values()))

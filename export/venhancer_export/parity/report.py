@@ -1,4 +1,4 @@
-"""What a verification found: rows, gates, and the verdict as a table, JSON and Markdown."""
+"""Report of a verification: rows, gates, and the verdict as a table, JSON and Markdown."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ ON_SCREEN = ("different", "relative_l2", "psnr_min", "ssim_min", "raw", "scaled"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gates:
-    """What passes."""
+    """Limits that a bundle must meet."""
 
-    float32_l2: float = 1e-5  # relative, of one call on equal inputs: exported graphs, engines
+    float32_l2: float = 1e-5  # relative error of one call on equal inputs: exported graphs, engines
     float16_l2: float = 2e-3
-    float16_pytorch: float = 1e-2  # PyTorch's own float16, a yardstick: it is not exported
+    float16_pytorch: float = 1e-2  # PyTorch's own float16, a yardstick that is not exported
     psnr: float = 35.0  # dB, mean and worst frame of a whole run
     ssim: float = 0.95
-    logit: float = 65504.0  # |Q K^T| / sqrt(c): the end of float16
+    logit: float = 65504.0  # |Q K^T| / sqrt(c): the largest float16
 
     def l2(self, precision: Precision, is_yardstick: bool) -> float:
-        """The limit of one call."""
+        """Give the limit of one call."""
         if precision == "float32":
             return self.float32_l2
         return self.float16_pytorch if is_yardstick else self.float16_l2
@@ -56,12 +56,15 @@ class Row:
 
 
 def judge_call(found: Mapping[str, float], limit: float) -> Verdict:
-    """Of relative_l2; what is not a number fails."""
+    """Judge one call by relative_l2; values that are not finite fail."""
     return "pass" if _is_finite(found) and found["relative_l2"] <= limit else "FAIL"
 
 
 def judge_run(found: Mapping[str, float], gates: Gates) -> Verdict:
-    """Of the worst frame, which is never better than the mean; equal frames have infinite PSNR."""
+    """Judge a whole run by its worst frame; infinite PSNR, of equal frames, passes.
+
+    The worst frame is never better than the mean, so both meet the limit.
+    """
     is_sound = math.isfinite(found["relative_l2"]) and not math.isnan(found["psnr_min"])
     is_near = found["psnr_min"] >= gates.psnr and found["ssim_min"] >= gates.ssim
     return "pass" if is_sound and is_near else "FAIL"
@@ -74,7 +77,7 @@ def judge_logits(logits: Logits, gates: Gates) -> Verdict:
 
 
 def held_to(verdict: Verdict, precision: Precision, bundle: Precision) -> Verdict:
-    """What float16 would lose is only told of a bundle that is in float32."""
+    """Turn a float16 failure into a warning for a bundle in float32, which does not use float16."""
     is_told = (precision, bundle) == ("float16", "float32")
     return "warn" if is_told and verdict == "FAIL" else verdict
 
@@ -85,7 +88,7 @@ def _is_finite(found: Mapping[str, float]) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """The whole verification of one bundle."""
+    """Result of the whole verification of one bundle."""
 
     bundle: Mapping[str, Any]  # what was verified: preset, precision, shapes, builder
     rows: Sequence[Row]
@@ -97,7 +100,7 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Nothing failed, and something was compared."""
+        """True if nothing failed and something was compared."""
         return bool(self.rows) and all(row.verdict != "FAIL" for row in self.rows)
 
     @property
@@ -107,7 +110,7 @@ class Report:
         return f"{'passed' if self.passed else 'FAILED'}: {told}; {self.seconds:.0f} s"
 
     def lines(self) -> list[str]:
-        """For the screen: of each network and way to run it the worst row; files have them all."""
+        """Format the worst row per network and candidate for the screen; files have all rows."""
         cells = [HEAD, *(_cells(row, ON_SCREEN) for row in worst(self.rows))]
         widths = [max(len(row[i]) for row in cells) for i in range(len(HEAD))]
         table = [
@@ -117,7 +120,7 @@ class Report:
         return [*table, *self.notes, self.summary]
 
     def write(self, folder: Path) -> None:
-        """`parity.json` and `parity.md`, each whole or not at all."""
+        """Write `parity.json` and `parity.md`, each whole or not at all."""
         _write(folder / JSON, self.to_json())
         _write(folder / MARKDOWN, self.to_markdown())
 
@@ -153,7 +156,7 @@ class Report:
 
 
 def worst(rows: Iterable[Row]) -> list[Row]:
-    """Of rows that differ only in shape and timestep (or eta), the one with the largest error."""
+    """Keep the worst of all rows that differ only in shape and timestep (or eta)."""
     kept: dict[tuple[str, ...], Row] = {}
     for row in rows:
         key = (row.stage, row.network, row.run_by)
@@ -163,7 +166,7 @@ def worst(rows: Iterable[Row]) -> list[Row]:
 
 
 def _badness(row: Row) -> tuple[bool, float]:
-    """Failed rows first; then by the error."""
+    """Order rows: failed ones are worse, then larger errors."""
     error = row.found.get("relative_l2", 0.0)
     return row.verdict == "FAIL", math.inf if math.isnan(error) else error
 
@@ -191,7 +194,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON takes it: numbers that are none, or not finite, as words."""
+    """Convert for JSON: numbers that are not finite become text."""
     if isinstance(value, dict):
         return {key: _plain(x) for key, x in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,7 +1,7 @@
-"""`venhancer-export verify`: PyTorch in float32 against every other way to run a bundle.
+"""`venhancer-export verify`: PyTorch in float32 compared with every other way to run a bundle.
 
-Three questions: what does one call of a network lose on equal inputs (teacher-forced), what does a
-whole sampling run lose in its frames, and how large do the products of attention become.
+It measures the error of one call of a network on equal inputs (teacher-forced), the error of the
+frames of a whole sampling run, and the size of the products in attention.
 """
 
 from __future__ import annotations
@@ -65,14 +65,14 @@ from venhancer_export.parity.runners import Runs
 Say = Callable[[str], None]
 AFFORDABLE_FLOP = {"cpu": 1e11, "cuda": 1e15}  # one evaluation
 AFFORDABLE_RUN = {"cpu": 2e12, "cuda": 3e16}
-ETAS = (0.0, 1.0)  # the ODE, which amplifies least, and the SDE
+ETAS = (0.0, 1.0)  # the ODE, which amplifies errors least, and the SDE
 
 
 def verify(folder: Path, weights: Path | None, *, is_full: bool, say: Say) -> Report:
     """Verify the bundle in `folder`; writes `parity.json` and `parity.md` into it.
 
-    weights: the checkpoint it was made from, default its preset's; is_full: whatever it takes.
-    BundleError for a bundle that was changed, or was made of another checkpoint.
+    weights: the checkpoint it was made from, default its preset's; is_full: without a limit on
+    time. BundleError for a bundle that was changed, or made from another checkpoint.
     """
     begun = time.monotonic()
     manifest = read_manifest(folder)
@@ -109,12 +109,12 @@ def verify(folder: Path, weights: Path | None, *, is_full: bool, say: Say) -> Re
 
 
 def find_checkpoint(manifest: Manifest, weights: Path | None) -> Path:
-    """The checkpoint that the bundle was made of; BundleError where this is another."""
+    """Find the checkpoint that the bundle was made from; BundleError for another one."""
     path = find_weights(manifest.preset, weights)
     found = hash_file(path)
     if found != manifest.checkpoint_sha256:
         raise BundleError(
-            f"the bundle was made of {manifest.checkpoint} (SHA-256 "
+            f"the bundle was made from {manifest.checkpoint} (SHA-256 "
             f"{manifest.checkpoint_sha256[:16]}...), {path} has {found[:16]}...: "
             "pass --weights FILE, or build the bundle again"
         )
@@ -123,7 +123,7 @@ def find_checkpoint(manifest: Manifest, weights: Path | None) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Tells what this machine can afford, and remembers what it cannot."""
+    """Limit of the work that this machine can do; work above it is noted in `notes`."""
 
     preset: Preset
     is_full: bool
@@ -141,13 +141,13 @@ class Budget:
         if self.is_full or flop <= limit:
             return True
         told = f"{flop / 1e12:.3g} TFLOP, here at most {limit / 1e12:g}"
-        self.notes.append(f"left out: {what}: {told}; --full takes it on")
+        self.notes.append(f"left out: {what}: {told}; --full includes it")
         return False
 
 
 @dataclass(slots=True, kw_only=True)
 class Work:
-    """The comparisons of one bundle, and what they found so far."""
+    """The comparisons of one bundle, and their results so far."""
 
     subject: Subject
     budget: Budget
@@ -157,7 +157,7 @@ class Work:
     layers: dict[str, Logits] = field(default_factory=dict)
 
     def compare(self) -> None:
-        """Everything, one candidate after the other; the first case whatever it takes."""
+        """Compare one candidate after the other; the first case regardless of its cost."""
         oracle = in_pytorch(self.subject, "float32")
         chosen = list(self._chosen())
         with watch_attention(nn.ModuleDict(dict(oracle.modules))) as self.layers:
@@ -165,7 +165,7 @@ class Work:
         self._judge_attention()
         decode = decoder(self.subject.preset, oracle.runs)
         if decode is None:
-            self.budget.notes.append("no decoder at hand: frames are latents, scaled to 0..1")
+            self.budget.notes.append("no decoder is available: frames are latents, scaled to 0..1")
         del oracle
         for candidate in candidates(self.subject):
             for expected in known:
@@ -173,7 +173,7 @@ class Work:
                     self._compare(candidate, expected, decode or pictures_of(expected))
 
     def _chosen(self) -> Iterator[tuple[Case, bool]]:
-        """The cases that are affordable, and whether a whole run is made there too."""
+        """List the affordable cases, and whether each has a whole run too."""
         manifest, device = self.subject.manifest, self.subject.device
         for i, case in enumerate(all_cases(manifest.preset.model, manifest.shapes)):
             if i == 0 or self.budget.call("everything", case, device):
@@ -200,7 +200,7 @@ class Work:
                 return
             model = StaticDenoiser(preset.model, sizes(preset.model, case.shape), runs)
             for eta, latents in expected.latents.items():
-                if candidate.is_yardstick and eta:  # slow on a CPU, and one run tells enough
+                if candidate.is_yardstick and eta:  # slow on a CPU, and one run is enough
                     continue
                 made = sample_run(model, preset, case, eta, "cpu")
                 self.rows.append(self._run_row(candidate, case, eta, (made, latents), decode))
@@ -246,7 +246,7 @@ class Work:
         return held_to(verdict, precision, self.subject.manifest.precision)
 
     def _judge_attention(self) -> None:
-        """One row for the worst layer of each network."""
+        """Add one row for the worst layer of each network."""
         for network in dict.fromkeys(name.partition(".")[0] for name in self.layers):
             layers = {k: v for k, v in self.layers.items() if k.startswith(f"{network}.")}
             name = max(layers, key=lambda k: layers[k].raw)
@@ -267,13 +267,13 @@ class Work:
 
 
 def etas_of(preset: Preset) -> tuple[float, ...]:
-    """Values that make a difference: the last step adds no noise, so a run of one step has none."""
+    """List the etas that matter; one step adds no noise, so it is the same for every eta."""
     steps = plan_steps(preset.defaults.solver, preset.defaults.steps)
     return ETAS[:1] if len(steps) == 1 else ETAS
 
 
 def differences(made: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, float]:
-    """Of the output that is furthest off; what is not a number is."""
+    """Measure the output with the largest error; NaN counts as the largest."""
     found = [differences_of(made[name], x) for name, x in expected.items()]
     return max(found, key=lambda f: (math.isnan(f["relative_l2"]), f["relative_l2"]))
 
@@ -287,7 +287,7 @@ def differences_of(made: Tensor, expected: Tensor) -> dict[str, float]:
 
 
 def pictures_differ(made: Tensor, expected: Tensor) -> dict[str, float]:
-    """Mean and least over frames f c h w."""
+    """Compute mean and least PSNR and SSIM over frames f c h w."""
     found = {}
     for name, metric in (("psnr", metrics.psnr), ("ssim", metrics.ssim)):
         values = [metric(*frames) for frames in zip(made, expected, strict=True)]
@@ -298,7 +298,7 @@ def pictures_differ(made: Tensor, expected: Tensor) -> dict[str, float]:
 
 @contextmanager
 def _place(folder: Path) -> Iterator[Path]:
-    """A folder inside the bundle, where there is space for weights; it is removed afterwards."""
+    """Make a temporary folder inside the bundle, where the disk has space for weights."""
     try:
         place = tempfile.TemporaryDirectory(prefix=".verify-", dir=folder)
     except OSError as error:
@@ -309,7 +309,7 @@ def _place(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def _exact_arithmetic() -> Iterator[None]:
-    """float32 is float32 on a GPU too, not TF32."""
+    """Disable TF32, so that float32 is exact on a GPU too."""
     before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     try:

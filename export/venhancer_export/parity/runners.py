@@ -1,4 +1,4 @@
-"""Ways to run a network: PyTorch, ONNX Runtime and TensorRT behind one kind of function."""
+"""Ways to run a network: PyTorch, ONNX Runtime and TensorRT, as functions of one type."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from venhancer.contract import NetworkSpec
 from venhancer.errors import BundleError
 from venhancer_export.onnx_graph.networks import Network
 
-Runs = Mapping[str, Run]  # by the network's name; each takes what it needs, in any precision
+Runs = Mapping[str, Run]  # by network name; each takes the inputs it needs, in any precision
 NUMPY = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64}
 
 
 def pytorch_run(network: Network, device: str) -> Run:
-    """A network whose module holds its weights on `device`; results come back to the CPU."""
+    """Make the function of a network with its weights on `device`; results are on the CPU."""
 
     @torch.inference_mode()
     def run(inputs: Inputs) -> dict[str, Tensor]:
@@ -37,10 +37,11 @@ def pytorch_run(network: Network, device: str) -> Run:
 
 
 def onnx_run(path: Path) -> Run:
-    """A graph on the CPU, node by node as the file has it: without ONNX Runtime's rewriting.
+    """Make the function of a graph on the CPU, without ONNX Runtime's optimisations.
 
-    That is a session in half the time, and nearer to the file: its rewriting keeps float32
-    between float16 nodes. BundleError where the graph cannot be loaded.
+    It runs node by node as in the file. The session takes half the time, and is closer to the file:
+    the optimisations keep float32 between float16 nodes. BundleError for a graph that cannot be
+    loaded.
     """
     import onnxruntime
 
@@ -51,7 +52,7 @@ def onnx_run(path: Path) -> Run:
         session = onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"]
         )
-    except Exception as error:  # its exceptions share no better base
+    except Exception as error:  # its exceptions have no other common base
         reason = str(error).splitlines()[0][:200]
         raise BundleError(f"ONNX Runtime cannot load {path}: {reason}") from error
     names = [port.name for port in session.get_outputs()]
@@ -71,7 +72,7 @@ def onnx_run(path: Path) -> Run:
 def engine_runs(
     plans: Mapping[str, Path], specs: Mapping[str, NetworkSpec], builder: str
 ) -> Iterator[Runs]:
-    """Plans on the first GPU, while the context is open; builder: "tensorrt" or "tensorrt-rtx"."""
+    """Load plans on the first GPU for the `with` block; builder: tensorrt or tensorrt-rtx."""
     if builder == "tensorrt-rtx":
         os.environ["POLYGRAPHY_USE_TENSORRT_RTX"] = "1"  # read when polygraphy is imported
     from polygraphy.backend.common import BytesFromPath
@@ -91,7 +92,7 @@ def _engine_run(runner: Any, spec: NetworkSpec) -> Run:
             tensor.name: inputs[tensor.name].contiguous().to(getattr(torch, tensor.dtype))
             for tensor in spec.inputs
         }
-        # the runner's own memory is used again by its next call
+        # the runner reuses its own memory in its next call
         return {name: x.clone() for name, x in runner.infer(given).items()}
 
     return run

@@ -30,7 +30,7 @@ from venhancer.model.denoiser import Denoiser
 from venhancer.model.kernels import back_ends, choice, plain
 from venhancer.model.kernels.choice import Choice, choose_kernels
 from venhancer.model.kernels.forms import PLAIN, Forms, Fusable, fuse
-from venhancer_rt.backends import Request, choose_backend, identity, refuse_fixed
+from venhancer_rt.backends import Request, choose_backend, identity, refuse_settled
 
 V = small_v_preset()
 CUDNN = SDPBackend.CUDNN_ATTENTION
@@ -172,11 +172,11 @@ def test_attention_takes_the_back_end_of_its_shape(monkeypatch: pytest.MonkeyPat
 def test_kernels_are_refused_where_they_cannot_run() -> None:
     """On a CPU, with a flat body, and with a bundle, whose networks hold the layers already."""
     with pytest.raises(OptionError, match="needs a CUDA device; take --kernels torch"):
-        api.chosen_kernels(Options(device="cpu", kernels="triton", preset="released"))
+        api.Setup.choose(Options(device="cpu", kernels="triton", preset="released"))
     with pytest.raises(OptionError, match="preset 'nano' has no layers that Triton fuses"):
-        api.chosen_kernels(Options(device="cpu", kernels="triton"))
+        api.Setup.choose(Options(device="cpu", kernels="triton"))
     with pytest.raises(OptionError, match="--kernels: settled when the bundle was built"):
-        refuse_fixed(Options(kernels="torch"))
+        refuse_settled(Options(kernels="torch"))
 
 
 def test_a_run_is_another_one_by_other_kernels(
@@ -196,7 +196,7 @@ def test_a_run_is_another_one_by_other_kernels(
     assert fused_run.name == f"{plain_run.name} with Triton 3.0"
     names = [identity(run, options, run.plan)["backend"] for run in (plain_run, fused_run)]
     assert names[0] != names[1]
-    model = api.open_networks(fused_run.plan, options).model  # type: ignore[attr-defined]
+    model = fused_run.open().model
     assert all(m.is_fused for m in model.modules() if isinstance(m, Fusable))
 
 

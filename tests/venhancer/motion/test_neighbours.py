@@ -17,7 +17,7 @@ from venhancer.model.denoiser import make_denoiser
 from venhancer.motion.neighbours import GAIN, Aligner, Key, Lattice, compare, needed_from, offsets
 from venhancer.options import Options
 from venhancer.pipeline.frames import Flow
-from venhancer.pipeline.networks import LappedCodec, Reference
+from venhancer.pipeline.networks import LappedCodec, Networks
 from venhancer.pipeline.pixels import pad, resize
 from venhancer.planning.geometry import Geometry
 from venhancer.planning.plan import make_plan
@@ -212,7 +212,7 @@ def keys_of(frames: Frames, first: int, scene: Span) -> list[Tensor]:
     """What the flow shows the sampler of a scene, from a key frame on."""
     clip = described_clip(len(frames), WIDTH, HEIGHT)
     plan = make_plan(clip, NANO, Options(scale=2.0))
-    networks = Reference(make_denoiser(NANO.model), LappedCodec(NANO.model.latent_scale))
+    networks = Networks(make_denoiser(NANO.model), LappedCodec(NANO.model.latent_scale))
     flow = Flow(plan, networks, Options(scale=2.0), lambda *_: None)
     begin = needed_from(scene, first, NANO.model.neighbours)
     read: Iterator[NDArray[np.uint8]] = iter(frames[begin:])

@@ -23,11 +23,10 @@ from venhancer.encoders.text_encoder import TextEncoder, build_network
 from venhancer.encoders.tokenizer import load_tokenizer
 from venhancer.model.denoiser import make_denoiser
 from venhancer.options import Options
-from venhancer.pipeline.networks import Reference
-from venhancer.pipeline.protocols import CodecTile
+from venhancer.pipeline.networks import Networks
 from venhancer.pipeline.run import Report, enhance
 from venhancer.planning.activations import autoencoder, text_tower
-from venhancer.planning.plan import make_plan
+from venhancer.planning.plan import Plan, make_plan
 from venhancer.video.probe import probe
 from venhancer.weights.checkpoint import assign
 
@@ -45,13 +44,13 @@ OPTIONS = Options(
 )
 
 
-class Watched(Reference):
+class Watched(Networks):
     """Notes whether all numbers between the networks are finite."""
 
     is_finite = True
 
-    def decode(self, latents: Tensor, tile: CodecTile | None) -> Tensor:
-        return self.noted(super().decode(self.noted(latents), tile))
+    def decode(self, plan: Plan, latents: Tensor) -> Tensor:
+        return self.noted(super().decode(plan, self.noted(latents)))
 
     def noted(self, x: Tensor) -> Tensor:
         self.is_finite &= bool(x.isfinite().all())

@@ -16,8 +16,7 @@ from venhancer.errors import DeviceError
 from venhancer.model.denoiser import Prepared
 from venhancer.options import Options
 from venhancer.pipeline import run as pipeline
-from venhancer.pipeline.networks import LappedCodec, Reference
-from venhancer.pipeline.protocols import CodecTile
+from venhancer.pipeline.networks import LappedCodec, Networks
 from venhancer.planning.plan import Plan, make_plan
 from venhancer.video.probe import probe
 from venhancer.weights.checkpoint import load_model
@@ -26,7 +25,7 @@ PRESET = small_preset()
 OPTIONS = Options(window=9, interpolate=2, scale=2.0, steps=3, eta=1.0)
 
 
-class Scarce(Reference):
+class Scarce(Networks):
     """Runs out of memory at some of its calls, each counted from the first."""
 
     def __init__(
@@ -47,9 +46,9 @@ class Scarce(Reference):
         self._count("step")
         return self.step(latents, timestep, prepared)
 
-    def decode(self, latents: Tensor, tile: CodecTile | None) -> Tensor:
+    def decode(self, plan: Plan, latents: Tensor) -> Tensor:
         self._count("decode")
-        return super().decode(latents, tile)
+        return super().decode(plan, latents)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +68,7 @@ def run(weights: Path, tmp_path: Path) -> Run:
     ) -> list[bytes]:
         plans = [] if smaller is None else [smaller(plan)]
         networks = Scarce(weights, **failing)
-        pipeline.enhance(plan, tmp_path / name, networks, OPTIONS, smaller=plans)
+        pipeline.enhance(plan, tmp_path / name, networks, OPTIONS, fallbacks=plans)
         return [path.read_bytes() for path in sorted((tmp_path / name).glob("*.png"))]
 
     return enhance

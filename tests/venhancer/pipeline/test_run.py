@@ -27,9 +27,9 @@ from venhancer.errors import OptionError, OutputError
 from venhancer.model import lapped
 from venhancer.options import Options
 from venhancer.pipeline import run as pipeline
+from venhancer.pipeline import sink
 from venhancer.pipeline.frames import QUEUE
 from venhancer.pipeline.pixels import Frame, resize, to_pixels
-from venhancer.pipeline.protocols import CodecTile
 from venhancer.pipeline.run import Report
 from venhancer.planning.plan import Plan, make_plan
 from venhancer.planning.windows import Scene
@@ -72,13 +72,13 @@ class Repeat:
     def encode_text(self, prompt: str, *, is_guided: bool) -> Tensor | None:
         return None
 
-    def encode(self, frames: Tensor, first: int, tile: CodecTile | None) -> Tensor:
+    def encode(self, plan: Plan, frames: Tensor, first: int) -> Tensor:
         return lapped.encode(frames, SCALE)
 
     def sampler(self, plan: Plan, text: Tensor | None) -> RepeatSampler:
         return RepeatSampler(len(plan.sampling.schedule))
 
-    def decode(self, latents: Tensor, tile: CodecTile | None) -> Tensor:
+    def decode(self, plan: Plan, latents: Tensor) -> Tensor:
         return lapped.decode(latents, SCALE)
 
 
@@ -182,7 +182,7 @@ def test_comparisons(run: Run, tmp_path: Path, name: str) -> None:
 class Broken(Repeat):
     """Fails while frames are being written."""
 
-    def decode(self, latents: Tensor, tile: CodecTile | None) -> Tensor:
+    def decode(self, plan: Plan, latents: Tensor) -> Tensor:
         raise RuntimeError("out of order")
 
 
@@ -233,7 +233,7 @@ def test_released_geometry_clamps_and_pads_as_theirs(run: Run) -> None:
     geometry = clip_report.plan.geometry
     assert (geometry.width, geometry.height) == (1080, 720)
     assert (geometry.left, geometry.right) == (100, 100)
-    assert clip_report.plan.scale == 8.0
+    assert clip_report.plan.conditioning_scale == 8.0
 
 
 def test_nothing_is_interpolated_across_a_cut(run: Run, tmp_path: Path) -> None:
@@ -258,18 +258,18 @@ def test_reading_and_writing_are_bounded(tmp_path: Path, monkeypatch: pytest.Mon
     made, written, waiting = [0], [0], [0]
 
     class Counting(Repeat):
-        def decode(self, latents: Tensor, tile: CodecTile | None) -> Tensor:
+        def decode(self, plan: Plan, latents: Tensor) -> Tensor:
             made[0] += 1
             waiting.append(made[0] - written[0])
-            return super().decode(latents, tile)
+            return super().decode(plan, latents)
 
-    def slow(self: pipeline.Files, frame: Frame, moment: Fraction) -> None:
+    def slow(self: sink.Files, frame: Frame, moment: Fraction) -> None:
         time.sleep(0.005)
         written[0] += 1
         add(self, frame, moment)
 
-    add = pipeline.Files.add
-    monkeypatch.setattr(pipeline.Files, "add", slow)
+    add = sink.Files.add
+    monkeypatch.setattr(sink.Files, "add", slow)
     options = Options(scale=1.0, refine=0, interpolate=1, window=2)
     plan = make_plan(probe(write_clip(tmp_path / "in.mp4", 40)), PRESET, options)
 

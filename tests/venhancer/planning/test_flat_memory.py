@@ -49,7 +49,7 @@ def test_buffers_are_as_large_as_is_counted(preset: Preset) -> None:
     """Of an evaluation, with and without neighbours; besides four copies of a window."""
     plan = planned(preset)
     sampling, model = plan.sampling, make_denoiser(preset.model)
-    conditions = Conditions(plan.refine, plan.scale)
+    conditions = Conditions(plan.refine, plan.conditioning_scale)
     made = Evaluation(model, sampling, conditions, None, sampling.window, "cpu")
 
     own = sum(x.nbytes for x in (made.latents, made.shown, made.x0))

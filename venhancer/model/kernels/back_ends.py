@@ -1,4 +1,4 @@
-"""Attention by a back end of PyTorch's, where one was measured to be faster at a shape."""
+"""Choice of PyTorch's attention back end, where one was measured to be faster at a shape."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 Shape = Literal["spatial", "text", "temporal"]  # what is attended to
 BackEnds = Mapping[Shape, SDPBackend]  # PyTorch chooses where none is named
 NONE: BackEnds = MappingProxyType({})
-LONGEST_CLIP = 64  # frames: self-attention of more tokens is spatial
+LONGEST_CLIP = 64  # frames; self-attention over more tokens is spatial
 ALL = (
     SDPBackend.FLASH_ATTENTION,
     SDPBackend.CUDNN_ATTENTION,
@@ -23,14 +23,14 @@ ALL = (
 
 
 def shape_of(query: Tensor, key: Tensor) -> Shape:
-    """What attention it is, by its tokens: query b l c, key b m c."""
+    """Classify an attention by its tokens: query b l c, key b m c."""
     if query.shape[1] != key.shape[1]:
         return "text"
     return "temporal" if query.shape[1] <= LONGEST_CLIP else "spatial"
 
 
 def prefer(back_ends: BackEnds, query: Tensor, key: Tensor) -> AbstractContextManager[None]:
-    """Let PyTorch take the back end of this shape; it takes another where that one cannot."""
+    """Prefer the back end of this shape; PyTorch takes another one where it cannot run."""
     wanted = back_ends.get(shape_of(query, key))
     if wanted is None:
         return nullcontext()

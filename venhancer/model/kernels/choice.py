@@ -1,4 +1,4 @@
-"""Which forms a run takes of its layers, and which back ends of its attention."""
+"""Choice of a run's kernels: Triton or PyTorch layers, and attention back ends."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from venhancer.options import Kernels
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """What computes the layers; by itself, PyTorch as it comes."""
+    """Kernels that compute the layers; the default is plain PyTorch."""
 
     takes_triton: bool = False
     back_ends: BackEnds = field(default_factory=dict)
 
 
-# what was measured to be fastest, by the name that a card's driver gives: no card so far
+# the fastest choice measured on each card, by the driver's name of the card; none measured so far
 MEASURED_CARDS: dict[str, Choice] = {}
 
 
 def choose_kernels(asked: Kernels, device: str) -> Choice:
-    """`auto` takes what was measured to be faster; OptionError for `triton` where it cannot run."""
+    """Choose kernels: `auto` takes the fastest measured; OptionError if `triton` cannot run."""
     if asked == "triton":
         _require_triton(device)
     if asked == "torch" or device != "cuda":

@@ -1,4 +1,4 @@
-"""Which form of its layers a module takes: decided here and nowhere else."""
+"""The forms of each layer; only this module decides which one is used."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from venhancer.model.kernels.back_ends import NONE, BackEnds
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forms:
-    """One form of each layer; all forms are called alike and compute the same."""
+    """One form of each layer; all forms have one interface and compute the same."""
 
     norm: Callable[[nn.GroupNorm, Tensor], Tensor]
     norm_silu: Callable[[nn.GroupNorm, Tensor], Tensor]
@@ -33,16 +33,16 @@ PLAIN = Forms(
 
 
 class Fusable(nn.Module):
-    """A module that calls layers by `forms`; kernels have no backward, so training is plain."""
+    """Module that calls layers through `forms`; kernels have no backward, so training is plain."""
 
     is_fused = False
-    back_ends = NONE  # of its attention
+    back_ends = NONE  # for its attention
 
     @property
     def forms(self) -> Forms:
         if not self.is_fused or torch.is_grad_enabled():
             return PLAIN
-        from venhancer.model.kernels.fused import FUSED  # late: it needs Triton
+        from venhancer.model.kernels.fused import FUSED  # here, as it needs Triton
 
         return FUSED
 
@@ -51,9 +51,9 @@ class Fusable(nn.Module):
 
 
 def fuse(model: nn.Module, is_fused: bool = True, back_ends: BackEnds = NONE) -> None:
-    """Let every module of the model take kernels from now on, or PyTorch's operators again.
+    """Switch every module of the model to kernels, or back to PyTorch's operators.
 
-    back_ends: of attention that no kernel computes
+    back_ends: for attention that no kernel computes
     """
     for module in model.modules():
         if isinstance(module, Fusable):

@@ -1,4 +1,4 @@
-"""PyTorch's form of every layer: what is exported, trained, and run wherever nothing is faster."""
+"""PyTorch's form of every layer: used for export, training, and where no kernel is faster."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-MOST_SEQUENCES = 65_535  # along the axis of a CUDA grid that attention kernels give to the batch
+MOST_SEQUENCES = 65_535  # limit of the CUDA grid axis that attention kernels use for the batch
 
 
 def norm(layer: nn.GroupNorm, x: Tensor) -> Tensor:
@@ -19,7 +19,7 @@ def norm_silu(layer: nn.GroupNorm, x: Tensor) -> Tensor:
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, head_channels: int) -> Tensor:
-    """Scaled dot-product attention of every head: b l (n c), twice b m (n c) -> b l (n c)."""
+    """Compute scaled dot-product attention per head: b l (n c), twice b m (n c) -> b l (n c)."""
     if len(query) > MOST_SEQUENCES:
         parts = (x.split(MOST_SEQUENCES) for x in (query, key, value))
         attended = [attend(q, k, v, head_channels) for q, k, v in zip(*parts, strict=True)]
@@ -29,13 +29,13 @@ def attend(query: Tensor, key: Tensor, value: Tensor, head_channels: int) -> Ten
 
 
 def geglu(x: Tensor) -> Tensor:
-    """The first half of the channels, gated by the second: ... 2c -> ... c."""
+    """Gate the first half of the channels by the second: ... 2c -> ... c."""
     value, gate = x.chunk(2, dim=-1)
     return value * F.gelu(gate)
 
 
 def add_norm(x: Tensor, y: Tensor, layer: nn.LayerNorm, frames: int = 1) -> tuple[Tensor, Tensor]:
-    """The sum and its norm: twice (b f) l c -> twice b (f l) c."""
+    """Compute the sum and its norm: twice (b f) l c -> twice b (f l) c."""
     total = x + y
     if frames > 1:
         total = rearrange(total, "(b f) l c -> b (f l) c", f=frames)

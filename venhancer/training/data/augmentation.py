@@ -1,4 +1,4 @@
-"""Space-time augmentation (paper section 3.3): what the controller is shown of a true clip."""
+"""Space-time augmentation (paper section 3.3): the degraded key frames of a true clip."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ Generator = np.random.Generator
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """A true clip as it comes out of the data; with a hint, both are latents."""
+    """A true clip as read from the data; with a hint, both are latents."""
 
     name: str
     target: Tensor  # f 3 H W, uint8; latents f c h w
     caption: str = ""
-    text: Tensor | None = None  # 2 l d: of the caption and of none, where computed beforehand
+    text: Tensor | None = None  # 2 l d: of the caption and of an empty one, if precomputed
     hint: Tensor | None = None  # f c h w
-    scale: float = 1.0  # by which the hint was degraded
+    scale: float = 1.0  # downscaling of the hint
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """True clips and what is left of them: a stride for all, the rest clip by clip."""
+    """True clips and their degraded versions; all clips have one stride, the rest varies."""
 
     target: Tensor  # b f 3 H W, in [-1, 1]; latents b c f h w where `is_latent`
-    hint: Tensor  # as the target, degraded; only key frames count
+    hint: Tensor  # like the target, but degraded; only key frames are used
     is_key: Tensor  # b f
     scale: Tensor  # (b)
     noise_level: Tensor  # (b), int64: the timestep that the hint's latents are diffused to
     captions: list[str]
     names: list[str]  # where each clip comes from
     is_latent: bool = False
-    text: Tensor | None = None  # b l d, where it was computed beforehand
-    neighbours: Tensor | None = None  # b n f h w, of a model that sees any
-    keys: tuple[int, ...] = ()  # numbers of the key frames: `is_key`, for the host
-    skipped: tuple[str, ...] = ()  # files given up since the worker's batch before, and why
+    text: Tensor | None = None  # b l d, if precomputed
+    neighbours: Tensor | None = None  # b n f h w, for a model that uses them
+    keys: tuple[int, ...] = ()  # numbers of the key frames: `is_key` on the host
+    skipped: tuple[str, ...] = ()  # files given up since the worker's previous batch, and why
     seconds: float = 0.0  # that a worker took to make this batch
 
     def __post_init__(self) -> None:
@@ -53,11 +53,11 @@ class Batch:
         object.__setattr__(self, "keys", keys)
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on another device."""
+        """Copy the batch to another device."""
         return self._with_tensors(lambda x: x.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
-        """The same batch where a card can fetch it while the host goes on; a DataLoader asks."""
+        """Copy the batch to pinned memory, for asynchronous transfers; called by a DataLoader."""
         return self._with_tensors(Tensor.pin_memory)
 
     def _with_tensors(self, change: Callable[[Tensor], Tensor]) -> Batch:
@@ -70,13 +70,13 @@ class Batch:
 
 
 def sample_stride(config: TrainingConfig, rng: Generator) -> int:
-    """Output frames from one key frame to the next."""
+    """Draw the number of output frames from one key frame to the next."""
     weights = np.array(config.stride_weights, dtype=np.float64)
     return int(rng.choice(config.strides, p=weights / weights.sum()))
 
 
 def sample_scale(config: TrainingConfig, rng: Generator) -> float:
-    """s in [1, max_scale]; at the paper's power of 1, 8x comes twice as often as 4x."""
+    """Draw s in [1, max_scale]; at the paper's power of 1, 8x is twice as frequent as 4x."""
     if rng.random() < config.usual_share:
         return config.usual_scale
     power = config.scale_power + 1
@@ -84,28 +84,28 @@ def sample_scale(config: TrainingConfig, rng: Generator) -> float:
 
 
 def sample_downscaling(config: TrainingConfig, rng: Generator) -> Upsampling:
-    """Bilinear as in the paper, or the sharper kernel that most real inputs come closer to."""
+    """Draw the kernel: bilinear as in the paper, or bicubic, closer to most real inputs."""
     if config.bicubic_share and rng.random() < config.bicubic_share:
         return "bicubic"
     return "bilinear"
 
 
 def sample_noise_level(config: TrainingConfig, rng: Generator) -> int:
-    """Timestep in [0, max_noise_level), which is the paper's 1..300 less one."""
+    """Draw a timestep in [0, max_noise_level), which is the paper's 1..300 minus one."""
     if config.clean_share and rng.random() < config.clean_share:
         return 0
     return int(config.max_noise_level * rng.random() ** config.noise_level_power)
 
 
 def drop_text(caption: str, config: TrainingConfig, rng: Generator) -> str:
-    """Forget the caption now and then, so that the model also learns to do without."""
+    """Drop the caption at random, so that the model also learns to work without one."""
     return "" if rng.random() < config.text_drop else caption
 
 
 def degrade(
     frames: Tensor, scale: float, upsampling: Upsampling, downscaling: Upsampling = "bilinear"
 ) -> Tensor:
-    """Down by `scale` (bilinear in the paper) and back up: f 3 H W -> f 3 H W."""
+    """Downscale by `scale` (bilinear in the paper) and enlarge again: f 3 H W -> f 3 H W."""
     h, w = frames.shape[-2:]
     small = (max(1, round(h / scale)), max(1, round(w / scale)))
     down = F.interpolate(frames, small, mode=downscaling, antialias=True, align_corners=False)
@@ -113,17 +113,17 @@ def degrade(
 
 
 def key_layout(frames: int, stride: int) -> Tensor:
-    """1 on every `stride`-th of `frames`: (f)."""
+    """Make the key frame mask, 1 on every `stride`-th of `frames`: (f)."""
     return (torch.arange(frames) % stride == 0).float()
 
 
 def make_batch(
     takes: Sequence[Take], config: TrainingConfig, upsampling: Upsampling, rng: Generator
 ) -> Batch:
-    """Degrade true clips of config.longest frames; of latents, take the hints as they are.
+    """Degrade true clips of config.longest frames; latents come with their hints.
 
-    The last key frame ends the clip, so a stride that does not divide it uses fewer frames; one
-    that is longer than the clip uses two key frames.
+    The last key frame ends the clip, so a stride that does not divide its length uses fewer frames.
+    A stride longer than the clip uses two key frames.
     """
     stride = sample_stride(config, rng)
     frames = max(1, (config.frames - 1) // stride) * stride + 1
@@ -147,7 +147,7 @@ def make_batch(
 def _pair(
     take: Take, frames: int, config: TrainingConfig, upsampling: Upsampling, rng: Generator
 ) -> tuple[Tensor, Tensor, float]:
-    """Target and hint, f 3 H W or c f h w, and by how much the hint is degraded."""
+    """Make target and hint, f 3 H W or c f h w, and the downscaling of the hint."""
     true = take.target[:frames].float()
     if take.hint is not None:
         return true.transpose(0, 1), take.hint[:frames].float().transpose(0, 1), take.scale
@@ -157,7 +157,7 @@ def _pair(
 
 
 def _text_of(takes: Sequence[Take], captions: Sequence[str]) -> Tensor | None:
-    """b l d, where all of it was computed beforehand; an empty caption has its own."""
+    """Stack the text embeddings, b l d, if all are precomputed; empty captions have their own."""
     texts = [
         take.text[0 if caption else 1].float()
         for take, caption in zip(takes, captions, strict=True)

@@ -1,9 +1,9 @@
-"""Which clips teach little: stills, those with a cut inside, and pages of text.
+"""Filters of clips that teach little: still clips, clips with a cut inside, and pages of text.
 
-Thresholds are of 8-bit values. What counts as text is a guess without any reading: small strokes of
-high contrast that stand still for half a second, dense over an eighth of the picture. Slides,
-credits and shop windows full of signs are caught; a line or two of subtitles is not, nor is text
-that moves, and a night view of windows from a camera that stands still may be taken for text.
+Thresholds are in 8-bit values. Text is guessed, not read: small strokes of high contrast that do
+not move for half a second, dense over an eighth of the picture. This finds slides, credits and
+shop windows full of signs. It does not find one or two lines of subtitles, or moving text; and a
+night view of lit windows from a fixed camera may be taken for text.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from torch import Tensor
 
 from venhancer.training.data.media import CUT, shrink
 
-STATIC = 0.25  # mean change from frame to frame; tripod views of a city have 0.8
+STATIC = 0.25  # mean change from frame to frame; views of a city from a tripod have 0.8
 TEXT_SHARE = 0.12  # of the picture; two lines of subtitles fill 0.06, a page 0.25 and more
 TEXT_ROWS = 360  # strokes are looked for in a picture of this height
-STROKE, CONTRAST = 7, 64  # pixels that a stroke is thinner than; how far it stands out
-STILL = 10  # change within half a second that standing still allows
+STROKE, CONTRAST = 7, 64  # pixels that a stroke is thinner than; its contrast
+STILL = 10  # largest change within half a second that counts as still
 BLOCK, DENSITY = 24, 0.15  # pixels of a block of text, and the share of strokes in it
 
 
 class Watch:
-    """Takes every frame of a clip, RGB (H W 3, uint8), and says what is wrong with the clip."""
+    """Filter that takes every frame of a clip, RGB (H W 3, uint8), and finds its fault."""
 
     def __init__(self, fps: float) -> None:
         self.apart = max(1, round(fps / 2))  # frames between two that are searched for text
@@ -50,7 +50,7 @@ class Watch:
         self.frames += 1
 
     def fault(self) -> str | None:
-        """The reason to leave the clip out; None where there is none."""
+        """Give the reason to leave the clip out; None where there is none."""
         if self.changes and max(self.changes) > CUT:
             return "cut inside"
         if not self.changes or float(np.mean(self.changes)) < STATIC:
@@ -61,7 +61,7 @@ class Watch:
 
 
 def _luma(frame: NDArray[np.uint8]) -> Tensor:
-    """H W 3 -> 1 1 TEXT_ROWS w, 0 to 255."""
+    """Convert to small luma: H W 3 -> 1 1 TEXT_ROWS w, 0 to 255."""
     height, width = frame.shape[:2]
     size = (max(1, round(width * TEXT_ROWS / height)), TEXT_ROWS)
     small = Image.fromarray(frame).convert("L").resize(size, Image.Resampling.BOX)
@@ -69,7 +69,7 @@ def _luma(frame: NDArray[np.uint8]) -> Tensor:
 
 
 def text_share(one: tuple[Tensor, Tensor], two: tuple[Tensor, Tensor]) -> float:
-    """Share of the picture that looks like text; pictures and their strokes, 1 1 h w."""
+    """Compute the share of the picture that looks like text; pictures, strokes: 1 1 h w."""
     still = (one[0] - two[0]).abs() < STILL
     found = (one[1] & two[1] & still).float()
     side = min(BLOCK, *found.shape[-2:])
@@ -77,7 +77,7 @@ def text_share(one: tuple[Tensor, Tensor], two: tuple[Tensor, Tensor]) -> float:
 
 
 def strokes(luma: Tensor) -> Tensor:
-    """Where something thin is much brighter or darker than what is round it: top-hat filters."""
+    """Find thin shapes much brighter or darker than their surroundings, by top-hat filters."""
     opened, closed = _widest(-_widest(-luma)), -_widest(-_widest(luma))
     return torch.maximum(luma - opened, closed - luma) > CONTRAST
 

@@ -1,8 +1,8 @@
 """Endless micro-batches in random order, the same after a resume as without an interruption.
 
-A stream is what one worker of one rank gives. It is made of blocks, each drawn from a generator of
-its own, shuffled, and dealt out as micro-batches; the crops of one decode are thereby spread over
-many. A resumed stream passes over whole blocks without decoding anything.
+A stream is the output of one worker of one rank. It consists of blocks; each is drawn with its own
+random generator, shuffled, and divided into micro-batches. So the crops of one decoded run of
+frames are spread over many micro-batches. A resumed stream skips whole blocks without decoding.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from venhancer.training.config import TrainingConfig
 from venhancer.training.data.media import UnusableError
 from venhancer.training.data.sources import Source
 
-BLOCK_DECODES = 16  # in a block, where a decode gives several clips
-PATIENCE = 200  # samples drawn in a row without a single clip
-DRAWS, SHUFFLES, BATCHES = 0, 1, 2  # what a generator is for
+BLOCK_DECODES = 16  # decoded runs in a block, where a run gives several clips
+PATIENCE = 200  # samples in a row that give no clip, before an error
+DRAWS, SHUFFLES, BATCHES = 0, 1, 2  # purposes of generators
 
 
 class Clips(IterableDataset[Batch]):
     """Micro-batches of degraded clips, config.micro_batch in each.
 
-    rank, world: which of how many processes. origin: the update at which this arrangement of
-    processes and workers began; part of every seed. position: micro-batches that this rank has
-    taken since then, of all its workers together. needs_text: the model is told captions.
+    rank, world: number of this process, and of all. origin: the update at which this arrangement
+    of processes and workers began; part of every seed. position: micro-batches that this rank has
+    taken since then, from all its workers together. needs_text: the model uses captions.
 
     The k-th micro-batch of a stream depends on config.seed, origin, rank, world, worker, workers
     and k only. `DataLoader(clips, batch_size=None, num_workers=W)` takes from its workers in turn,
     so its sequence is the same wherever it is resumed.
-    OptionError: captions are needed and there is none; while iterating, nothing gives a clip.
+    OptionError if captions are needed and there is none; while iterating, if nothing gives a clip.
     """
 
-    def __init__(  # noqa: PLR0913  what a stream depends on
+    def __init__(  # noqa: PLR0913  a stream depends on all of these
         self,
         source: Source,
         config: TrainingConfig,
@@ -66,7 +66,7 @@ class Clips(IterableDataset[Batch]):
     def __iter__(self) -> Iterator[Batch]:
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
-        turn = self.position + worker  # the first worker goes on where the sequence stopped
+        turn = self.position + worker  # the first worker continues where the sequence stopped
         seed = (self.config.seed, self.origin, self.rank, self.world, turn % workers, workers)
         stream = _Stream(self.source, self.config, self.upsampling, seed)
         begin = time.perf_counter()
@@ -77,7 +77,7 @@ class Clips(IterableDataset[Batch]):
 
 
 class _Stream:
-    """Micro-batches of one worker; `seed` tells it from all others."""
+    """Micro-batches of one worker; `seed` is different for every worker."""
 
     def __init__(
         self,
@@ -87,11 +87,11 @@ class _Stream:
         seed: tuple[int, ...],
     ) -> None:
         self.source, self.config, self.upsampling, self.seed = source, config, upsampling, seed
-        self.skipped: dict[str, str] = {}  # why, by name
+        self.skipped: dict[str, str] = {}  # reasons, by name
         self.told = 0
 
     def batches(self, first: int) -> Iterator[Batch]:
-        """From the `first` on. The next block is drawn while this one is dealt out."""
+        """Iterate from batch `first` on; the next block is drawn while this one is given out."""
         size, count = self.config.micro_batch, self.block_batches
         block, done = divmod(first, count)
         drawn = list(self.draw(block))
@@ -103,22 +103,22 @@ class _Stream:
                 dealt = takes[n * size : (n + 1) * size]
                 yield make_batch(dealt, self.config, self.upsampling, rng)
                 drawn += islice(drawing, size)
-            drawn += drawing  # what passing over batches has left
+            drawn += drawing  # the clips that skipped batches did not draw
             block, done = block + 1, 0
 
     @property
     def block_batches(self) -> int:
-        """Micro-batches of a block: one where every clip is a decode of its own."""
+        """Number of micro-batches in a block: one, if every clip is decoded by itself."""
         clips = self.config.clips_a_decode
         return 1 if clips == 1 else -(-BLOCK_DECODES * clips // self.config.micro_batch)
 
     def draw(self, block: int) -> Iterator[Take]:
-        """All clips of a block."""
+        """Draw all clips of a block."""
         clips = self.endless(self.generator(DRAWS, block))
         return islice(clips, self.block_batches * self.config.micro_batch)
 
     def endless(self, rng: Generator) -> Iterator[Take]:
-        """Passes over what cannot be used; OptionError where nothing can."""
+        """Draw clips without end, skipping unusable samples; OptionError where all are unusable."""
         barren = 0
         while barren < PATIENCE:
             sample = self.source.pick(self.config, rng)
@@ -131,7 +131,7 @@ class _Stream:
                 self.skipped.setdefault(sample.name, str(reason))
         width, height = self.config.crop
         raise OptionError(
-            f"no clip of {width}x{height} and {self.config.longest} frames to be had, last from "
+            f"no clip of {width}x{height} and {self.config.longest} frames was found, last try: "
             f"{sample.name} ({self.skipped.get(sample.name, 'cuts everywhere')}): take larger or "
             "longer videos, or photos four times that size"
         )
@@ -144,7 +144,7 @@ class _Stream:
         return np.random.default_rng([*self.seed, purpose, index])
 
     def news(self) -> tuple[str, ...]:
-        """What was given up since this was last asked, and why; each name once."""
+        """List files given up since the last call, with reasons; each name once."""
         lines = [f"{name}: {reason}" for name, reason in self.skipped.items()][self.told :]
         self.told += len(lines)
         return tuple(lines)

@@ -1,7 +1,7 @@
-"""What happens to clips before anybody enhances them: compression, noise, blur, banding.
+"""Flaws that real clips have before they are enhanced: compression, noise, blur, banding.
 
-How much follows one number, the noise level that `--refine` names (0 to 300): at 100 about ten grey
-levels of noise, or H.264 at crf 36. A model that is told the level learns how much to repair.
+One number sets their strength, the noise level of `--refine` (0 to 300): 100 is about ten grey
+levels of noise, or H.264 at crf 36. A model that gets the level as input learns how much to repair.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MIXED_SHARE = 0.35  # of clips that get a second, weaker flaw
 
 
 def degrade(frames: Frames, level: int, rng: Generator) -> Frames:
-    """One kind of flaw, now and then two, about as strong as `level` says; 0 is none."""
+    """Add one kind of flaw, sometimes two, about as strong as `level` says; 0 adds none."""
     if level == 0:
         return frames
     kinds = rng.choice(len(FLAWS), 2, replace=False, p=_SHARES)
@@ -39,7 +39,7 @@ def degrade(frames: Frames, level: int, rng: Generator) -> Frames:
 
 
 def noisy(frames: Frames, strength: float, rng: Generator) -> Frames:
-    """Sensor noise, fresh in each frame: white or a little blurred, of luma or of each colour."""
+    """Add sensor noise, new in each frame: white or slightly blurred, in luma or each colour."""
     spread = 10 * strength * rng.uniform(0.6, 1.3)
     channels, blur = (1, 3)[int(rng.integers(2))], float(rng.choice([0.0, 0.0, 0.6]))
     return [_clipped(f + _grain(f.shape, channels, spread, blur, rng)) for f in frames]
@@ -56,12 +56,12 @@ def _grain(
 
 
 def h264(frames: Frames, strength: float, rng: Generator) -> Frames:
-    """Encoded and decoded again by x264."""
+    """Encode with x264 and decode again."""
     return recode(frames, "libx264", _crf(strength, rng))
 
 
 def h265(frames: Frames, strength: float, rng: Generator) -> Frames:
-    """Encoded and decoded again by x265."""
+    """Encode with x265 and decode again."""
     return recode(frames, "libx265", _crf(strength, rng))
 
 
@@ -70,7 +70,7 @@ def _crf(strength: float, rng: Generator) -> int:
 
 
 def jpeg(frames: Frames, strength: float, rng: Generator) -> Frames:
-    """Each frame as a JPEG."""
+    """Encode each frame as a JPEG and decode it again."""
     quality = int(np.clip(95 - 55 * strength * rng.uniform(0.6, 1.2), *JPEG_QUALITY))
     return [_through_jpeg(frame, quality) for frame in frames]
 
@@ -82,13 +82,13 @@ def _through_jpeg(frame: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
 
 
 def blurred(frames: Frames, strength: float, rng: Generator) -> Frames:
-    """Slightly out of focus."""
+    """Blur slightly, as if out of focus."""
     spread = min(0.4 + 0.5 * strength * rng.uniform(0.5, 1.0), 1.2)  # below 0.4 nothing is seen
     return [np.asarray(cv2.GaussianBlur(frame, (0, 0), spread), np.uint8) for frame in frames]
 
 
 def banded(frames: Frames, strength: float, rng: Generator) -> Frames:
-    """Fewer levels of brightness."""
+    """Reduce the number of brightness levels."""
     step = 1 + 8 * strength * rng.uniform(0.4, 1.2)
     return [_clipped((np.floor(frame / step) + 0.5) * step) for frame in frames]
 
@@ -109,9 +109,9 @@ def _clipped(values: NDArray[np.floating]) -> NDArray[np.uint8]:
 
 
 def recode(frames: Frames, codec: str, crf: int) -> Frames:
-    """Through a video encoder and back, surrounded to a size that is safe with any of them.
+    """Encode with a video encoder and decode again, padded to a size that is safe for all.
 
-    x265 damages the heap where a frame is not a multiple of its blocks, or smaller than one.
+    x265 corrupts the heap if a frame is not a multiple of its blocks, or smaller than one.
     """
     height, width = frames[0].shape[:2]
     below, right = (max(LEAST_CODED, -(-size // 16) * 16) - size for size in (height, width))

@@ -1,4 +1,4 @@
-"""Clips that no update sees: the beginning of each video of a folder, always the same."""
+"""Held-out clips for validation: the beginning of each video in a folder, always the same."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class HeldOut(NamedTuple):
 def read_held_out(
     folder: Path, config: TrainingConfig, count: int = 4, frames: int | None = None
 ) -> list[HeldOut]:
-    """The centre of the first frames of `folder`'s first `count` videos that are large enough.
+    """Read the centre of the first frames of the first `count` videos that are large enough.
 
-    frames: of a clip, where its video has so many; default: those that training takes
+    frames: most frames of a clip; default: as many as training uses
     OptionError where no video gives a clip.
     """
     videos = (sample for sample in find_media(folder) if sample.kind == "video")
@@ -59,7 +59,7 @@ def _read(video: Sample, config: TrainingConfig, frames: int) -> HeldOut | None:
 
 
 def _first_frames(path: Path, fps: float, count: int) -> Tensor:
-    """At about `fps`, by leaving frames out: f 3 H W, uint8."""
+    """Read frames at about `fps`, by skipping some: f 3 H W, uint8."""
     with open_input(path) as container:
         stream = video_stream(container, path)
         skip = frame_step(stream, fps)

@@ -1,4 +1,4 @@
-"""Clips whose encoding is done: latents of the truth and of degraded versions, text embeddings.
+"""Clips encoded beforehand: latents of the truth and of degraded versions, text embeddings.
 
 KEY.latents.safetensors holds, float16 and for every frame of the clip:
 
@@ -6,8 +6,8 @@ KEY.latents.safetensors holds, float16 and for every frame of the clip:
     hints     n f c h w           the same, degraded before it was encoded
     scales    n                   by how much, float32
 
-and in its header `crop`, as in 96x96 (pixels). KEY.text.safetensors holds `text`, l d, float16, for
-the caption, and `empty` for none, which takes its place where text is dropped.
+and in its header `crop` in pixels, such as 96x96. KEY.text.safetensors holds `text`, l d, float16,
+for the caption, and `empty` for an empty caption, which is used where text is dropped.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from venhancer.training.config import TrainingConfig
 from venhancer.training.data.media import Extent, UnusableError
 
 TYPES = {"F16": np.float16, "F32": np.float32}
-LENGTH_BYTES = 8  # of the header's length, at the head of a safetensors file
+LENGTH_BYTES = 8  # at the start of a safetensors file: the length of its header
 
 
 def pack_latents(
     target: Tensor, hints: Tensor, scales: Sequence[float], crop: tuple[int, int]
 ) -> bytes:
-    """target: f c h w; hints: n f c h w; crop: width, height in pixels."""
+    """Pack latents; target: f c h w; hints: n f c h w; crop: width, height in pixels."""
     tensors = {
         "target": target.half().contiguous(),
         "hints": hints.half().contiguous(),
@@ -45,16 +45,16 @@ def pack_latents(
 
 
 def pack_text(text: Tensor, empty: Tensor) -> bytes:
-    """Both l d: of the caption, and of none."""
+    """Pack embeddings of the caption and of an empty one, both l d."""
     return save({"text": text.half().contiguous(), "empty": empty.half().contiguous()})
 
 
 def read_latents(
     media: Extent, config: TrainingConfig, rng: Generator
 ) -> tuple[Tensor, Tensor, float]:
-    """config.longest frames from a random place, f c h w, the same of one hint, and its scale.
+    """Read config.longest frames from a random place (f c h w), a hint of them, and its scale.
 
-    Only their bytes are read. UnusableError: damaged, or too short; OptionError: of another crop.
+    Only their bytes are read. UnusableError: damaged or too short; OptionError: another crop.
     """
     try:
         return _read_run(_TensorFile(media), config, rng)
@@ -81,7 +81,7 @@ def _read_run(
 
 
 def read_text(media: Extent) -> Tensor:
-    """2 l d: of the caption, and of none. UnusableError: damaged."""
+    """Read embeddings of the caption and of an empty one, 2 l d. UnusableError: damaged."""
     try:
         tensors = load(media.read())
         return torch.stack([tensors["text"], tensors["empty"]])
@@ -94,7 +94,7 @@ def _shown(size: tuple[int, int]) -> str:
 
 
 class _TensorFile:
-    """A safetensors file inside a shard, of which rows are read where they lie."""
+    """A safetensors file inside a shard, whose rows are read without extracting the file."""
 
     def __init__(self, media: Extent) -> None:
         self.media = media
@@ -107,7 +107,7 @@ class _TensorFile:
         return self.entries[name]["shape"]
 
     def read(self, name: str, start: int = 0, count: int | None = None, outer: int = 1) -> Tensor:
-        """Rows [start:start + count] of a tensor whose first `outer` axes are counted as one."""
+        """Read rows [start:start + count] of a tensor; its first `outer` axes count as one."""
         entry = self.entries[name]
         kind = np.dtype(TYPES[entry["dtype"]])
         row = entry["shape"][outer:]

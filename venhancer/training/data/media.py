@@ -1,8 +1,8 @@
-"""Frames out of videos and photos, and the clips that training takes of them.
+"""Frames of videos and photos, and the clips that training takes from them.
 
-Decoding is the bottleneck. Small crops are therefore taken many a decode, at random places; a crop
-about as large as the video is taken once, of its middle, after downscaling (paper, section 4.1).
-Photos become pans and zooms.
+Decoding is the bottleneck. So many small crops are taken from one decoded run of frames, at random
+places; a crop about as large as the video is taken once, from its middle, after downscaling (paper,
+section 4.1). Photos become pans and zooms.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from venhancer.training.config import TrainingConfig
 from venhancer.video.colour import RGBReader, display_matrix, found_colour, is_transposed
 from venhancer.video.decode import DEFAULT_FPS, video_stream
 
-CUT = 24.0  # mean absolute change (of 255) between neighbours that we take for a cut
-RUN_CLIPS = 4  # a run that gives several crops is so many clips long
+CUT = 24.0  # mean absolute change (of 255) between neighbours that counts as a cut
+RUN_CLIPS = 4  # length in clips of a run that gives several crops
 
 Span = tuple[float, float]  # seconds of a video: from, to
 WHOLE: Span = (0.0, math.inf)
@@ -39,31 +39,31 @@ BROKEN_PHOTO = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionB
 
 
 class UnusableError(Exception):
-    """This file gives no clip; the text says why. Training goes on with others."""
+    """A file gives no clip; the text says why. Training continues with others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """A file, or the part of a shard that one of its members fills; bytes."""
+    """A file, or the bytes of one member inside a shard."""
 
     path: Path
     offset: int = 0
     size: int | None = None  # None: the whole file
 
     def read(self, start: int = 0, count: int | None = None) -> bytes:
-        """`count` bytes from `start` on, or all that follow."""
+        """Read `count` bytes from `start` on, or all that follow."""
         left = -1 if self.size is None else self.size - start
         with self.path.open("rb") as file:
             file.seek(self.offset + start)
             return file.read(left if count is None else count)
 
     def source(self) -> str | io.BytesIO:
-        """What PyAV and Pillow open."""
+        """Make the path or buffer that PyAV and Pillow open."""
         return str(self.path) if self.size is None else io.BytesIO(self.read())
 
 
 def frame_step(stream: VideoStream, fps: float) -> int:
-    """Frames from one that is kept to the next, so that about `fps` are left (paper, 4.1)."""
+    """Compute the step between kept frames, such that about `fps` are left (paper, 4.1)."""
     return max(1, round(float(_rate(stream)) / fps))
 
 
@@ -72,10 +72,10 @@ def _rate(stream: VideoStream) -> float:
 
 
 def read_run(media: Extent, span: Span, config: TrainingConfig, rng: Generator) -> Tensor:
-    """Frames in a row, at about config.fps, from a random place of a video: f 3 H W, uint8.
+    """Read frames in a row, at about config.fps, from a random place of a video: f 3 H W, uint8.
 
-    At least config.longest of them, at least config.crop in size, which is all there is need for
-    where a decode gives one clip. UnusableError: the video is broken, too short or too small.
+    There are at least config.longest, at least config.crop in size; no more are needed if the run
+    gives one clip. UnusableError: the video is broken, too short or too small.
     """
     try:
         with av.open(media.source(), "r") as container:
@@ -96,7 +96,7 @@ def read_run(media: Extent, span: Span, config: TrainingConfig, rng: Generator) 
 def _place(
     container: InputContainer, stream: VideoStream, span: Span, frames: int, rng: Generator
 ) -> Span:
-    """Seconds from and to which to read, on the stream's clock, with room for `frames`."""
+    """Choose where to start and stop reading, in seconds of the stream, with time for `frames`."""
     duration = container.duration / av.time_base if container.duration else 0.0
     begin, end = span[0], min(span[1], duration or math.inf)
     room = end - begin - frames / _rate(stream)
@@ -108,7 +108,7 @@ def _place(
 def frames_between(
     container: InputContainer, stream: VideoStream, start: float, stop: float
 ) -> Iterator[av.VideoFrame]:
-    """Frames at [start, stop) seconds of the stream's clock; those without a time count too."""
+    """Read frames at [start, stop) seconds of the stream, including frames without a time."""
     stream.thread_type = "AUTO"
     half = 0.5 / _rate(stream)
     if start > half and stream.time_base:
@@ -121,7 +121,7 @@ def frames_between(
 
 
 def read_centre(source: str | io.BytesIO, config: TrainingConfig) -> Tensor:
-    """Every frame of a clip, downscaled to and cut out at config.crop: f 3 H W, uint8."""
+    """Read every frame of a clip, downscaled and cropped to config.crop: f 3 H W, uint8."""
     with av.open(source, "r") as container:
         stream = video_stream(container, Path("clip"))
         return _centre(torch.stack(list(_sized(container.decode(stream), config, None))), config)
@@ -130,9 +130,9 @@ def read_centre(source: str | io.BytesIO, config: TrainingConfig) -> Tensor:
 def _sized(
     frames: Iterator[av.VideoFrame], config: TrainingConfig, rng: Generator | None
 ) -> Iterator[Tensor]:
-    """Upright RGB (3 H W, uint8), of the size that crops are taken of.
+    """Convert to upright RGB (3 H W, uint8), in the size that crops are taken from.
 
-    rng: now and then smaller, for sharpness; None: as small as the crop allows.
+    rng: sometimes downscaled, for sharpness; None: as small as the crop allows.
     """
     first = next(frames, None)
     if first is None:
@@ -149,7 +149,7 @@ def _sized(
 
 
 def upright_size(frame: av.VideoFrame) -> tuple[int, int]:
-    """Width and height after rotation, pixels."""
+    """Compute width and height after rotation, in pixels."""
     swap = is_transposed(display_matrix(frame))
     return (frame.height, frame.width) if swap else (frame.width, frame.height)
 
@@ -161,7 +161,7 @@ def _shown(size: tuple[int, int]) -> str:
 def video_clips(
     media: Extent, span: Span, config: TrainingConfig, rng: Generator
 ) -> Iterator[Tensor]:
-    """Up to config.clips_a_decode clips (f 3 H W, uint8) of one run; those with a cut left out."""
+    """Take up to config.clips_a_decode clips (f 3 H W, uint8) from one run, none with a cut."""
     run = read_run(media, span, config, rng)
     for _ in range(config.clips_a_decode):
         clip = _centre(run, config) if config.clips_a_decode == 1 else _crop(run, config, rng)
@@ -176,7 +176,7 @@ def _centre(run: Tensor, config: TrainingConfig) -> Tensor:
 
 
 def _crop(run: Tensor, config: TrainingConfig, rng: Generator) -> Tensor:
-    """config.longest frames from anywhere."""
+    """Crop config.longest frames at a random place."""
     width, height = config.crop
     start = int(rng.integers(len(run) - config.longest + 1))
     top = int(rng.integers(run.shape[-2] - height + 1))
@@ -185,13 +185,13 @@ def _crop(run: Tensor, config: TrainingConfig, rng: Generator) -> Tensor:
 
 
 def has_cut(clip: Tensor) -> bool:
-    """Whether neighbours, at a sixteenth of the size, differ by more than motion explains."""
+    """Tell whether neighbours, at a sixteenth of the size, differ by more than motion explains."""
     small = torch.stack([shrink(frame) for frame in clip])
     return bool((small[1:] - small[:-1]).abs().mean(dim=(1, 2, 3)).max() > CUT)
 
 
 def shrink(frame: Tensor) -> Tensor:
-    """3 H W, uint8 -> a sixteenth of the size, 0 to 255."""
+    """Shrink 3 H W, uint8, to a sixteenth of the size, 0 to 255."""
     return F.avg_pool2d(frame.float(), min(16, *frame.shape[1:]))
 
 
@@ -202,7 +202,7 @@ def _flip(clip: Tensor, rng: Generator) -> Tensor:
 
 
 def photo_clips(media: Extent, config: TrainingConfig, rng: Generator) -> Iterator[Tensor]:
-    """Pans and zooms over a photo, which is halved first: few are sharp at full size."""
+    """Make pans and zooms over a photo, which is halved first: few are sharp at full size."""
     width, height = config.crop
     photo = _read_halved(media)
     if photo.shape[1] < 2 * height or photo.shape[2] < 2 * width:
@@ -224,9 +224,9 @@ def _read_halved(media: Extent) -> Tensor:
 
 
 def pan_and_zoom(photo: Tensor, config: TrainingConfig, rng: Generator) -> Tensor:
-    """A virtual camera that glides over a photo (3 H W, uint8) -> f 3 h w, uint8."""
+    """Move a virtual camera over a photo (3 H W, uint8) -> f 3 h w, uint8."""
     width, height = config.crop
-    span = 1.6  # the window of the photo that the camera stays in, in crops
+    span = 1.6  # size, in crops, of the part of the photo that the camera stays in
     tall, wide = int(span * height), int(span * width)
     top = int(rng.integers(photo.shape[1] - tall + 1))
     left = int(rng.integers(photo.shape[2] - wide + 1))

@@ -1,7 +1,7 @@
 """A pool: key frames that were degraded, aligned and cropped beforehand, for a flat body.
 
-Flow needs whole frames, and costs more than a small network's update; so it is done once. A pool is
-a folder of parts, each written whole or not at all; `pool.json` says what it was made with.
+Optical flow needs whole frames, and costs more than a small network's update, so it is computed
+once. A pool is a folder of parts, each written whole or not at all; `pool.json` has its settings.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ FIELDS = ("target", "hint", "aligned", "trust", "scale", "level")
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """One sample: a square of a true key frame, and what the network is shown of it."""
+    """One sample: a square of a true key frame, and the network's inputs for it."""
 
     target: NDArray[np.uint8]  # 3 H W
-    hint: NDArray[np.uint8]  # 3 H W: degraded, enlarged again
-    aligned: NDArray[np.uint8]  # n 3 H/2 W/2: neighbours, moved to where this key frame has them
-    trust: NDArray[np.uint8]  # n H/4 W/4, of 255
+    hint: NDArray[np.uint8]  # 3 H W: degraded, and enlarged again
+    aligned: NDArray[np.uint8]  # n 3 H/2 W/2: neighbours, warped onto this key frame
+    trust: NDArray[np.uint8]  # n H/4 W/4, 0 to 255
     scale: float
-    level: int  # of its degradation: the noise level that a run would be asked for; 0 is clean
+    level: int  # noise level (of `--refine`) that suits its degradation; 0 is clean
 
 
 def write_part(folder: Path, number: int, crops: Sequence[Crop]) -> None:
-    """Write samples as `part-NUMBER.npz`, beside its name first."""
+    """Write samples as `part-NUMBER.npz`, by renaming a temporary file."""
     arrays = {name: np.stack([getattr(crop, name) for crop in crops]) for name in FIELDS}
     path = folder / f"part-{number:04d}.npz"
     with written_whole(path) as temporary, temporary.open("wb") as file:
@@ -54,7 +54,7 @@ def write_part(folder: Path, number: int, crops: Sequence[Crop]) -> None:
 class Pool:
     """Samples of a folder, in memory or on a device; OptionError where it holds none.
 
-    is_flawed: only those with a noise level above 0, or only those without
+    is_flawed: True: only those with a noise level above 0; False: only the others
     """
 
     def __init__(self, folder: Path, is_flawed: bool | None = None) -> None:
@@ -71,13 +71,13 @@ class Pool:
         return len(self.samples["scale"])
 
     def to(self, device: torch.device) -> Pool:
-        """The same samples on a device, as bytes; batches are then made there."""
+        """Copy the samples to a device, as bytes; batches are then made there."""
         moved = copy(self)
         moved.samples = {name: x.to(device) for name, x in self.samples.items()}
         return moved
 
     def batch(self, indices: NDArray[np.int64], rng: Generator | None) -> Batch:
-        """Samples as the objective takes them; mirrored and transposed at random, given `rng`."""
+        """Make a batch of samples; mirrored and transposed at random if `rng` is given."""
         device = self.samples["scale"].device
         chosen = to_device(torch.from_numpy(indices), device.type)
         taken = {name: x.index_select(0, chosen) for name, x in self.samples.items()}
@@ -99,7 +99,7 @@ class Pool:
 
 
 def open_pool(folder: Path, model: ModelConfig, is_flawed: bool | None = None) -> Pool:
-    """A pool for a model; OptionError where its samples show another number of neighbours."""
+    """Open a pool for a model; OptionError where its samples have another number of neighbours."""
     pool = Pool(folder, is_flawed)
     found = pool.samples["aligned"].shape[1]
     if found != model.neighbours:

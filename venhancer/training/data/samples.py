@@ -1,4 +1,4 @@
-"""Sample videos of a run: what the model makes of held-out clips, beside input and truth."""
+"""Sample videos of a run: the model's output for held-out clips, beside input and truth."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from venhancer.pipeline import run as pipeline
 from venhancer.pipeline.pixels import Frame
 from venhancer.config import Preset
 from venhancer.model.denoiser import Denoiser, Prepared
-from venhancer.pipeline.protocols import Networks
+from venhancer.pipeline.networks import Networks
 from venhancer.options import Options
 from venhancer.planning.plan import make_plan
-from venhancer.pipeline.networks import Codec, LappedCodec, Reference, TextEncoder
+from venhancer.pipeline.networks import Codec, LappedCodec, Networks, TextEncoder
 from venhancer.sampling.sampler import Placement
 from venhancer.training.config import TrainingConfig
 from venhancer.training.data.held_out import HeldOut
 from venhancer.video.probe import probe, read_frames
-from venhancer.video.writer import open_writer
+from venhancer.video.writer import write_frames
 
-SCALE, STRIDE = 4, 2  # how far a clip is degraded
+SCALE, STRIDE = 4, 2  # degradation of a clip
 FPS = Fraction(24)
 
 
@@ -40,7 +40,7 @@ class Sample(NamedTuple):
 
 
 class InTraining:
-    """A Denoiser as the sampler calls it, in the precision that a run trains in."""
+    """Wrapper of a Denoiser for the sampler, in the precision that a run trains in."""
 
     def __init__(self, model: Denoiser, is_half: bool) -> None:
         self.model = model
@@ -70,22 +70,22 @@ def sampling_networks(
     codec: Codec | None = None,
     text_encoder: TextEncoder | None = None,
 ) -> Networks:
-    """The pipeline's networks round a model in training, whose weights are not copied.
+    """Make the pipeline's networks for a model in training, without copying its weights.
 
-    model: on its device, with whole weights: sharded ones have to be gathered
-    codec, text_encoder: of a model with text; NANO's codec is made here
+    model: on its device, with unsharded weights
+    codec, text_encoder: for a model with text; NANO's codec is made here
     """
     device = str(model.sigmas.device)
     if codec is None:
         codec = LappedCodec(model.config.latent_scale)
     running = InTraining(model, config.precision == "bf16")
-    return Reference(running, codec, text_encoder, Placement(device=device), config.seed)
+    return Networks(running, codec, text_encoder, Placement(device=device))
 
 
 def write_samples(
     networks: Networks, preset: Preset, clips: Sequence[HeldOut], folder: Path, step: int
 ) -> list[Sample]:
-    """Degrade each clip and enhance it: input, output and truth beside each other.
+    """Degrade each clip and enhance it; write input, output and truth beside each other.
 
     `folder`/step-00000250_NAME.mp4 appears whole or not at all.
     """
@@ -105,14 +105,14 @@ def _write_sample(networks: Networks, preset: Preset, clip: HeldOut, path: Path)
         np.concatenate([_enlarged(shown[number // STRIDE], frame), frame, true[number]], axis=1)
         for number, frame in enumerate(made)
     ]
-    _write(path, joined, FPS)
+    write_frames(path, joined, FPS)
     return Sample(path, joined[count // 2])
 
 
 def _enhanced(
     networks: Networks, preset: Preset, clip: HeldOut, shown: Sequence[Frame]
 ) -> list[Frame]:
-    """The real pipeline's output, read back from a lossless one."""
+    """Run the real pipeline, and read its lossless output."""
     height, width = clip.frames.shape[-2:]
     options = Options(
         size=(width, height),
@@ -123,14 +123,14 @@ def _enhanced(
     )
     with TemporaryDirectory() as temporary:
         given, made = (Path(temporary) / name for name in ("given", "made"))
-        _write(given, shown, FPS / STRIDE)
+        write_frames(given, shown, FPS / STRIDE)
         plan = make_plan(probe(given, FPS / STRIDE), preset, options)
         pipeline.enhance(plan, made, networks, options)
         return list(read_frames(probe(made)))
 
 
 def _degraded(frames: Tensor) -> Iterator[Frame]:
-    """f 3 H W, uint8 -> frames of a `SCALE`-th of the size."""
+    """Downscale f 3 H W, uint8, to frames of a `SCALE`-th of the size."""
     small = (frames.shape[-2] // SCALE, frames.shape[-1] // SCALE)
     for frame in frames:
         down = F.interpolate(frame[None].float(), small, mode="bicubic", antialias=True)
@@ -140,12 +140,3 @@ def _degraded(frames: Tensor) -> Iterator[Frame]:
 def _enlarged(frame: Frame, like: Frame) -> Frame:
     height, width = like.shape[:2]
     return to_pixels(resize(frame, width, height))[0]
-
-
-def _write(path: Path, frames: Sequence[Frame], fps: Fraction) -> None:
-    height, width = frames[0].shape[:2]
-    with open_writer(
-        path, width=width, height=height, fps=fps, source=None, overwrite=True
-    ) as writer:
-        for number, frame in enumerate(frames):
-            writer.write(frame, number / fps)

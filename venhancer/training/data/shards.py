@@ -3,10 +3,10 @@
     000017.mp4                    the clip; .mkv, .webm and .mov will do as well
     000017.txt                    its caption
     000017.json                   facts, which training does not read
-    000017.latents.safetensors    the clip and hints as latents, see `venhancer.training.data.latents`
-    000017.text.safetensors       the caption as the text encoder puts it
+    000017.latents.safetensors    the clip and hints as latents, see `training.data.latents`
+    000017.text.safetensors       the caption's embedding by the text encoder
 
-Members are found once, when a shard is opened; each is then read where it lies.
+Members are located once, when a shard is opened; each is then read from its place in the file.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from venhancer.training.data.media import Extent
 
 SHARD_VIDEOS = ("mp4", "mkv", "webm", "mov")
 LATENTS, TEXT, CAPTION = "latents.safetensors", "text.safetensors", "txt"
-BLOCK = 512  # bytes that a tar is made of
+BLOCK = 512  # bytes in a block of a tar file
 
 Members = Mapping[str, Extent]  # by extension
 
 
 def index_shard(path: Path) -> dict[str, Members]:
-    """Where the members of every sample lie, by key.
+    """Locate the members of every sample, by key.
 
-    OptionError: the shard is no tar, or it was cut short, and how many whole samples it has.
+    OptionError if the shard is no tar file or was cut short; it says how many samples are whole.
     """
     samples: dict[str, dict[str, Extent]] = {}
-    end = 0  # of the last whole member, in bytes
+    end = 0  # end of the last whole member, in bytes
     size = path.stat().st_size
     damage = None
     try:
@@ -54,12 +54,12 @@ def index_shard(path: Path) -> dict[str, Members]:
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Key and extension: the file's name is divided at its first dot, as WebDataset does it."""
+    """Split a name into key and extension, at the file's first dot, as WebDataset does."""
     folder, _, file = name.rpartition("/")
     key, _, extension = file.partition(".")
     return (f"{folder}/{key}" if folder else key), extension.lower()
 
 
 def video_of(members: Members) -> Extent | None:
-    """The clip of a sample."""
+    """Find the clip of a sample."""
     return next((members[kind] for kind in SHARD_VIDEOS if kind in members), None)

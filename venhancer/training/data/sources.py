@@ -1,10 +1,10 @@
-"""Where true clips come from: folders of videos and photos, lists of clips, shards.
+"""Sources of true clips: folders of videos and photos, lists of clips, shards.
 
-`--data` names any number of them, and what each is shows by itself:
+`--data` names any number of them; their kinds are detected:
 
 - a folder: the videos and photos below it; a caption is a text file of the same name beside them;
-- a JSONL file: a clip a line, {"video": PATH, "caption": TEXT, "start": SECONDS, "end": SECONDS},
-  of which only "video" must be there; a path is relative to the file;
+- a JSONL file: one clip per line, {"video": PATH, "caption": TEXT, "start": SECONDS,
+  "end": SECONDS}; only "video" is required; a path is relative to the file;
 - a tar file, or a folder of them: WebDataset shards, see `venhancer.training.data.shards`.
 """
 
@@ -32,7 +32,7 @@ PHOTOS = {".jpg", ".jpeg", ".png", ".webp"}
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A video, a photo, or a clip as latents: where it lies, and what is said of it."""
+    """A video, a photo, or a clip as latents: its place and its caption."""
 
     name: str
     media: Extent
@@ -40,16 +40,16 @@ class Sample:
     caption: str | Extent = ""
     span: Span = WHOLE
     text: Extent | None = None  # the caption, encoded
-    weight: float = 1.0  # how often it is drawn, beside the others
+    weight: float = 1.0  # how often it is drawn, relative to the others
 
     def read_caption(self) -> str:
-        """What is said of it, or nothing."""
+        """Read the caption, which may be empty."""
         if isinstance(self.caption, str):
             return self.caption
         return self.caption.read().decode(errors="replace").strip()
 
     def takes(self, config: TrainingConfig, rng: Generator) -> Iterator[Take]:
-        """Clips out of one reading; UnusableError where it gives none."""
+        """Read once and take clips; UnusableError where there is none."""
         caption = self.read_caption()
         text = None if self.text is None else read_text(self.text)
         if self.kind == "latents":
@@ -66,9 +66,9 @@ class Sample:
 
 
 class Source:
-    """Samples to draw from, photos apart from what moves.
+    """Samples to draw from; photos are drawn separately from videos and latents.
 
-    OptionError: there is none, or some are latents and some are not.
+    OptionError if some samples are latents and some are not.
     """
 
     def __init__(self, samples: Sequence[Sample]) -> None:
@@ -83,11 +83,11 @@ class Source:
 
     @property
     def has_captions(self) -> bool:
-        """Whether anything is said of any sample."""
+        """True if any sample has a caption."""
         return any(sample.read_caption() for sample in self.samples)
 
     def pick(self, config: TrainingConfig, rng: Generator) -> Sample:
-        """One at random; photos as often as config.photo_share says."""
+        """Draw a sample at random; photos as often as config.photo_share says."""
         takes_photo = self.photos and rng.random() < config.photo_share
         return (self.photos if takes_photo or not self.moving else self.moving).pick(rng)
 
@@ -108,7 +108,7 @@ class _Pool:
 
 
 def open_sources(paths: Sequence[Path]) -> Source:
-    """All that `--data` names; OptionError where it is empty, damaged or none of the three."""
+    """Open all that `--data` names; OptionError where one is empty, damaged or of no known kind."""
     return Source([sample for path in paths for sample in _samples_of(path)])
 
 
@@ -126,9 +126,9 @@ def _samples_of(path: Path) -> list[Sample]:
 
 
 def find_media(folder: Path) -> list[Sample]:
-    """All videos and photos below a folder, drawn by the root of their sizes in bytes.
+    """Find all videos and photos below a folder, weighted by the root of their sizes in bytes.
 
-    So long ones come more often, and short ones still count.
+    So long videos are drawn more often, but short ones are drawn too.
     """
     files = sorted(f for f in folder.rglob("*") if f.is_file())
     samples = [
@@ -148,14 +148,14 @@ def _by_size(files: list[Path], kind: Literal["video", "photo"]) -> Iterator[Sam
 
 
 def sample_of(file: Path, kind: Literal["video", "photo"], weight: float = 1.0) -> Sample:
-    """A file with the caption that lies beside it."""
+    """Make a sample of a file, with the caption beside it."""
     sidecar = file.with_suffix(".txt")
     caption = Extent(sidecar) if sidecar.is_file() else ""
     return Sample(str(file), Extent(file), kind, caption, weight=weight)
 
 
 def read_list(path: Path) -> list[Sample]:
-    """The clips that a JSONL file names; OptionError tells the line that cannot be understood."""
+    """Read the clips that a JSONL file names; OptionError names a line that cannot be read."""
     lines = path.read_text(encoding="utf-8").splitlines()
     samples = [_listed(line, path, number) for number, line in enumerate(lines, 1) if line.strip()]
     if not samples:
@@ -179,7 +179,7 @@ def _listed(line: str, path: Path, number: int) -> Sample:
 
 
 def read_shard(path: Path) -> list[Sample]:
-    """The samples of a shard; those with latents are read as latents."""
+    """Read the samples of a shard; those with latents are read as latents."""
     samples = []
     for key, members in shards.index_shard(path).items():
         latents = members.get(shards.LATENTS)

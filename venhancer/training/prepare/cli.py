@@ -1,6 +1,6 @@
 """`venhancer-train prepare SOURCE... -o SHARDS`: videos into shards that training reads fast.
 
-For the released model; what nano trains on is made by `venhancer-train pool`.
+The shards are for the released model; `venhancer-train pool` makes the samples for nano.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("sources", type=Path, nargs="+", metavar="SOURCE", help="videos, folders, .jsonl lists")
     add("-o", "--out", type=Path, required=True, metavar="SHARDS", help="folder of the shards")
-    add("--min-seconds", type=float, default=2.0, help="of a clip (default: %(default)s)")
-    add("--max-seconds", type=float, default=10.0, help="of a clip (default: %(default)s)")
+    add("--min-seconds", type=float, default=2.0, help="shortest clip (default: %(default)s)")
+    add("--max-seconds", type=float, default=10.0, help="longest clip (default: %(default)s)")
     add("--min-size", type=parse_size, metavar="WxH", help="default: what the model trains on")
     add("--shard-size", type=int, default=500, metavar="MB", help="default: %(default)s")
-    add("--latents", type=int, default=0, metavar="N", help="also store latents, N degraded")
-    add("--device", default="auto", choices=["auto", "cpu", "cuda"], help="that encodes latents")
-    add("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: a core each)")
+    add("--latents", type=int, default=0, metavar="N", help="also store latents, with N degraded")
+    add("--device", default="auto", choices=["auto", "cpu", "cuda"], help="for encoding latents")
+    add("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: 1 per core)")
     return parser
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """An argument such as 1280x720."""
+    """Parse an argument such as 1280x720."""
     width, height = text.split("x")
     return int(width), int(height)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Fill the folder, or go on filling it, and say what was kept."""
+    """Fill the folder, or continue to fill it, and print what was kept."""
     from venhancer.config import RELEASED
     from venhancer.training.config import TrainingConfig
     from venhancer.training.prepare.clips import find_films, prepare

@@ -1,4 +1,4 @@
-"""Films into shards: found, cut up by many processes, and collected in order."""
+"""Preparation of films: found, cut into clips by many processes, and collected in shards."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Show = Callable[[str], None]
 
 
 def find_films(paths: Sequence[Path]) -> list[Film]:
-    """Video files, those below folders, and what .jsonl lists name; OptionError: there is none."""
+    """Find videos in files, folders and .jsonl lists; OptionError where there is none."""
     samples = [sample for path in paths for sample in _samples_of(path)]
     wanted: dict[Path, list[tuple[Span, str]]] = {}
     for sample in samples:
@@ -59,7 +59,7 @@ def prepare(
     workers: int = 1,
     show: Show = lambda line: None,
 ) -> dict[str, Any]:
-    """Fill the folder, or go on filling it, and return the report that is written there."""
+    """Fill the folder, or continue to fill it, and return the report that is written there."""
     left = _left(films, folder)
     done = {folder.begun.name: folder.begun.pieces} if folder.begun else {}
     with ProcessPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
@@ -78,10 +78,10 @@ def prepare(
 
 
 def _left(films: Sequence[Film], folder: ShardFolder) -> list[Film]:
-    """What is still to do; a film that was begun comes first."""
+    """List the films that are still to be done; one that was begun comes first."""
     begun = folder.begun.name if folder.begun else None
     if begun is not None and all(film.name != begun for film in films):
-        folder.end_film(begun, [])  # nobody asks for the rest of it
+        folder.end_film(begun, [])  # it is no longer asked for
     left = [film for film in films if film.name not in folder.films]
     return sorted(left, key=lambda film: film.name != begun)
 
@@ -93,7 +93,7 @@ def _work(
     done: dict[str, int],
     workers: int,
 ) -> Iterator[Made | Plan]:
-    """Clips in the order of their films, and after its clips each film's plan."""
+    """Iterate over clips in the order of their films; each film's plan follows its clips."""
     plans = in_order((pool.submit(plan_film, film, rules) for film in films), workers)
 
     def futures() -> Iterator[Future[Any]]:
@@ -108,7 +108,7 @@ def _work(
 
 
 def in_order(futures: Iterable[Future[T]], ahead: int) -> Iterator[T]:
-    """Results as they were asked for; not more than `ahead` are asked for before they are taken."""
+    """Iterate over results in order; at most `ahead` futures are started in advance."""
     waiting: deque[Future[T]] = deque()
     for future in futures:
         waiting.append(future)
@@ -129,7 +129,7 @@ def _keep(folder: ShardFolder, made: Made, maker: LatentMaker | None) -> None:
 
 
 def summary(folder: ShardFolder) -> dict[str, Any]:
-    """Kept and left out, for which reasons, and the list of what was left out."""
+    """Count what was kept and left out, by reason, and list what was left out."""
     records = folder.records()
     items = [item for record in records for item in record.left_out]
     return {

@@ -1,8 +1,8 @@
-"""One film into clips: found between its cuts, judged, and encoded anew.
+"""Cutting of one film into clips: between scene cuts, filtered, and re-encoded.
 
-Every scene is divided into pieces of at most `max_seconds`; what is left over, if shorter than
-`min_seconds`, is left out. Frames faster than training takes them are dropped, sizes stay. A clip
-has a keyframe a second, so that a loader can begin anywhere in it at little cost.
+Every scene is divided into pieces of at most `max_seconds`; a remainder shorter than `min_seconds`
+is left out. Frames are dropped to training's frame rate; sizes stay. A clip has a video keyframe
+every second, so that a loader can start anywhere in it at little cost.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ from venhancer.video.colour import Colour, RGBReader, YUVMaker, found_colour
 from venhancer.video.decode import video_stream
 from venhancer.video.probe import Clip, probe
 
-CRF = 17  # of x264: hardly to be told from the source
+CRF = 17  # of x264: hardly distinguishable from the source
 KEYFRAME_SECONDS = 1.0
 MIN_SECONDS, MAX_SECONDS = 2.0, 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """What makes a clip; a folder of shards keeps to one set of them."""
+    """Rules for clips; all shards of a folder follow the same rules."""
 
     preset: str
     min_seconds: float = MIN_SECONDS
     max_seconds: float = MAX_SECONDS
     min_size: tuple[int, int]  # width, height
-    fps: float  # faster films are thinned out to about this
-    min_frames: int  # after that
-    latents: int = 0  # degraded versions that are stored as latents, beside the truth
+    fps: float  # frames of faster films are dropped to reach about this
+    min_frames: int  # after dropping
+    latents: int = 0  # degraded versions stored as latents, beside the truth
 
     def __post_init__(self) -> None:
         if not 0 < self.min_seconds <= self.max_seconds:
@@ -61,14 +61,14 @@ class Rules:
 
     @classmethod
     def of(cls, preset: str, config: TrainingConfig, **chosen: Any) -> Rules:
-        """Those that suit a training run, with what else was chosen."""
+        """Make the rules that suit a training run, with the changes in `chosen`."""
         suited = {"min_size": config.crop, "fps": config.fps, "min_frames": config.longest}
         return cls(preset=preset, **{**suited, **chosen})
 
 
 @dataclass(frozen=True, slots=True)
 class Film:
-    """A video file, and which spans of it are wanted under which captions."""
+    """A video file, and the spans of it that are wanted, with their captions."""
 
     path: Path
     wanted: tuple[tuple[Span, str], ...]
@@ -91,7 +91,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The pieces of a film, and what of it is none."""
+    """The pieces of a film, and its parts that are left out."""
 
     film: str
     pieces: tuple[Piece, ...] = ()
@@ -100,7 +100,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A clip as it will be stored, or why it will not be."""
+    """A clip as it will be stored, or the reason why it is left out."""
 
     piece: Piece
     video: bytes = b""  # MP4
@@ -109,7 +109,7 @@ class Made:
 
 
 def plan_film(film: Film, rules: Rules) -> Plan:
-    """Look through a film once, for its cuts."""
+    """Decode a film once to find its cuts, and plan its pieces."""
     try:
         clip = probe(film.path)
     except VideoError as error:
@@ -133,7 +133,7 @@ def plan_film(film: Film, rules: Rules) -> Plan:
 
 
 def _parts(clip: Clip, film: Film, rules: Rules) -> Iterator[tuple[float, float, str]]:
-    """Start, end and caption of every part of a scene, at most as long as clips may be."""
+    """List start, end and caption of every part of a scene, at most as long as clips may be."""
     times = [*map(float, clip.times), float(clip.end)]
     scenes = list(pairwise((0, *clip.cuts, clip.frames)))
     for (begin, stop), caption in film.wanted:
@@ -145,11 +145,11 @@ def _parts(clip: Clip, film: Film, rules: Rules) -> Iterator[tuple[float, float,
 
 
 def make_clip(piece: Piece, rules: Rules) -> Made:
-    """Encode a piece anew and judge it on the way."""
+    """Re-encode a piece, and filter it at the same time."""
     try:
         with av.open(str(piece.path), "r") as container:
             stream = video_stream(container, piece.path)
-            stream.codec_context.thread_count = 1  # there is a process a core
+            stream.codec_context.thread_count = 1  # there is one process per core
             step = frame_step(stream, rules.fps)
             rate = (stream.average_rate or stream.guessed_rate or Fraction(24)) / step
             frames = frames_between(container, stream, piece.start, piece.end)
@@ -177,7 +177,7 @@ def _left_out(piece: Piece, reason: str, detail: str = "") -> LeftOut:
 
 
 def _watched(frames: Iterator[av.VideoFrame], watch: Watch) -> Iterator[NDArray[np.uint8]]:
-    """Upright RGB, seen by the watch."""
+    """Convert frames to upright RGB, and add them to the watch."""
     first = next(frames, None)
     if first is None:
         return
@@ -189,7 +189,7 @@ def _watched(frames: Iterator[av.VideoFrame], watch: Watch) -> Iterator[NDArray[
 
 
 def encode(images: Iterator[NDArray[np.uint8]], rate: Fraction) -> tuple[bytes, tuple[int, int]]:
-    """H.264 in MP4, and its width and height, which are made even. images: H W 3, RGB."""
+    """Encode images (H W 3, RGB) as H.264 in MP4; also return width and height, made even."""
     buffer = io.BytesIO()
     first = next(images, None)
     if first is None:

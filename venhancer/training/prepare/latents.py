@@ -1,4 +1,4 @@
-"""Encode prepared clips ahead of training: their centres, degraded versions, captions."""
+"""Encoding of prepared clips before training: their centres, degraded versions, captions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHUNK_FRAMES = 8  # encoded at a time
 
 @dataclass(frozen=True, slots=True)
 class LatentMaker:
-    """What a preset's encoders make of a clip; `versions`: how many degraded ones."""
+    """Maker of a clip's latents by a preset's encoders; `versions`: number of degraded ones."""
 
     encoders: Encoders
     config: TrainingConfig
@@ -31,7 +31,7 @@ class LatentMaker:
     device: str = "cpu"
 
     def members(self, video: bytes, caption: str, number: int) -> dict[str, bytes]:
-        """Of the sample with that number, by extension."""
+        """Make the latent members of the sample with that number, by extension."""
         rng = np.random.default_rng([self.config.seed, number])
         generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
         frames, config = read_centre(io.BytesIO(video), self.config), self.config
@@ -55,7 +55,7 @@ class LatentMaker:
         scale: float = 1.0,
         downscaling: Upsampling = "bilinear",
     ) -> Tensor:
-        """f 3 H W, uint8 -> f c h w, float16, of the frames degraded by `scale`."""
+        """Encode frames degraded by `scale`: f 3 H W, uint8 -> f c h w, float16."""
         parts = []
         for chunk in frames.split(CHUNK_FRAMES):
             true = chunk.to(self.device).float() / 127.5 - 1

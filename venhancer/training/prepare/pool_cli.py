@@ -1,7 +1,7 @@
-"""Make a pool of prepared samples, which a model that sees neighbours trains on.
+"""Make a pool of prepared samples, for training a model that uses neighbours.
 
-Films and photos are downscaled, flawed, aligned by motion and cropped once; a small network's
-updates cost less than that would every time.
+Films and photos are downscaled, flawed, aligned by motion and cropped once. Doing so for every
+update would cost more than the update of a small network.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="venhancer-train pool", description=__doc__)
     add = parser.add_argument
     add("data", type=Path, nargs="+", help="folders of films and photos, JSONL files, shards")
-    add("-o", "--out", type=Path, required=True, help="folder of the pool; it may be begun already")
+    add("-o", "--out", type=Path, required=True, help="folder of the pool, new or unfinished")
     add("--samples", type=int, help="how many (default: 14400)")
     add("--seed", type=int, default=0)
     add("--threads", type=int, default=1, help="CPU threads (default: 1)")
@@ -26,7 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> None:
-    """OptionError where the folder was made otherwise, or where nothing gives key frames."""
+    """Make the pool; OptionError for other settings than the folder's, or without key frames."""
     import torch
 
     from venhancer.training.data.sources import open_sources
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> None:
 
     media = open_sources(args.data).samples
     if any(sample.kind == "latents" for sample in media):
-        raise OptionError("a pool is made of films and photos, not of latents: name those")
+        raise OptionError("a pool is made from films and photos, not from latents: name those")
     torch.set_num_threads(args.threads)
     settings = PoolSettings(seed=args.seed)
     if args.samples is not None:

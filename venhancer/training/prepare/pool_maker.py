@@ -1,7 +1,7 @@
-"""Make a pool: true frames of films and photos -> degraded, aligned, cropped samples.
+"""Making of a pool: true frames of films and photos -> degraded, aligned, cropped samples.
 
-Everything that needs a whole frame is done before cropping: downscaling, flaws, flow. Five key
-frames in a row are taken, and the middle one is what the network learns to restore.
+Everything that needs a whole frame is done before cropping: downscaling, flaws, flow. A sample
+comes from five key frames in a row; the network learns to restore the middle one.
 """
 
 from __future__ import annotations
@@ -38,23 +38,23 @@ INTERVALS, INTERVAL_SHARES = (1, 2, 3, 4), (0.2, 0.5, 0.2, 0.1)  # true frames b
 KERNELS = (Image.Resampling.BICUBIC, Image.Resampling.LANCZOS, Image.Resampling.BOX)
 KERNEL_SHARES = (0.86, 0.08, 0.06)
 FILM_LEAST = (384, 264)  # width, height that a film must have
-SIZE_STEP = 24  # true frames are cut to a multiple, so that they shrink 2, 3, 4 and 8 times evenly
-PATIENCE = 200  # films and photos in a row that give nothing
-PHOTO_MOVES = 3  # of the camera over each photo that is read
-PHOTO_SIDE = 2600  # pixels: larger photos are shrunk to it
-PHOTO_VIEW = (512, 384)  # width, height of what a camera that glides over a photo sees
+SIZE_STEP = 24  # frame sizes are cut to a multiple, so that 2, 3, 4 and 8 divide them
+PATIENCE = 200  # films and photos in a row without key frames, before an error
+PHOTO_MOVES = 3  # of the virtual camera over each photo
+PHOTO_SIDE = 2600  # pixels; larger photos are downscaled to it
+PHOTO_VIEW = (512, 384)  # width, height of the camera's picture
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolSettings:
-    """Settings that a pool is made with; written into it."""
+    """Settings of a pool; they are written into it."""
 
     samples: int = 14_400
     crop: int = 128  # pixels a side
     crops: int = 12  # of each run of key frames
     photo_share: float = 0.6  # of runs
-    flawed_share: float = 0.3  # with a noise level above 0, and flaws to match
-    mild_share: float = 0.06  # of the others: flaws too slight to be asked for
+    flawed_share: float = 0.3  # of runs, with a noise level above 0, and flaws that match it
+    mild_share: float = 0.06  # of the others: with flaws too slight for a noise level
     levels: tuple[int, int] = (20, 250)
     seed: int = 0
     part: int = 1_200  # samples a file
@@ -63,9 +63,9 @@ class PoolSettings:
 def make_pool(
     media: Sequence[Sample], out: Path, model: ModelConfig, settings: PoolSettings, show: Show
 ) -> None:
-    """Fill `out` from films and photos; parts that are there are kept.
+    """Fill `out` from films and photos; existing parts are kept.
 
-    OptionError where they were made otherwise, or where nothing gives key frames.
+    OptionError if they were made with other settings, or if nothing gives key frames.
     """
     _begin(out, settings)
     for number in range(-(-settings.samples // settings.part)):
@@ -83,7 +83,7 @@ def make_pool(
 
 
 def _begin(out: Path, settings: PoolSettings) -> None:
-    """Only the number of samples may differ from what is there already."""
+    """Write the settings; OptionError if existing ones differ in more than `samples`."""
     out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(dataclasses.asdict(settings), indent=1) + "\n"
     path = out / NAME
@@ -97,7 +97,7 @@ def _begin(out: Path, settings: PoolSettings) -> None:
 def _endless_keys(
     media: Sequence[Sample], settings: PoolSettings, rng: Generator
 ) -> Iterator[list[Image8]]:
-    """Five true key frames at a time; OptionError where nothing gives any."""
+    """Iterate over runs of five true key frames; OptionError where nothing gives any."""
     photos = [sample for sample in media if sample.kind == "photo"]
     films = [sample for sample in media if sample.kind == "video"]
     barren = 0
@@ -117,7 +117,7 @@ def _endless_keys(
 
 
 def _film_keys(film: Sample, rng: Generator) -> Iterator[list[Image8]]:
-    """From one place of a film, those without a cut."""
+    """Take runs of key frames from one place of a film, without those that have a cut."""
     interval = int(rng.choice(INTERVALS, p=INTERVAL_SHARES))
     length = 4 * interval + 1
     config = TrainingConfig(
@@ -132,7 +132,7 @@ def _film_keys(film: Sample, rng: Generator) -> Iterator[list[Image8]]:
 
 
 def _photo_keys(photo: Sample, rng: Generator) -> Iterator[list[Image8]]:
-    """A camera that glides over a photo, at several sizes and speeds."""
+    """Move a virtual camera over a photo, at several sizes and speeds."""
     picture = _read_photo(photo)
     height, width = picture.shape[:2]
     for _ in range(PHOTO_MOVES):
@@ -155,7 +155,7 @@ def _read_photo(photo: Sample) -> Image8:
 
 
 def _glide(picture: Image8, rng: Generator) -> list[Image8]:
-    """Five views of a picture: the camera shifts, turns and zooms evenly."""
+    """Make five views of a picture: the camera shifts, turns and zooms evenly."""
     width, height = PHOTO_VIEW
     centre = np.array(
         [rng.uniform(0.3, 0.7) * picture.shape[1], rng.uniform(0.3, 0.7) * picture.shape[0]]
@@ -185,7 +185,7 @@ def _glide(picture: Image8, rng: Generator) -> list[Image8]:
 def _crops(
     keys: list[Image8], model: ModelConfig, settings: PoolSettings, rng: Generator
 ) -> Iterator[Crop]:
-    """Samples of the middle one of five true key frames."""
+    """Make samples of the middle one of five true key frames."""
     height, width = (size // SIZE_STEP * SIZE_STEP for size in keys[0].shape[:2])
     keys = [key[:height, :width] for key in keys]
     scale, level, strength = _draw(settings, rng)
@@ -211,7 +211,7 @@ def _crops(
 
 
 def _draw(settings: PoolSettings, rng: Generator) -> tuple[float, int, int]:
-    """Scale, the level that the network is told, and that of the flaws."""
+    """Draw the scale, the noise level that the network gets, and the level of the flaws."""
     scale = float(rng.choice(SCALES, p=SCALE_SHARES)) or float(rng.uniform(1.5, 8.0))
     if rng.random() < settings.flawed_share:
         level = int(rng.integers(*settings.levels))
@@ -228,12 +228,12 @@ def _shrunk(keys: Sequence[Image8], scale: float, rng: Generator) -> list[Image8
 
 
 def _pixels(values: Field) -> NDArray[np.uint8]:
-    """[-1, 1] -> 0 to 255."""
+    """Convert values from [-1, 1] to 0 to 255."""
     return np.clip(np.rint((values + 1) * 127.5), 0, 255).astype(np.uint8)
 
 
 def _cut(whole: Crop, side: int, rng: Generator) -> Crop:
-    """A square from anywhere; of two, the one with more to learn from."""
+    """Cut a random square; of two, the one with more detail."""
     height, width = whole.target.shape[1:]
     places = [
         (

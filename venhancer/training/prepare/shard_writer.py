@@ -1,8 +1,8 @@
-"""Shards that appear whole, and a journal of what they hold, so that a killed run goes on.
+"""Shards that appear whole, and a list of their contents, so that a killed run can continue.
 
-A shard is written as `000003.tar.part` and renamed when it is full; only then does one line of
-`journal.jsonl` tell which films it finished and how far into the next one it came. What a run had
-begun beyond its last line is done anew.
+A shard is written as `000003.tar.part` and renamed when it is full. Only then a line is added to
+`journal.jsonl`: the films that it finished, and the progress in the next film. Work after the last
+line is repeated.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ SETTINGS, JOURNAL, REPORT = "settings.json", "journal.jsonl", "report.json"
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A clip, or a whole film, that was not kept; seconds of the film."""
+    """A clip, or a whole film, that was not kept; times are seconds of the film."""
 
     film: str
     start: float
     end: float
-    reason: str  # one of a few, to count by
+    reason: str  # one of a few words, so that reasons can be counted
     detail: str = ""
 
 
 @dataclass(slots=True)
 class FilmRecord:
-    """How far a film has come."""
+    """Progress of one film."""
 
     name: str
-    pieces: int = 0  # looked at
+    pieces: int = 0  # examined
     kept: int = 0
     seconds: float = 0.0  # kept
     left_out: list[LeftOut] = field(default_factory=list)
@@ -50,10 +50,10 @@ class FilmRecord:
 
 
 class ShardFolder:
-    """Where clips are collected: films in order, each by its pieces."""
+    """Folder that collects clips in shards: film by film, piece by piece."""
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], shard_bytes: int) -> None:
-        """Creates the folder, or goes on with it; OptionError: it holds something else."""
+        """Create the folder, or continue it; OptionError if it holds something else."""
         check_settings(folder, settings)
         self.folder, self.shard_bytes = folder, shard_bytes
         self.films: dict[str, FilmRecord] = {}
@@ -71,23 +71,23 @@ class ShardFolder:
             leftover.unlink()
 
     def records(self) -> list[FilmRecord]:
-        """Of every film that was looked at."""
+        """List the records of all films that were examined so far."""
         return [*self.films.values(), *([self.begun] if self.begun else [])]
 
     def record(self, film: str) -> FilmRecord:
-        """That of the film whose pieces now follow."""
+        """Get the record of the film whose pieces follow now."""
         if self.begun is None or self.begun.name != film:
             self.begun = FilmRecord(film)
         return self.begun
 
     def leave_out(self, item: LeftOut) -> None:
-        """Of the present piece."""
+        """Record that the present piece is left out."""
         record = self.record(item.film)
         record.pieces += 1
         record.left_out.append(item)
 
     def keep(self, film: str, seconds: float, members: Mapping[str, bytes]) -> None:
-        """The present piece, by the extensions of its members."""
+        """Store the present piece; members: contents by extension."""
         record = self.record(film)
         record.pieces += 1
         record.kept += 1
@@ -99,7 +99,7 @@ class ShardFolder:
             self._finish_shard()
 
     def end_film(self, film: str, left_out: list[LeftOut]) -> None:
-        """All its pieces were looked at; left_out: what never became a piece."""
+        """Record that a film is complete; left_out: its parts that never became pieces."""
         record = self.record(film)
         record.left_out += left_out
         self.films[film] = record
@@ -107,7 +107,7 @@ class ShardFolder:
         self.begun = None
 
     def close(self) -> None:
-        """Finish the last shard, if one is begun, and the journal."""
+        """Finish the last shard, if one is begun, and `journal.jsonl`."""
         if self._archive is not None:
             self._finish_shard()
         elif self._unsaved:
@@ -117,7 +117,7 @@ class ShardFolder:
         return self.folder / f"{number:06}.tar"
 
     def _unknown_shards(self) -> list[Path]:
-        """Renamed by a run that was killed before it could note them."""
+        """List shards that a run renamed, but did not record before it was killed."""
         later = self._shard(self.shards)
         return [later] if later.exists() else []
 
@@ -152,7 +152,7 @@ class ShardFolder:
 
 
 def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Note them in a new folder; OptionError where an old one was made with others."""
+    """Write settings into a new folder; OptionError where an old one was made with others."""
     file = folder / SETTINGS
     settings = json.loads(json.dumps(settings))
     if file.is_file():
@@ -160,8 +160,8 @@ def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
         other = [f"{k}={old.get(k)}" for k in settings if old.get(k) != settings[k]]
         if other:
             raise OptionError(
-                f"{folder} was prepared with {', '.join(other)}: name the same settings to go on, "
-                "or another -o"
+                f"{folder} was prepared with {', '.join(other)}: name the same settings to "
+                "continue, or another -o"
             )
         return
     if folder.is_dir() and any(folder.iterdir()):
@@ -171,12 +171,12 @@ def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Whole or not at all."""
+    """Write a JSON file, whole or not at all."""
     write_text(path, json.dumps(value, indent=1) + "\n")
 
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:
-    """Of a journal; a last line that a killed run left unfinished is taken off."""
+    """Read the complete lines; an incomplete last line, left by a killed run, is removed."""
     if not path.is_file():
         return []
     whole, _, torn = path.read_text(encoding="utf-8").rpartition("\n")

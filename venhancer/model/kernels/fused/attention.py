@@ -1,4 +1,4 @@
-"""Attention among the frames of a pixel: many sequences, each shorter than a tile of products."""
+"""Temporal attention at each pixel: many sequences, each shorter than a matrix-product tile."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import Tensor
 
 from venhancer.model.kernels import plain
 
-ROWS = 64  # of one program: as many sequences of one head as fit
-LOG2_E = math.log2(math.e)  # exp2 in place of exp
+ROWS = 64  # per program: as many sequences of one head as fit
+LOG2_E = math.log2(math.e)  # the kernel uses exp2 instead of exp
 
 
 @triton.jit
@@ -29,7 +29,7 @@ def _attend(
     padded: tl.constexpr,
     together: tl.constexpr,
 ):
-    """Attend within several sequences of one head at once; scores between two do not count."""
+    """Attend within several sequences of one head at once; scores between them are masked."""
     head = tl.program_id(0) % heads
     row = tl.arange(0, together * padded)
     sequence = tl.program_id(0) // heads * together + row // padded
@@ -52,7 +52,7 @@ def _attend(
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, head_channels: int) -> Tensor:
-    """Attention of every head, by the kernel where it applies and by PyTorch elsewhere.
+    """Compute attention of every head: by the kernel where it applies, by PyTorch elsewhere.
 
     b l (n c), twice b m (n c) -> b l (n c)
     """
@@ -62,13 +62,13 @@ def attend(query: Tensor, key: Tensor, value: Tensor, head_channels: int) -> Ten
 
 
 def is_short(query: Tensor, key: Tensor, head_channels: int) -> bool:
-    """Whether the kernel applies: self-attention of few tokens, heads as products take them."""
+    """Tell whether the kernel applies: short self-attention, heads of 16, 32, 64 ... channels."""
     is_power = head_channels >= 16 and head_channels & (head_channels - 1) == 0
     return query.shape == key.shape and query.shape[1] <= ROWS and is_power
 
 
 def attend_short(query: Tensor, key: Tensor, value: Tensor, head_channels: int) -> Tensor:
-    """Attention within sequences of at most 64 frames: b l (n c) each -> b l (n c)."""
+    """Compute attention within sequences of at most 64 frames: b l (n c) each -> b l (n c)."""
     sequences, frames, width = query.shape
     padded = max(16, triton.next_power_of_2(frames))
     together = max(1, ROWS // padded)
@@ -95,5 +95,5 @@ def attend_short(query: Tensor, key: Tensor, value: Tensor, head_channels: int) 
 
 
 def _is_matrix(x: Tensor) -> bool:
-    """Whether tokens follow each other at one distance: true of a third of a joined product."""
+    """Tell whether all tokens have one stride; true for a third of a joined product."""
     return x.stride(2) == 1 and x.stride(0) == x.shape[1] * x.stride(1)

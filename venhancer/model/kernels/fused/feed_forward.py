@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-ROWS, COLUMNS = 8, 128  # of one program
+ROWS, COLUMNS = 8, 128  # per program
 
 
 @triton.jit
@@ -24,7 +24,7 @@ def _geglu(x, out, rows, width, tile_rows: tl.constexpr, tile_columns: tl.conste
 
 
 def geglu(x: Tensor) -> Tensor:
-    """The first half of the channels, gated by the second: ... 2c -> ... c."""
+    """Gate the first half of the channels by the second: ... 2c -> ... c."""
     width = x.shape[-1] // 2
     x = x.contiguous()
     out = x.new_empty(*x.shape[:-1], width)

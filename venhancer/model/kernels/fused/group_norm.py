@@ -1,7 +1,7 @@
-"""GroupNorm, and the SiLU that mostly follows it, of what is channels last in memory.
+"""GroupNorm, and the SiLU that mostly follows it, for tensors that are channels last in memory.
 
-PyTorch's own kernel on CUDA computes in NCHW: it copies what it is given, and the convolution that
-follows copies what it is handed. Here nothing is copied. Sums are in float32, in a fixed order.
+PyTorch's own CUDA kernel computes in NCHW: it copies its input, and the convolution that follows
+copies its output. These kernels copy nothing. Sums are in float32, in a fixed order.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor, empty, empty_like, float32, nn
 
-PIXELS = 128  # of one program, in each channel that it has
-CHANNELS = 64  # 128 bytes of a pixel in half precision
+PIXELS = 128  # per program, in each of its channels
+CHANNELS = 64  # per program: 128 bytes of a pixel in half precision
 CHUNKS = 32  # partial results that are read together
 
 
@@ -45,7 +45,7 @@ def _moments(
 def _partials(
     start, chunks, pixels, channels, channel, is_own, rows: tl.constexpr, together: tl.constexpr
 ):
-    """Tell where the partial results of some chunks lie, which are real, and of how many pixels."""
+    """Compute offsets, mask and pixel counts of the partial results of some chunks."""
     chunk = start + tl.arange(0, together)
     at = chunk[:, None] * channels + channel[None, :]
     is_real = (chunk < chunks)[:, None] & is_own[None, :]
@@ -69,7 +69,7 @@ def _gains(
     rows: tl.constexpr,
     together: tl.constexpr,
 ):
-    """Make what each channel of one group is multiplied by, and what is added to it."""
+    """Compute the factor and the offset of each channel of one group."""
     group, image = tl.program_id(0), tl.program_id(1)
     channel = tl.arange(0, columns)
     is_own = channel < size
@@ -109,7 +109,7 @@ def _apply(
     columns: tl.constexpr,
     has_silu: tl.constexpr,
 ):
-    """Normalise a tile, and take the SiLU of it if there is one."""
+    """Normalise a tile, and apply SiLU if asked to."""
     image = tl.program_id(1)
     pixel = tl.program_id(0) * rows + tl.arange(0, rows)
     channel = tl.program_id(2) * columns + tl.arange(0, columns)
@@ -134,7 +134,7 @@ def norm_silu(layer: nn.GroupNorm, x: Tensor) -> Tensor:
 
 
 def _normalise(layer: nn.GroupNorm, x: Tensor, has_silu: bool) -> Tensor:
-    """b c h w -> b c h w, channels last."""
+    """Normalise b c h w -> b c h w, channels last."""
     x = x.contiguous(memory_format=torch.channels_last)
     images, channels, h, w = x.shape
     pixels = h * w
@@ -153,7 +153,7 @@ def _normalise(layer: nn.GroupNorm, x: Tensor, has_silu: bool) -> Tensor:
 def _join(
     layer: nn.GroupNorm, means: Tensor, spreads: Tensor, pixels: int
 ) -> tuple[Tensor, Tensor]:
-    """Each channel's factor and summand, of what programs found in their pixels: b c each."""
+    """Compute each channel's factor and offset from the programs' partial moments: b c each."""
     images, chunks, channels = means.shape
     size = channels // layer.num_groups
     gains, offsets = (empty(images, channels, dtype=float32, device=means.device) for _ in range(2))

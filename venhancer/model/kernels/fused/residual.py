@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 from torch import Tensor, nn
 
-ELEMENTS = 4096  # of one program, at most, where a row is shorter
+ELEMENTS = 4096  # per program, at most, unless a single row is longer
 
 
 @triton.jit
@@ -44,7 +44,7 @@ def _add_norm(
 
 
 def add_norm(x: Tensor, y: Tensor, layer: nn.LayerNorm, frames: int = 1) -> tuple[Tensor, Tensor]:
-    """The sum and its norm: twice (b f) l c -> twice b (f l) c."""
+    """Compute the sum and its norm: twice (b f) l c -> twice b (f l) c."""
     images, tokens, width = x.shape
     x, y = x.contiguous(), y.contiguous()
     total, normal = (x.new_empty(images // frames, frames * tokens, width) for _ in range(2))

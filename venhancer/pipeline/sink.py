@@ -1,0 +1,120 @@
+"""The last part of a run: frames leave the model, are kept, filled in, measured and written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Protocol
+
+from venhancer.options import Options
+from venhancer.pipeline.compare import Comparison
+from venhancer.pipeline.filling import Filling
+from venhancer.pipeline.pixels import Frame
+from venhancer.pipeline.seams import NO_SEAMS, SeamMeter, Seams
+from venhancer.pipeline.state import Journal
+from venhancer.pipeline.stopwatch import Stopwatch
+from venhancer.planning.plan import Plan
+from venhancer.video.writer import FolderWriter, VideoWriter, open_writer
+
+
+class Output(Protocol):
+    """Takes the frames that are shown: files, or whoever asked for frames in memory."""
+
+    def add(self, frame: Frame, moment: Fraction) -> None:
+        """The next frame (H W 3) and its time in seconds; called by one thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """The output, and the comparison beside it."""
+
+    writer: VideoWriter | FolderWriter
+    comparison: Comparison | None
+
+    def add(self, frame: Frame, moment: Fraction) -> None:
+        self.writer.write(frame, moment)
+        if self.comparison is not None:
+            self.comparison.add(frame)
+
+
+class FrameSink:
+    """Takes the frames that the model makes, in order, and hands on those that are shown.
+
+    The model makes the whole grid, or its key frames only; then the frames between are made here,
+    behind the journal. Seams are measured on the way.
+    """
+
+    def __init__(self, plan: Plan, output: Output, journal: Journal) -> None:
+        self.output = output
+        self.journal = journal
+        self.watch = Stopwatch()
+        self.meter: SeamMeter | None = None
+        self.shown = list(zip(plan.timeline.shown, plan.timeline.times, strict=True))[::-1]
+        self.filling = Filling(plan) if plan.is_by_motion else None
+        self.count = 0  # frames that have come in
+        self.adopt(plan)
+
+    def adopt(self, plan: Plan) -> None:
+        """From now on frames are those of another plan, with the same windows."""
+        self.journal.adopt(plan)
+        if self.meter is not None:
+            self.meter.plan = plan
+        elif plan.parts > len(plan.scenes):
+            self.meter = SeamMeter(plan)
+
+    def leave(self, frame: Frame) -> None:
+        """A new frame: the journal has it first."""
+        with self.watch("keep"):
+            self.journal.add(frame)
+        self.write(frame)
+
+    def write(self, frame: Frame) -> None:
+        """The next frame that the model made: H W 3."""
+        if self.meter is not None:
+            with self.watch("seams"):
+                self.meter.add(frame)
+        if self.filling is None:
+            self._show(self.count, frame)
+        else:
+            with self.watch("between"):
+                for number, made in self.filling.add(frame):
+                    self._show(number, made)
+        self.count += 1
+
+    def _show(self, number: int, frame: Frame) -> None:
+        """Hand on a frame of the grid, as often as it is shown."""
+        while self.shown and self.shown[-1][0] == number:
+            with self.watch("write"):
+                self.output.add(frame, self.shown.pop()[1])
+
+    def seams(self) -> Seams:
+        return NO_SEAMS if self.meter is None else self.meter.seams()
+
+    def close(self) -> None:
+        """Close what is read beside the run."""
+        if self.filling is not None:
+            self.filling.close()
+
+
+@contextmanager
+def open_output(plan: Plan, target: Path, options: Options) -> Iterator[Files]:
+    """Open all that will be written, so that an unusable codec is told before the work."""
+    writer = open_writer(
+        target,
+        width=plan.geometry.width,
+        height=plan.geometry.height,
+        fps=plan.timeline.fps,
+        source=plan.source,
+        crf=options.crf,
+        codec=options.codec,
+        overwrite=options.overwrite,
+    )
+    with writer, _comparison(plan, options) as comparison:
+        yield Files(writer, comparison)
+
+
+def _comparison(plan: Plan, options: Options) -> AbstractContextManager[Comparison | None]:
+    return nullcontext() if options.compare is None else Comparison(plan, options)
