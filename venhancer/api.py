@@ -98,7 +98,7 @@ def load_networks(setup: Setup, capture: Capture | None = None) -> Networks:
     model, preset = load_model(found.path, found.preset, dtype=dtype, device=device)
     fuse(model, setup.kernels.takes_triton, setup.kernels.back_ends)
     placement = Placement(device=device, capture=capture)
-    if preset.model.codec == "lapped":
+    if not preset.model.has_learned_codec:
         return Networks(model, LappedCodec(preset.model.latent_scale), None, placement)
     from venhancer.encoders.autoencoder import load_codec
     from venhancer.encoders.text_encoder import load_text_encoder

@@ -147,9 +147,14 @@ class ModelConfig:
             raise ConfigError(f"neighbours={self.neighbours}: take as many before as after")
 
     @property
+    def has_learned_codec(self) -> bool:
+        """Whether latents are made by a trained autoencoder, not by the fixed lapped transform."""
+        return self.codec == "autoencoder"
+
+    @property
     def latent_stride(self) -> int:
         """Pixels per latent position, in each direction."""
-        return VAE_STRIDE if self.codec == "autoencoder" else 4
+        return VAE_STRIDE if self.has_learned_codec else 4
 
     @property
     def neighbour_channels(self) -> int:

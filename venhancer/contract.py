@@ -113,7 +113,7 @@ def denoiser_networks(model: ModelConfig, precision: Precision) -> tuple[Network
 
 def codec_networks(model: ModelConfig) -> tuple[NetworkSpec, ...]:
     """List the networks of the learned codec and the text encoder, if the model has them."""
-    if model.codec != "autoencoder":
+    if not model.has_learned_codec:
         return ()
     c, d = model.unet.latent_channels, model.unet.text_width
     frame, pixels = TensorSpec("frames", "1 3 H W"), TensorSpec("frames", "k 3 H W")

@@ -28,7 +28,7 @@ from venhancer.config import RunDefaults
 from venhancer.contract import OPSET, Shape, TensorSpec, networks, sizes
 from venhancer.diffusion.schedule import plan_steps
 from venhancer.errors import BundleError, OutputError
-from venhancer_export.engines.build_folder import Workshop
+from venhancer_export.engines.build_folder import BuildFolder
 from venhancer_export.engines.builder import EngineBuilder, EngineOptions, open_builder
 from venhancer_export.engines.versions import versions
 from venhancer_export.onnx_graph.graph import Graph
@@ -68,7 +68,7 @@ def build_bundle(
         say(f"{folder} is built already")
         return existing
     check_disk(folder, request, sources)
-    shop = Workshop(folder, key, may_replace=overwrite)
+    shop = BuildFolder(folder, key, may_replace=overwrite)
     try:
         with shop:
             entries = [entry for s in sources for entry in _export(s, request, shop, say)]
@@ -147,7 +147,7 @@ def _file_name(network: Network, shape: Shape | None) -> str:
     return f"{network.spec.name}_{size}"
 
 
-def _export(source: Source, request: Request, shop: Workshop, say: Say) -> Iterator[Entry]:
+def _export(source: Source, request: Request, shop: BuildFolder, say: Say) -> Iterator[Entry]:
     """Write a module's weights once, and a graph for each of its networks and shapes."""
     weights = f"{source.name}.weights"
     places = lay_out(source.module)
@@ -184,7 +184,7 @@ def _entry(
 
 
 def _with_engines(
-    entry: Entry, request: Request, builder: EngineBuilder, shop: Workshop, say: Say
+    entry: Entry, request: Request, builder: EngineBuilder, shop: BuildFolder, say: Say
 ) -> Entry:
     """Build an engine, one file for all GPUs, and add it to the entry."""
     model = request.preset.model
@@ -212,7 +212,7 @@ def _manifest(
     builder: EngineBuilder | None,
     key: str,
     entries: Sequence[Entry],
-    shop: Workshop,
+    shop: BuildFolder,
     seconds: float,
 ) -> Manifest:
     return Manifest(

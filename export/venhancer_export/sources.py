@@ -43,7 +43,7 @@ def denoiser_source(preset: Preset, weights: Path, precision: Precision) -> Sour
 
 def companions(preset: Preset, precision: Precision) -> list[Source]:
     """List the sources of VAE and text encoder; none for nano and for tiny."""
-    if preset.model.codec != "autoencoder" or preset.name == TINY.name:
+    if not preset.model.has_learned_codec or preset.name == TINY.name:
         return []
     return [vae_source(preset, precision), text_source(preset, precision)]
 

@@ -100,7 +100,7 @@ def _pytorch_name(uses_triton: bool) -> str:
 def _weights(checkpoint: Checkpoint) -> str:
     """The checkpoint's fingerprint; where a codec and a text encoder belong to it, theirs too."""
     own = fingerprint(checkpoint.path)
-    if checkpoint.preset.model.codec != "autoencoder":
+    if not checkpoint.preset.model.has_learned_codec:
         return own
     named = [
         os.environ.get(name, "default") for name in ("VENHANCER_VAE", "VENHANCER_TEXT_ENCODER")
@@ -165,7 +165,7 @@ def open_bundle_networks(
     runs = open_runs(bundle, plan.shape, device)
     denoiser = StaticDenoiser(model, sizes, runs)
     placement = Placement(device=device, capture=capture)
-    if model.codec == "lapped":
+    if not model.has_learned_codec:
         return Networks(denoiser, LappedCodec(model.latent_scale), None, placement)
     codec = StaticCodec(bundle.specs, sizes, runs)
     tokenizer = load_tokenizer(bundle.folder / "tokenizer")
@@ -199,7 +199,7 @@ def identity(backend: Backend, options: Options, plan: Plan) -> dict[str, str]:
         "weights": backend.weights(),
         "backend": f"{backend.name}, {backend.compute.precision}, {card}",
         "size": size,
-        "frames": f"{t.grid_frames}, {t.gap} for one{by_motion}",
+        "frames": f"{t.grid_frames}, {t.key_stride} for one{by_motion}",
         "windows": f"{parts} of {tile}, {s.join}",
         "codec": "whole" if plan.codec_tile is None else "tiles of {}x{}".format(*plan.codec_tile),
         "scenes": " ".join(str(scene.keys.start) for scene in plan.scenes),

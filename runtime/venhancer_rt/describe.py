@@ -79,7 +79,8 @@ def _model_lines(plan: Plan) -> list[str]:
         size += f", {len(s.columns)}x{len(s.rows)} tiles"
     guided = f", guidance {s.guidance:g}" if s.guidance != 1 else ""
     return [
-        f"model    {plan.preset.name}, refine {plan.refine}, detail {plan.conditioning_scale:g}, seed {s.seed}",
+        f"model    {plan.preset.name}, refine {plan.refine}, "
+        f"detail {plan.conditioning_scale:g}, seed {s.seed}",
         f"windows  {size}",
         f"steps    {len(s.schedule)} ({s.solver}{guided}), {plan.evaluations} evaluations",
         *_shortcut_lines(plan),
@@ -147,7 +148,7 @@ def cost_lines(plan: Plan, cost: Cost, device: str) -> list[str]:
     return [
         f"work     {cost.tflop:.4g} TFLOP",
         f"disk     up to {plan.output_bytes / GB:.3f} GB, and while it runs up to "
-        f"{plan.spool_bytes / GB:.3f} GB beside it, where there is room, to go on from",
+        f"{plan.job_bytes / GB:.3f} GB beside it, where there is room, to go on from",
         f"time     about {duration(cost.seconds)} on this {device}, for the denoiser",
     ]
 

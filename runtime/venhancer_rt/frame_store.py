@@ -48,7 +48,7 @@ class SpoolError(VEnhancerError):
     """A piece that is missing, cut short or not what it should be."""
 
 
-class Spool:
+class FrameStore:
     """Takes frames (uint8 H W 3, all of one size) and writes them into pieces.
 
     pieces, frames: what was settled by the run that is taken up again; other pieces are removed.

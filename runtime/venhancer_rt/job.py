@@ -1,7 +1,7 @@
 """Runs that were cut off: found beside their outputs, compared with what is asked for, removed.
 
 A job lies in `.NAME.venhancer-job`: `job.json` says which run it is of, `state-N.safetensors`
-holds the latents after N turns of the sampler, `frames-*` the frames that have left by then.
+holds the latents after N window steps, `frames-*` the frames that have left by then.
 `journal.py` writes them.
 """
 
@@ -36,8 +36,8 @@ class Job:
     identity: Mapping[str, str]
     arrangement: Arrangement
     scene: int
-    turns: int  # of the sampler, in this scene
-    done: int  # turns in all
+    window_steps: int  # of the sampler, in this scene
+    done: int  # window steps in all
     total: int
     frames: int  # of those that the model makes, that have left
     pieces: tuple[str, ...]  # files that hold them
@@ -114,7 +114,7 @@ def read_job(folder: Path) -> Job | None:
         fields = json.loads((folder / JOB).read_text(encoding="utf-8"))
         if fields["format"] != FORMAT:
             return None
-        counts = ("scene", "turns", "done", "total", "frames")
+        counts = ("scene", "window_steps", "done", "total", "frames")
         job = Job(
             folder=folder,
             identity={str(name): str(value) for name, value in fields["identity"].items()},

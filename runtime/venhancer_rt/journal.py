@@ -26,7 +26,7 @@ from venhancer.pipeline.pixels import Frame
 from venhancer.pipeline.state import State
 from venhancer.planning.plan import Plan
 from venhancer_rt import frame_store
-from venhancer_rt.frame_store import Spool
+from venhancer_rt.frame_store import FrameStore
 from venhancer_rt.job import (
     FORMAT,
     JOB,
@@ -59,7 +59,7 @@ class DiskJournal:
         self.identify = identify
         self.adopt(plan)
         self.job: Job | None = None
-        self.spool: Spool | None = None
+        self.store: FrameStore | None = None
         self.lock: IO[bytes] | None = None  # held while the run lives, and released by its death
         self.is_kept = True
         self.due = time.monotonic() + SHORTEST_WAIT
@@ -98,7 +98,7 @@ class DiskJournal:
             is_whole = False
         if not is_whole:
             raise JobError(f"{self.job.state} is cut short or changed: remove {self.folder}")
-        return State(self.job.scene, self.job.turns, self.job.frames, tensors)
+        return State(self.job.scene, self.job.window_steps, self.job.frames, tensors)
 
     def frames(self) -> Iterator[Frame]:
         """The frames that had left by then."""
@@ -112,11 +112,11 @@ class DiskJournal:
             return
         with self._or_without():
             self._leave_room(frame)
-            if self.spool is None:
+            if self.store is None:
                 self._take()
                 pieces, frames = (self.job.pieces, self.job.frames) if self.job else ((), 0)
-                self.spool = Spool(self.folder, pieces=pieces, frames=frames)
-            self.spool.add(frame)
+                self.store = FrameStore(self.folder, pieces=pieces, frames=frames)
+            self.store.add(frame)
 
     def _leave_room(self, frame: Frame) -> None:
         """OSError before the frames that are kept take the disk that the output needs."""
@@ -147,9 +147,9 @@ class DiskJournal:
 
     def _drop_frames(self) -> None:
         """Give back the disk of frames that no state needs."""
-        if self.spool is not None:
-            self.spool.close()
-            self.spool = None
+        if self.store is not None:
+            self.store.close()
+            self.store = None
         if self.lock is not None and read_job(self.folder) is None:
             for path in self.folder.glob("frames-*"):
                 path.unlink(missing_ok=True)
@@ -157,8 +157,8 @@ class DiskJournal:
     def _write(self, state: State) -> None:
         """First frames and latents, then the word that they are there; then older ones go."""
         self._take()
-        turns = [self.plan.turns_of(scene) for scene in self.plan.scenes]
-        done = sum(turns[: state.scene]) + state.turns
+        steps = [self.plan.window_steps_of(scene) for scene in self.plan.scenes]
+        done = sum(steps[: state.scene]) + state.window_steps
         name = f"state-{done}.safetensors"
         tensors = {k: x.contiguous().cpu() for k, x in state.tensors.items()}
         with written_whole(self.folder / name, is_durable=True) as temporary:
@@ -170,9 +170,9 @@ class DiskJournal:
             "identity": self.identity,
             "arrangement": asdict(self.plan.arrangement),
             "scene": state.scene,
-            "turns": state.turns,
+            "window_steps": state.window_steps,
             "done": done,
-            "total": sum(turns),
+            "total": sum(steps),
             "frames": state.frames,
             "pieces": self._pieces(),
         }
@@ -182,8 +182,8 @@ class DiskJournal:
                 old.unlink()
 
     def _pieces(self) -> tuple[str, ...]:
-        if self.spool is not None:
-            return self.spool.settle()
+        if self.store is not None:
+            return self.store.settle()
         return self.job.pieces if self.job else ()
 
     def __enter__(self) -> DiskJournal:
@@ -191,8 +191,8 @@ class DiskJournal:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """The output is complete, or a state waits: without one, nothing stays."""
-        if self.spool is not None:
-            self.spool.close()
+        if self.store is not None:
+            self.store.close()
         if self.lock is None:
             return
         if kind is None or read_job(self.folder) is None:

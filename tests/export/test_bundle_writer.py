@@ -19,7 +19,7 @@ from venhancer.files import hash_file
 from venhancer_export import bundle_writer
 from venhancer_export.bundle_writer import build_bundle
 from venhancer_export.cli import main
-from venhancer_export.engines.build_folder import Workshop
+from venhancer_export.engines.build_folder import BuildFolder
 from venhancer_export.request import Request, make_request
 
 SHAPE = Shape(width=64, height=32, window=9)
@@ -257,7 +257,7 @@ def test_two_builds_of_one_bundle_do_not_meet(
     request_for: Callable[..., Request], tmp_path: Path
 ) -> None:
     """The second is told so; a lock that a dead process left is none."""
-    with Workshop(tmp_path / "b", "key"):
+    with BuildFolder(tmp_path / "b", "key"):
         with pytest.raises(BundleError, match="another process is building"):
             build_bundle(request_for(), tmp_path / "b")
         (tmp_path / ".b.partial" / "begun").touch()

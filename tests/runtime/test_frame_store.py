@@ -16,7 +16,7 @@ from tests.support.clips import moving_frames
 from tests.support.processes import exit_code
 from venhancer.pipeline.pixels import Frame
 from venhancer_rt import frame_store
-from venhancer_rt.frame_store import Spool, SpoolError, read
+from venhancer_rt.frame_store import FrameStore, SpoolError, read
 
 SIZES = [(1, 1), (1, 7), (7, 1), (2, 2), (3, 5), (17, 31), (33, 16), (64, 97), (255, 641)]
 
@@ -29,7 +29,7 @@ def noise(count: int, height: int, width: int) -> list[Frame]:
 def keep(folder: Path, *pieces: list[Frame]) -> tuple[str, ...]:
     """Settle after each list."""
     names: tuple[str, ...] = ()
-    kept = Spool(folder)
+    kept = FrameStore(folder)
     for frames in pieces:
         for frame in frames:
             kept.add(frame)
@@ -63,7 +63,7 @@ def test_frames_may_be_views(tmp_path: Path) -> None:
         folder = tmp_path / str(index)
         folder.mkdir()
         expected = frame.copy()
-        kept = Spool(folder)
+        kept = FrameStore(folder)
         kept.add(frame)
         frame[:] = 0
         assert_same(read(folder, kept.settle(), 1), [expected])
@@ -89,7 +89,7 @@ def test_nothing_was_kept(tmp_path: Path) -> None:
 def keep_and_crash(folder: Path, frames: list[Frame]) -> None:
     """Two frames are kept; three more are written when the process ends."""
     names = keep(folder, frames[:2])
-    crashed = Spool(folder, pieces=names, frames=2)
+    crashed = FrameStore(folder, pieces=names, frames=2)
     for frame in frames[2:5]:
         crashed.add(frame)
     assert crashed._file is not None
@@ -104,7 +104,7 @@ def test_after_a_crash_what_was_settled_is_there(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 2
     (tmp_path / "frames-000000007.spool").write_bytes(b"of a state that came to nothing")
 
-    kept = Spool(tmp_path, pieces=["frames-000000000.spool"], frames=2)
+    kept = FrameStore(tmp_path, pieces=["frames-000000000.spool"], frames=2)
     assert [p.name for p in tmp_path.iterdir()] == ["frames-000000000.spool"]
     assert_same(read(tmp_path, kept.settle(), kept.frames), frames[:2])
     for frame in frames[2:]:
@@ -115,7 +115,7 @@ def test_after_a_crash_what_was_settled_is_there(tmp_path: Path) -> None:
 def test_close_drops_what_is_not_settled(tmp_path: Path) -> None:
     """Whether anything was settled before or not; a second time it has nothing to do."""
     frames = noise(3, 9, 11)
-    kept = Spool(tmp_path)
+    kept = FrameStore(tmp_path)
     kept.add(frames[0])
     names = kept.settle()
     kept.add(frames[1])
@@ -128,7 +128,7 @@ def test_close_drops_what_is_not_settled(tmp_path: Path) -> None:
 def test_only_pieces_are_removed(tmp_path: Path) -> None:
     """The state beside them stays."""
     (tmp_path / "job.json").write_text("{}")
-    Spool(tmp_path)
+    FrameStore(tmp_path)
 
     assert (tmp_path / "job.json").exists()
 
@@ -194,9 +194,9 @@ def test_a_full_disk_is_an_oserror(tmp_path: Path) -> None:
     """When adding or settling; `close` then drops the piece in peace."""
     frame = noise(1, 64, 64)[0]
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    kept = Spool(tmp_path)
+    kept = FrameStore(tmp_path)
     names = keep(tmp_path, [frame])
-    kept = Spool(tmp_path, names, 1)
+    kept = FrameStore(tmp_path, names, 1)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))  # Python ignores its signal
     try:
         with pytest.raises(OSError) as caught:
@@ -214,7 +214,7 @@ def test_a_full_disk_is_an_oserror(tmp_path: Path) -> None:
 
 def test_a_missing_folder_is_an_oserror(tmp_path: Path) -> None:
     """Told by the first frame."""
-    kept = Spool(tmp_path / "gone")
+    kept = FrameStore(tmp_path / "gone")
     with pytest.raises(FileNotFoundError):
         kept.add(noise(1, 2, 2)[0])
     kept.close()
@@ -232,7 +232,7 @@ def test_an_ffmpeg_without_the_codec_is_an_oserror(
 
     monkeypatch.setattr(frame_store, "CodecContext", Unknown)
     with pytest.raises(OSError, match="no MagicYUV"):
-        Spool(tmp_path).add(noise(1, 2, 2)[0])
+        FrameStore(tmp_path).add(noise(1, 2, 2)[0])
 
 
 def test_frames_are_not_gathered_in_memory(tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_frames_are_not_gathered_in_memory(tmp_path: Path) -> None:
     frame = noise(1, 240, 320)[0]
     tracemalloc.start()
     try:
-        kept = Spool(tmp_path)
+        kept = FrameStore(tmp_path)
         for _ in range(40):
             kept.add(frame)
         for found in read(tmp_path, kept.settle(), 40):

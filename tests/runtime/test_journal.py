@@ -37,8 +37,8 @@ def journal(plan: Plan, tmp_path: Path) -> DiskJournal:
     return made
 
 
-def state(turns: int) -> State:
-    return State(0, turns, 0, {"x": torch.full((2, 1, 2, 2), float(turns))})
+def state(window_steps: int) -> State:
+    return State(0, window_steps, 0, {"x": torch.full((2, 1, 2, 2), float(window_steps))})
 
 
 def test_a_state_is_all_there_or_the_older_one_is(plan: Plan, tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_a_state_is_all_there_or_the_older_one_is(plan: Plan, tmp_path: Path) ->
     assert again.resume() is not None
     loaded = again.load()
     assert loaded is not None
-    assert loaded.turns == 1
+    assert loaded.window_steps == 1
     assert torch.equal(loaded.tensors["x"], state(1).tensors["x"])
 
 
@@ -127,14 +127,14 @@ def test_saving_costs_little(plan: Plan, tmp_path: Path, monkeypatch: pytest.Mon
     written: list[int] = []
 
     def write(at: State) -> None:
-        written.append(at.turns)
+        written.append(at.window_steps)
         clock[0] += 3.0
 
     monkeypatch.setattr(kept, "_write", write)
-    for turn in range(1, 101):
+    for window_step in range(1, 101):
         clock[0] += 1.0
         if kept.is_due():
-            kept.keep(state(turn))
+            kept.keep(state(window_step))
 
     assert written == [30, 90]
 
@@ -179,13 +179,13 @@ def test_a_state_without_all_its_frames_is_not_written(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(frame_store.Spool, "add", full)
+        patch.setattr(frame_store.FrameStore, "add", full)
         kept.add(frame)
     kept.keep(State(0, 2, 2, {}))
 
     job = read_job(kept.folder)
     assert job is not None
-    assert (job.turns, job.frames) == (1, 1)
+    assert (job.window_steps, job.frames) == (1, 1)
 
 
 def test_kept_frames_leave_room_for_the_output(

@@ -85,7 +85,7 @@ def encode_text(captions: list[str]) -> Tensor:
 
 def encoders_of(preset: Preset) -> Encoders:
     """The preset's own codec, or one that stands for the released model's."""
-    if preset.model.codec == "lapped":
+    if not preset.model.has_learned_codec:
         return lapped_encoders(preset.model.latent_scale)
     return Encoders(pooled_encode)
 

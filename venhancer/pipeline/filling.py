@@ -18,7 +18,7 @@ class Filling:
     """
 
     def __init__(self, plan: Plan) -> None:
-        self.gap = plan.timeline.gap
+        self.key_stride = plan.timeline.key_stride
         self.wanted = frozenset(plan.timeline.shown)
         self.starts = frozenset(scene.keys.start for scene in plan.scenes)
         self.inputs = read_frames(plan.source)
@@ -27,9 +27,9 @@ class Filling:
 
     def add(self, key: Frame) -> Iterator[tuple[int, Frame]]:
         """Grid frames by number: those since the key frame before this one, and this one."""
-        number, now = self.count * self.gap, (next(self.inputs), key)
+        number, now = self.count * self.key_stride, (next(self.inputs), key)
         if self.last is not None:
-            yield from self._between(self.last, now, number - self.gap)
+            yield from self._between(self.last, now, number - self.key_stride)
         if number in self.wanted:
             yield number, key
         self.count, self.last = self.count + 1, now
@@ -40,9 +40,9 @@ class Filling:
         """Those between two key frames; up to a cut, the one before it is held."""
         is_cut = self.count in self.starts
         maker = Between(before[0], after[0])
-        for step in range(1, self.gap):
+        for step in range(1, self.key_stride):
             if start + step in self.wanted:
-                time = step / self.gap
+                time = step / self.key_stride
                 held = before[1] if is_cut else maker.frame(time, before[1], after[1])
                 yield start + step, held
 

@@ -31,7 +31,7 @@ QUEUE = 4  # frames that are read ahead, and that wait to be written
 
 @dataclass(frozen=True, slots=True)
 class GeneratedFrames:
-    """What a turn of the sampler led to, and where the run stands then."""
+    """Frames that a window step has finished, and the state of the run after it."""
 
     latents: Tensor  # x_0 of the frames that are done: f c h w, f may be 0
     first: int  # the number of the first of them
@@ -52,7 +52,7 @@ class Flow:
     evaluations: int = 0  # so far
 
     def generated(self, state: State) -> Generator[GeneratedFrames]:
-        """Of all turns that are left after `state`."""
+        """Yield what each window step that is left after `state` has finished."""
         scenes = self.plan.scenes[state.scene :]
         if not scenes:
             return
@@ -61,9 +61,9 @@ class Flow:
             with self.watch("prompt"):
                 self.text = self.networks.encode_text(self.options.prompt, is_guided=is_guided)
         sampler = self.networks.sampler(self.plan, self.text)
-        if state.turns:
+        if state.window_steps:
             sampler.restore(state.tensors)
-        first = scenes[0].keys.start + sampler.first_key(scenes[0], state.turns)
+        first = scenes[0].keys.start + sampler.first_key(scenes[0], state.window_steps)
         begin = needed_from(scenes[0].keys, first, self.plan.preset.model.neighbours)
         self._count(state)
         with ahead(read_frames(self.plan.source, begin), QUEUE) as frames:
@@ -75,10 +75,10 @@ class Flow:
                     state = made.state
 
     def _count(self, state: State) -> None:
-        """Evaluations that an earlier run has made."""
+        """Count the evaluations that an earlier run has made."""
         plan = self.plan
-        turns = sum(map(plan.turns_of, plan.scenes[: state.scene])) + state.turns
-        self.evaluations = turns * len(plan.sampling.rows) * len(plan.sampling.columns)
+        taken = sum(map(plan.window_steps_of, plan.scenes[: state.scene])) + state.window_steps
+        self.evaluations = taken * len(plan.sampling.rows) * len(plan.sampling.columns)
 
     def _keys(self, frames: Iterator[Frame], scene: Span, first: int) -> Iterator[Tensor]:
         """Key frames of a scene from `first` on, as the sampler takes them: c h w each.
@@ -126,18 +126,18 @@ class Flow:
         keys: Iterator[Tensor],
         state: State,
     ) -> Iterator[GeneratedFrames]:
-        """Of the turns of a scene that `state` has not seen."""
-        last = self.plan.turns_of(scene)
+        """Yield the same for the window steps of one scene that `state` has not seen."""
+        last = self.plan.window_steps_of(scene)
         left = state.frames
-        turns = sampler.run(scene, keys, state.turns, self._evaluated)
-        for taken in range(state.turns + 1, last + 1):
+        finished = sampler.run(scene, keys, state.window_steps, self._evaluated)
+        for taken in range(state.window_steps + 1, last + 1):
             with self.watch("denoise"):
-                latents = next(turns)
+                latents = next(finished)
                 if len(latents):
                     wait_for(latents)  # decoding would wait here, and be told to take so long
             is_end = taken == last
             is_cut = is_end and number + 1 < len(self.plan.scenes)
-            held = scene.gap - 1 if is_cut else 0  # the last frame is shown up to the cut
+            held = scene.key_stride - 1 if is_cut else 0  # the last frame is shown up to the cut
             first, left = left, left + len(latents) + held
             after = State(number, taken, left, sampler.tensors())
             if is_end:
@@ -150,7 +150,7 @@ class Flow:
         self.progress("denoise", self.evaluations, total)
 
     def frames(self, generated: GeneratedFrames) -> Iterator[Frame]:
-        """Decode what a turn led to, chunk by chunk: H W 3 each, cropped."""
+        """Decode what a window step has finished, chunk by chunk: H W 3 each, cropped."""
         frame: Frame | None = None
         latents = generated.latents
         for part in latents.split(DECODED_FRAMES) if len(latents) else ():

@@ -115,7 +115,7 @@ def generate(
 
 @dataclass(slots=True)
 class RunWithFallback:
-    """The turns of a run, up to the end; without memory for one, again with a fallbacks plan."""
+    """All window steps of a run; one that lacks memory is taken again with a smaller plan."""
 
     flow: Flow
     state: State

@@ -71,7 +71,7 @@ class SeamMeter:
         found = []
         for scene in self.plan.scenes:
             changes = self.changes[scene.start : scene.start + scene.frames - 1]
-            found += _temporal(changes, borders(scene.windows), scene.gap)
+            found += _temporal(changes, borders(scene.windows), scene.key_stride)
         tiles = self.jumps / self.jump_count if self.jump_count else None
         return Seams(fmean(found) if found else None, tiles)
 
@@ -93,13 +93,13 @@ def _jump(pixels: NDArray[np.float32], axis: int, place: int) -> float | None:
     return float(np.abs(here - before).mean())
 
 
-def _temporal(changes: Sequence[float], joins: Sequence[int], gap: int) -> list[float]:
+def _temporal(changes: Sequence[float], joins: Sequence[int], key_stride: int) -> list[float]:
     """changes[j - 1] leads to frame j."""
     found = []
     for join in joins:
-        steps = {d: join - 1 + d for d in (0, -gap, gap)}
+        steps = {d: join - 1 + d for d in (0, -key_stride, key_stride)}
         near = {d: changes[i] if 0 <= i < len(changes) else None for d, i in steps.items()}
-        ratio = _ratio(near, [-gap, gap])
+        ratio = _ratio(near, [-key_stride, key_stride])
         found += [] if ratio is None else [ratio]
     return found
 

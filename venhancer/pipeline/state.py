@@ -1,4 +1,4 @@
-"""Where a run stands between two turns of the sampler, and who keeps it."""
+"""The state of a run between two window steps, and the journal that keeps it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from venhancer.planning.plan import Plan
 
 @dataclass(frozen=True, slots=True, eq=False)
 class State:
-    """All that the next turn needs, besides the plan: noise is drawn anew by seed and frame."""
+    """All that the next window step needs besides the plan; noise is drawn anew from the seed."""
 
     scene: int = 0
-    turns: int = 0  # taken in this scene
+    window_steps: int = 0  # taken in this scene
     frames: int = 0  # of those that the model makes, that have left
     tensors: Mapping[str, Tensor] = field(default_factory=dict)  # the sampler's latents
 

@@ -36,9 +36,11 @@ class Capacity:
 @cache
 def capacity_for(scenes: tuple[Scene, ...], steps: int) -> Capacity:
     """What the largest of the scenes needs; frames leave `DECODED_FRAMES` at a time."""
-    gap = scenes[0].gap
+    key_stride = scenes[0].key_stride
     held = max(held_frames(scene.windows, steps) for scene in scenes)
     overlap = max(longest_overlap(scene.windows) for scene in scenes)
-    frames = held + (DECODED_FRAMES - 1) + (gap - 1)  # those of the last key frame come with it
+    frames = (
+        held + (DECODED_FRAMES - 1) + (key_stride - 1)
+    )  # those of the last key frame come with it
     windows = max(held_windows(scene.windows, steps) for scene in scenes)
-    return Capacity(frames, overlap, (frames - 1) // gap + 1, steps, windows)
+    return Capacity(frames, overlap, (frames - 1) // key_stride + 1, steps, windows)

@@ -53,7 +53,7 @@ def holdings(plan: Plan, device: str) -> Iterator[Plan]:
     if device != "cpu":
         plan = dataclasses.replace(plan, holds_latents_on_host=True)
         yield plan
-    if plan.preset.model.codec == "autoencoder" and plan.shape is None:
+    if plan.preset.model.has_learned_codec and plan.shape is None:
         for size in CODEC_TILES:
             yield dataclasses.replace(plan, codec_tile=(size, size))
 
@@ -103,7 +103,7 @@ def fitting(
         has_graphs = uses_graphs and pays_by_graph(plan, device, dtype)
         total = need(plan, device, dtype, has_graphs).total
         if _is_taken(plan, arrangement, total <= limit):
-            return (plan, *_smaller(plan, plans, device, dtype))
+            return (plan, *_fallbacks(plan, plans, device, dtype))
         refused.setdefault(total, plan)
     least = min(refused)
     if options.memory is not None:
@@ -127,7 +127,9 @@ def memory_limit(options: Options, device: str) -> int:
     return int(FREE_SHARE * free_memory(device)) + context
 
 
-def _smaller(chosen: Plan, rest: Iterator[Plan], device: str, dtype: torch.dtype) -> Iterator[Plan]:
+def _fallbacks(
+    chosen: Plan, rest: Iterator[Plan], device: str, dtype: torch.dtype
+) -> Iterator[Plan]:
     least = need(chosen, device, dtype).total
     for plan in takewhile(lambda plan: has_same_windows(plan, chosen), rest):
         found = need(plan, device, dtype).total

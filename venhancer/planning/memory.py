@@ -75,7 +75,7 @@ def pays_by_graph(plan: Plan, device: str, dtype: torch.dtype) -> bool:
 
 def _weights(model: ModelConfig, dtype: torch.dtype) -> int:
     own = int(_stored_of(model, f"weights {_name(dtype)}")) or weight_bytes(model, dtype)
-    if model.codec != "autoencoder":
+    if not model.has_learned_codec:
         return own
     return own + int(stored(f"vae weights {_name(dtype)}") + stored(f"text weights {_name(dtype)}"))
 
@@ -163,7 +163,7 @@ def _codec(plan: Plan, device: str, dtype: torch.dtype) -> int:
     """One chunk of frames; of a lapped transform a few copies of them."""
     g, stride = plan.geometry, plan.preset.model.latent_stride
     frame = 3 * 4 * g.padded_width * g.padded_height
-    if plan.preset.model.codec != "autoencoder":
+    if not plan.preset.model.has_learned_codec:
         return 6 * DECODED_FRAMES * frame
     height, width = g.padded_height, g.padded_width
     if plan.codec_tile is not None:

@@ -28,7 +28,7 @@ from venhancer.planning.windows import Scene, cut_scenes
 from venhancer.spans import Span, tiles
 from venhancer.video.probe import Clip
 
-SPOOLED_BYTES_PER_PIXEL = 1.0  # lossless: measured 0.65 to 1.6
+STORED_BYTES_PER_PIXEL = 1.0  # lossless: measured 0.65 to 1.6
 BYTES_PER_PIXEL = 0.35  # of H.264 at crf 17, generously: measured 0.05 to 0.25 on our clips
 
 
@@ -44,7 +44,7 @@ class Sampling:
     reuse: int  # every so many steps the coarse features are computed, and kept for the others
     seed: int
     window: int  # the longest of the clip
-    gap: int  # frames that it makes from one key frame to the next
+    key_stride: int  # frames that it makes from one key frame to the next
     rows: tuple[Span, ...]
     columns: tuple[Span, ...]
     join: Join
@@ -126,7 +126,7 @@ class Plan:
     @property
     def is_by_motion(self) -> bool:
         """Whether the model makes key frames only, though others are wanted."""
-        return self.new_frames == "motion" and self.timeline.gap > 1
+        return self.new_frames == "motion" and self.timeline.key_stride > 1
 
     @property
     def sampled_frames(self) -> int:
@@ -138,15 +138,17 @@ class Plan:
         """New frames that are not made by the model."""
         if not self.is_by_motion:
             return 0
-        gap, starts = self.timeline.gap, {scene.keys.start for scene in self.scenes}
-        return sum(j % gap > 0 and j // gap + 1 not in starts for j in {*self.timeline.shown})
+        key_stride, starts = self.timeline.key_stride, {scene.keys.start for scene in self.scenes}
+        return sum(
+            j % key_stride > 0 and j // key_stride + 1 not in starts for j in {*self.timeline.shown}
+        )
 
     @property
     def windows(self) -> int:
         """Of all scenes together."""
         return sum(len(scene.windows) for scene in self.scenes)
 
-    def turns_of(self, scene: Scene) -> int:
+    def window_steps_of(self, scene: Scene) -> int:
         """Windows times steps: what the sampler does of it."""
         return len(scene.windows) * len(self.sampling.schedule)
 
@@ -210,11 +212,11 @@ class Plan:
         return int(pixels * BYTES_PER_PIXEL) + 1_000_000
 
     @property
-    def spool_bytes(self) -> int:
+    def job_bytes(self) -> int:
         """Disk that finished frames and two states may take until the end, if there is room."""
         pixels = self.geometry.width * self.geometry.height * self.sampled_frames
         state = self.latent_bytes + 4 * self.coarse_values  # at most float32
-        return int(pixels * SPOOLED_BYTES_PER_PIXEL) + 2 * state
+        return int(pixels * STORED_BYTES_PER_PIXEL) + 2 * state
 
 
 def make_plan(clip: Clip, preset: Preset, options: Options, shape: Shape | None = None) -> Plan:
@@ -228,10 +230,10 @@ def make_plan(clip: Clip, preset: Preset, options: Options, shape: Shape | None 
     rows, columns = geometry.padded_height // stride, geometry.padded_width // stride
     cuts = clip.cuts if options.scene_cuts else ()
     new_frames = _or(options.new_frames, preset.defaults.new_frames)
-    gap = timeline.gap if new_frames == "model" else 1
-    usual = max(preset.defaults.window, gap + 1)  # at least two key frames
+    key_stride = timeline.key_stride if new_frames == "model" else 1
+    usual = max(preset.defaults.window, key_stride + 1)  # at least two key frames
     window = _or(options.window, usual) if shape is None else shape.window
-    scenes = cut_scenes(clip.frames, cuts, gap, window, preset.defaults.overlap)
+    scenes = cut_scenes(clip.frames, cuts, key_stride, window, preset.defaults.overlap)
     if options.prompt and not preset.model.unet.text_width:
         raise OptionError(
             f"preset {preset.name!r} has no text encoder: leave the prompt out, "
@@ -340,7 +342,7 @@ def _sampling(
         reuse=_or(options.reuse, shortcuts.reuse),
         seed=options.seed,
         window=max(len(scene.windows[0]) for scene in scenes),
-        gap=scenes[0].gap,
+        key_stride=scenes[0].key_stride,
         rows=tuple(tiles(rows, tile_rows, unet.size_step)),
         columns=tuple(tiles(columns, tile_columns, unet.size_step)),
         join=options.join,

@@ -1,7 +1,7 @@
 """When each output frame is shown, and which frame of the model's grid it is.
 
-There is a grid: `gap` frames for every input frame but the last, key frames among them at their
-own times; the model makes all of it, or the key frames only. An integer
+There is a grid: `key_stride` frames for every input frame but the last, key frames among them
+at their own times; the model makes all of it, or the key frames only. An integer
 ratio shows the whole grid. A fractional one takes a grid at least as fine as asked and shows, at
 each target time, the grid frame that lies nearest.
 """
@@ -23,7 +23,7 @@ MAX_GAP = 8
 class Timeline:
     """Times are in seconds on the source's clock."""
 
-    gap: int  # grid frames from one key frame to the next
+    key_stride: int  # grid frames from one key frame to the next
     grid_frames: int
     shown: tuple[int, ...]  # grid frame of each output frame
     times: tuple[Fraction, ...]  # of each output frame
@@ -31,14 +31,14 @@ class Timeline:
     timing_error: Fraction  # largest distance of a shown grid frame from its target time, seconds
 
 
-def key_of_frame(grid_frame: int, gap: int) -> int:
+def key_of_frame(grid_frame: int, key_stride: int) -> int:
     """Index of the key frame that stands at `grid_frame`, or -1 where one is interpolated."""
-    return -1 if grid_frame % gap else grid_frame // gap
+    return -1 if grid_frame % key_stride else grid_frame // key_stride
 
 
-def grid_times(times: Sequence[Fraction], gap: int) -> list[Fraction]:
+def grid_times(times: Sequence[Fraction], key_stride: int) -> list[Fraction]:
     """Times of the grid: between key frames, evenly."""
-    grid = [a + (b - a) * k / gap for a, b in pairwise(times) for k in range(gap)]
+    grid = [a + (b - a) * k / key_stride for a, b in pairwise(times) for k in range(key_stride)]
     return [*grid, times[-1]]
 
 
@@ -48,7 +48,7 @@ def interpolated(times: Sequence[Fraction], fps: Fraction, factor: int) -> Timel
         raise OptionError(f"interpolate={factor}: take a whole number from 1 to {MAX_GAP}")
     grid = grid_times(times, factor)
     return Timeline(
-        gap=factor,
+        key_stride=factor,
         grid_frames=len(grid),
         shown=tuple(range(len(grid))),
         times=tuple(grid),
@@ -69,14 +69,14 @@ def at_rate(
         )
     if ratio.denominator == 1 and not is_variable:
         return interpolated(times, fps, int(ratio))
-    gap = grid_gap(ratio)
-    grid = grid_times(times, gap)
+    key_stride = grid_gap(ratio)
+    grid = grid_times(times, key_stride)
     count = max(1, round((end - times[0]) * target))
     wanted = [times[0] + k / target for k in range(count)]
     shown = [nearest(grid, time) for time in wanted]
     errors = [abs(grid[j] - t) for j, t in zip(shown, wanted, strict=True) if t <= grid[-1]]
     return Timeline(
-        gap=gap,
+        key_stride=key_stride,
         grid_frames=len(grid),
         shown=tuple(shown),
         times=tuple(wanted),

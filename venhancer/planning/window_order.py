@@ -1,4 +1,4 @@
-"""In which order windows are evaluated: all steps of the solver at once, each a little behind.
+"""The order in which windows are evaluated: all steps of the solver at once, each a little behind.
 
 A frame can take its next step as soon as every window of this step that holds it was evaluated, so
 step i + 1 follows step i at the distance of one stride from window to window, or two where two
@@ -16,7 +16,7 @@ from venhancer.spans import Span
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class WindowStep:
     """One window evaluated at one step."""
 
     step: int
@@ -24,14 +24,14 @@ class Turn:
     final: int  # frames of the window, from its first on, that take this step now
 
 
-def turns(windows: Sequence[Span], steps: int) -> Iterator[Turn]:
+def window_steps(windows: Sequence[Span], steps: int) -> Iterator[WindowStep]:
     """Every window at every step, once; the latest step that can go on goes first."""
     done = [0] * steps
     while done[-1] < len(windows):
         step = next(i for i in reversed(range(steps)) if _is_ready(windows, done, i))
         window = done[step]
         done[step] += 1
-        yield Turn(step, window, settled(windows, done[step]) - windows[window].start)
+        yield WindowStep(step, window, settled(windows, done[step]) - windows[window].start)
 
 
 def settled(windows: Sequence[Span], count: int) -> int:
@@ -47,29 +47,29 @@ def _is_ready(windows: Sequence[Span], done: Sequence[int], step: int) -> bool:
 
 
 @dataclass(slots=True)
-class Front:
-    """How far a clip has come: frames counted from its first."""
+class SceneProgress:
+    """How far a scene has come: frames counted from its first."""
 
     windows: Sequence[Span]
     steps: int
     entered: int = 0  # frames that were noised
     settled: int = 0  # frames that have taken every step
 
-    def take(self, turn: Turn) -> None:
-        """Count a turn: its window's frames enter first, then its final ones take their step."""
-        window = self.windows[turn.window]
+    def take(self, window_step: WindowStep) -> None:
+        """Count a window step: its frames enter first, then its final ones take their step."""
+        window = self.windows[window_step.window]
         self.entered = max(self.entered, window.stop)
-        if turn.step == self.steps - 1:
-            self.settled = window.start + turn.final
+        if window_step.step == self.steps - 1:
+            self.settled = window.start + window_step.final
 
 
 def held_frames(windows: Sequence[Span], steps: int) -> int:
     """The most frames that are between noise and their last step at a time."""
-    front, most = Front(windows, steps), 0
-    for turn in turns(windows, steps):
-        before = front.settled
-        front.take(turn)
-        most = max(most, front.entered - before)
+    reached, most = SceneProgress(windows, steps), 0
+    for window_step in window_steps(windows, steps):
+        before = reached.settled
+        reached.take(window_step)
+        most = max(most, reached.entered - before)
     return most
 
 
@@ -81,8 +81,8 @@ def longest_overlap(windows: Sequence[Span]) -> int:
 def held_windows(windows: Sequence[Span], steps: int) -> int:
     """The most windows that are between their first step and their last at a time."""
     done, most = [0] * steps, 0
-    for turn in turns(windows, steps):
+    for window_step in window_steps(windows, steps):
         finished = done[-1]
-        done[turn.step] += 1
+        done[window_step.step] += 1
         most = max(most, done[0] - finished)
     return most

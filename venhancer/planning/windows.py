@@ -14,31 +14,32 @@ from venhancer.errors import OptionError
 from venhancer.spans import Span
 
 
-def window_length(window: int, gap: int) -> int:
+def window_length(window: int, key_stride: int) -> int:
     """The longest window of at most `window` frames that begins and ends on key frames."""
-    if window < gap + 1:
+    if window < key_stride + 1:
         raise OptionError(
-            f"window={window} holds no two key frames that lie {gap} apart: take {gap + 1} or more"
+            f"window={window} holds no two key frames that lie {key_stride} apart: "
+            f"take {key_stride + 1} or more"
         )
-    return (window - 1) // gap * gap + 1
+    return (window - 1) // key_stride * key_stride + 1
 
 
-def temporal_windows(frames: int, window: int, gap: int, overlap: float) -> list[Span]:
-    """Windows over `frames` (a multiple of `gap`, plus one), on key frames, evenly spread.
+def temporal_windows(frames: int, window: int, key_stride: int, overlap: float) -> list[Span]:
+    """Windows over `frames` (a multiple of `key_stride`, plus one), on key frames, evenly spread.
 
     About the share `overlap` of each, at most half, is seen by the next one too; two thirds of that
     at least. Two strides cover a window wherever that can be: then a step of the sampler follows
     the one before it by one stride, not by two.
     """
-    length = window_length(window, gap)
+    length = window_length(window, key_stride)
     if frames <= length:
         return [Span(0, frames)]
-    shortest = -(-length // (2 * gap))  # strides, in gaps
-    wanted = max(shortest, (length - int(overlap * length)) // gap)
-    longest = max(1, (length - int(2 * overlap * length / 3)) // gap)
-    way = (frames - length) // gap
+    shortest = -(-length // (2 * key_stride))  # strides, in gaps
+    wanted = max(shortest, (length - int(overlap * length)) // key_stride)
+    longest = max(1, (length - int(2 * overlap * length / 3)) // key_stride)
+    way = (frames - length) // key_stride
     strides = max(-(-way // longest), way // wanted)
-    starts = [way * k // strides * gap for k in range(strides + 1)]
+    starts = [way * k // strides * key_stride for k in range(strides + 1)]
     return [Span(start, start + length) for start in starts]
 
 
@@ -47,27 +48,27 @@ class Scene:
     """Key frames between two cuts, and the windows over what is made of them."""
 
     keys: Span  # of the clip's key frames
-    gap: int  # frames that the model makes from one key frame to the next
+    key_stride: int  # frames that the model makes from one key frame to the next
     windows: tuple[Span, ...]  # over the scene's own frames, which begin with its first key frame
 
     @property
     def start(self) -> int:
         """Where it begins among the frames that the model makes."""
-        return self.keys.start * self.gap
+        return self.keys.start * self.key_stride
 
     @property
     def frames(self) -> int:
         """Frames that the model makes, from its first key frame to its last."""
-        return (len(self.keys) - 1) * self.gap + 1
+        return (len(self.keys) - 1) * self.key_stride + 1
 
 
 def cut_scenes(
-    keys: int, cuts: Sequence[int], gap: int, window: int, overlap: float
+    keys: int, cuts: Sequence[int], key_stride: int, window: int, overlap: float
 ) -> tuple[Scene, ...]:
     """Cut `keys` key frames where a new scene begins, and each scene into windows."""
     made = []
     for start, stop in pairwise([0, *cuts, keys]):
-        frames = (stop - start - 1) * gap + 1
-        windows = tuple(temporal_windows(frames, window, gap, overlap))
-        made.append(Scene(Span(start, stop), gap, windows))
+        frames = (stop - start - 1) * key_stride + 1
+        windows = tuple(temporal_windows(frames, window, key_stride, overlap))
+        made.append(Scene(Span(start, stop), key_stride, windows))
     return tuple(made)

@@ -15,7 +15,7 @@ from torch import Tensor
 from venhancer.device import to_device
 from venhancer.diffusion.solver import advance, solver_table
 from venhancer.planning.plan import Sampling
-from venhancer.planning.window_order import Turn
+from venhancer.planning.window_order import WindowStep
 from venhancer.sampling.latents import Latents
 from venhancer.spans import Span, join_shares
 
@@ -72,11 +72,11 @@ class Blending:
 
     def __init__(self, latents: Latents, sampling: Sampling, length: int, is_static: bool) -> None:
         self.latents = latents
-        self.gap = sampling.gap
+        self.key_stride = sampling.key_stride
         self.is_static = is_static
         self.is_tiled = len(sampling.rows) * len(sampling.columns) > 1
         table = solver_table(sampling.schedule.sigmas, sampling.eta).float()
-        keys = (length - 1) // sampling.gap + 1
+        keys = (length - 1) // sampling.key_stride + 1
         self.window = Numbers(
             latents.device,
             torch.int64,
@@ -97,21 +97,23 @@ class Blending:
         self.denoised = torch.zeros(length, *latents.size, device=latents.device)
         self.noise = torch.zeros_like(self.denoised) if bool(table[:, 3].any()) else None
 
-    def aim_window(self, turn: Turn, windows: Sequence[Span], shares: Sequence[float]) -> None:
+    def select_window(
+        self, window_step: WindowStep, windows: Sequence[Span], shares: Sequence[float]
+    ) -> None:
         """The next window; shares: how much each of its frames counts there."""
-        window = windows[turn.window]
-        self.final = turn.final
+        window = windows[window_step.window]
+        self.final = window_step.final
         self.window.set(
             slots=self.latents.slots(window),
-            key_slots=self.latents.key_slots(window, self.gap),
-            sums_before=self.latents.sums_before(turn, windows),
-            sums_after=self.latents.sums_after(turn, windows),
-            final=[turn.final],
+            key_slots=self.latents.key_slots(window, self.key_stride),
+            sums_before=self.latents.sums_before(window_step, windows),
+            sums_after=self.latents.sums_after(window_step, windows),
+            final=[window_step.final],
         )
         self.frame_shares.set(shares=shares)
-        self.step.fill_(turn.step)
+        self.step.fill_(window_step.step)
 
-    def aim_tile(self, tile: Tile) -> None:
+    def select_tile(self, tile: Tile) -> None:
         """The next tile of that window."""
         if not self.is_tiled:
             return
@@ -141,7 +143,7 @@ class Blending:
         """What is shown of its key frames, zero between them -> 1 c f h w."""
         keys = self._cut(self.latents.keys.index_select(0, self.window["key_slots"]), out)
         out.zero_()
-        out[0, :, :: self.gap].copy_(keys.transpose(0, 1))
+        out[0, :, :: self.key_stride].copy_(keys.transpose(0, 1))
 
     def _cut(self, frames: Tensor, like: Tensor) -> Tensor:
         """f c H W -> the tile: f c h w."""

@@ -18,8 +18,9 @@ NOBODY = -1
 
 
 class CoarseFeatures:
-    """A place for each tile of every window that is on its way; where stands in a tensor, so that a
-    CUDA graph can hold what is done with it.
+    """A slot for each tile of every window that is between its first step and its last.
+
+    The slot in use is a tensor, so that a CUDA graph can read it.
     """
 
     def __init__(
@@ -34,35 +35,35 @@ class CoarseFeatures:
         self.slot = 0  # the same, for the host
         self.is_kept = False  # whether an earlier step has kept this tile's
 
-    def aim(self, window: int, tile: int) -> None:
-        """The tile that everything else means."""
+    def select(self, window: int, tile: int) -> None:
+        """Select the tile that the other functions work on."""
         self.slot = window % self.windows * self.tiles + tile
         self.place.fill_(self.slot)
         self.is_kept = int(self.owners[self.slot]) == window
 
-    def own(self, window: int) -> None:
-        """From now on this window's features stand there."""
+    def claim(self, window: int) -> None:
+        """Mark the selected slot as holding this window's features."""
         self.owners[self.slot] = window
 
     def forget(self) -> None:
-        """Another scene begins, whose windows have the same numbers."""
+        """Mark all slots as empty: another scene begins, whose windows have the same numbers."""
         self.owners.fill_(NOBODY)
 
     def put(self, coarse: Tensor) -> None:
-        """(b f) c h w, of all its branches or of the first."""
+        """Keep features (b f) c h w of all branches, or of the first."""
         kept = self.kept[:, : len(coarse)]
         kept.index_copy_(0, self.place, coarse.permute(0, 2, 3, 1)[None])
 
     def get(self, count: int) -> Tensor:
-        """The first `count` of what was put: (b f) c h w, channels last."""
+        """Read the first `count` of what was put: (b f) c h w, channels last."""
         return self.kept[:, :count].index_select(0, self.place)[0].permute(0, 3, 1, 2)
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a state has to hold."""
+        """Tensors that a state has to hold."""
         return {"coarse": self.kept, "coarse_owners": self.owners}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take up what `tensors` gave; features of other tiles are computed anew."""
+        """Restore what `tensors` gave; features of other tiles are computed anew."""
         if tensors["coarse"].shape == self.kept.shape:
             for name, own in self.tensors().items():
                 own.copy_(tensors[name])

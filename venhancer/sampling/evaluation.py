@@ -109,7 +109,7 @@ class Evaluation:
         self.hint = self.shown[:, :channels]
         self.neighbours = self.shown[:, channels:] if neighbours else None
         self.is_key = buffers["is_key"]
-        self.is_key[:, :: sampling.gap] = 1
+        self.is_key[:, :: sampling.key_stride] = 1
         self.noise_level = buffers["noise_level"].fill_(conditions.noise_level)
         self.scale = buffers["scale"].fill_(conditions.scale)
         self.x0 = torch.zeros_like(self.latents)

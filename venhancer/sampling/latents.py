@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from venhancer.planning.capacity import Capacity, Size
-from venhancer.planning.window_order import Turn
+from venhancer.planning.window_order import WindowStep
 from venhancer.spans import Span
 
 
@@ -54,23 +54,26 @@ class Latents:
     def slots(self, span: Span) -> list[int]:
         return [frame % self.capacity.frames for frame in range(span.start, span.stop)]
 
-    def key_slots(self, window: Span, gap: int) -> list[int]:
-        first, last = window.start // gap, (window.stop - 1) // gap
+    def key_slots(self, window: Span, key_stride: int) -> list[int]:
+        first, last = window.start // key_stride, (window.stop - 1) // key_stride
         return [key % self.capacity.keys for key in range(first, last + 1)]
 
-    def sums_before(self, turn: Turn, windows: Sequence[Span]) -> list[int]:
+    def sums_before(self, window_step: WindowStep, windows: Sequence[Span]) -> list[int]:
         """Where each frame of a window finds what the window before it made."""
-        window = windows[turn.window]
-        seen = windows[turn.window - 1].stop if turn.window else window.start
+        window = windows[window_step.window]
+        seen = windows[window_step.window - 1].stop if window_step.window else window.start
         zero = self.capacity.overlap + 1
         frames = range(window.start, window.stop)
-        return [self._sum_slot(turn.step, j, zero, j < seen) for j in frames]
+        return [self._sum_slot(window_step.step, j, zero, j < seen) for j in frames]
 
-    def sums_after(self, turn: Turn, windows: Sequence[Span]) -> list[int]:
+    def sums_after(self, window_step: WindowStep, windows: Sequence[Span]) -> list[int]:
         """Where each frame of a window waits for the next one; the final ones do not."""
-        window, waste = windows[turn.window], self.capacity.overlap
+        window, waste = windows[window_step.window], self.capacity.overlap
         frames = range(window.start, window.stop)
-        return [self._sum_slot(turn.step, j, waste, j >= window.start + turn.final) for j in frames]
+        return [
+            self._sum_slot(window_step.step, j, waste, j >= window.start + window_step.final)
+            for j in frames
+        ]
 
     def _sum_slot(self, step: int, frame: int, otherwise: int, is_shared: bool) -> int:
         place = frame % self.capacity.overlap if is_shared else otherwise

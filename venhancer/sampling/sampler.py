@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from venhancer.device import to_device
 from venhancer.diffusion.noise import frame_noise, noisy_hint, noisy_start
 from venhancer.diffusion.solver import solver_table
 from venhancer.planning.plan import Sampling
-from venhancer.planning.window_order import Front, Turn, turns
+from venhancer.planning.window_order import SceneProgress, WindowStep, window_steps
 from venhancer.planning.windows import Scene
 from venhancer.sampling.blending import Blending, cut_tiles
 from venhancer.sampling.coarse_features import CoarseFeatures
@@ -40,10 +41,11 @@ class Placement:
 
 
 class WindowWork:
-    """What is repeated for windows of one length; captured, where the placement says so.
+    """The work that is repeated for windows of one length; captured, where the placement says so.
 
-    Where latents are on the network's device, a graph holds all that is done to a tile, and for
-    a frame that is one tile, a whole turn. Works name no `WindowWork`: with it go their graphs.
+    Where latents are on the network's device, a graph holds all that is done to a tile or, for a
+    frame that is one tile, a whole window step. Work functions hold no reference to this object,
+    so deleting it frees their CUDA graphs.
     """
 
     def __init__(self, blending: Blending, evaluation: Evaluation, capture: Capture | None) -> None:
@@ -59,20 +61,20 @@ class WindowWork:
         self.shown: object = None  # the window and tile that `prepare` saw
 
     def prepare(self, part: object) -> None:
-        """Show the controller its part, unless it has just seen it."""
+        """Prepare what no timestep changes for a window and tile, unless it was prepared last."""
         if self.shown == part:
             return
         self.shown = part
         self.preparation()
 
     def evaluate(self, is_guided: bool, is_reusing: bool = False) -> None:
-        """One tile: cut out, evaluate, blend; for a frame of one tile, the whole turn."""
+        """Cut out, evaluate and blend one tile; a frame of one tile takes the whole window step."""
         kind = is_guided, is_reusing
         if kind not in self.evaluations:
             network = self.inner(partial(self.evaluation.run, *kind))
-            turn = _evaluate_tile if self.blending.is_tiled else _evaluate_window
+            work = _evaluate_tile if self.blending.is_tiled else _evaluate_window
             self.evaluations[kind] = self.outer(
-                partial(turn, self.blending, self.evaluation, network)
+                partial(work, self.blending, self.evaluation, network)
             )
         self.evaluations[kind]()
 
@@ -132,106 +134,110 @@ class Sampler:
         return CoarseFeatures(config, self.sampling, windows, dtype, device)
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a state has to hold between two turns."""
+        """Tensors that a state has to hold between two window steps."""
         coarse = {} if self.coarse is None else self.coarse.tensors()
         return {**self.latents.tensors(), **coarse}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take up what `tensors` gave."""
+        """Restore what `tensors` gave."""
         self.latents.restore(tensors)
         if self.coarse is not None:
             self.coarse.restore(tensors)
 
-    def front(self, scene: Scene, taken: int) -> Front:
-        """How far a scene has come after so many turns."""
-        front = Front(scene.windows, self.steps)
-        for _, turn in zip(range(taken), turns(scene.windows, self.steps), strict=False):
-            front.take(turn)
-        return front
+    def scene_progress(self, scene: Scene, taken: int) -> SceneProgress:
+        """Count how far a scene has come after `taken` window steps."""
+        reached = SceneProgress(scene.windows, self.steps)
+        for window_step in islice(window_steps(scene.windows, self.steps), taken):
+            reached.take(window_step)
+        return reached
 
     def first_key(self, scene: Scene, taken: int) -> int:
         """The first key frame, counted in the scene, that is still to be shown."""
-        return self.front(scene, taken).settled // scene.gap
+        return self.scene_progress(scene, taken).settled // scene.key_stride
 
     def run(
         self, scene: Scene, keys: Iterator[Tensor], taken: int, progress: Callable[[], None]
     ) -> Iterator[Tensor]:
-        """After every turn the x_0 (f c h w) that are done now, none or some.
+        """Yield after every window step the x_0 (f c h w) that are done now, none or some.
 
         keys: the scene's key frames from `first_key` on: clean latents (c h w), behind them the
             channels of their neighbours, where the model sees any
-        taken: turns of an earlier run, whose latents were restored
+        taken: window steps of an earlier run, whose latents were restored
         progress: told after every evaluation
         """
-        front = self.front(scene, taken)
+        reached = self.scene_progress(scene, taken)
         shares = join_shares(list(scene.windows), self.sampling.join)
-        given, shown = self._ready(front, scene), front.settled // scene.gap
+        given, shown = self._ready(reached, scene), reached.settled // scene.key_stride
         if self.coarse is not None and not taken:
             self.coarse.forget()
-        for number, turn in enumerate(turns(scene.windows, self.steps)):
+        for number, window_step in enumerate(window_steps(scene.windows, self.steps)):
             if number < taken:
                 continue
-            window = scene.windows[turn.window]
-            while shown * scene.gap < window.stop:
-                self._enter(scene, shown, next(keys), front.entered)
+            window = scene.windows[window_step.window]
+            while shown * scene.key_stride < window.stop:
+                self._enter(scene, shown, next(keys), reached.entered)
                 shown += 1
-            front.take(turn)
-            self._take(scene, turn, shares[turn.window], progress)
-            ready = self._ready(front, scene)
+            reached.take(window_step)
+            self._take(scene, window_step, shares[window_step.window], progress)
+            ready = self._ready(reached, scene)
             yield self.latents.get(Span(given, ready))
             given = ready
 
-    def _ready(self, front: Front, scene: Scene) -> int:
-        """Frames that can be decoded: whole chunks, but for the last of a scene."""
-        if front.settled == scene.frames:
+    def _ready(self, reached: SceneProgress, scene: Scene) -> int:
+        """Count the frames that can be decoded: whole chunks, but for the last of a scene."""
+        if reached.settled == scene.frames:
             return scene.frames
-        return front.settled // DECODED_FRAMES * DECODED_FRAMES
+        return reached.settled // DECODED_FRAMES * DECODED_FRAMES
 
     def _enter(self, scene: Scene, key: int, shown: Tensor, entered: int) -> None:
-        """A key frame is shown, and the frames up to the next one begin."""
+        """Take up a key frame, and start the frames up to the next one from noise."""
         seed, first, channels = self.sampling.seed, scene.start, self.latents.size[0]
-        frame = key * scene.gap
+        frame = key * scene.key_stride
         shown = to_device(shown, self.placement.device)
         clean, neighbours = shown.split([channels, len(shown) - channels])
         hint = noisy_hint(clean, self.conditions.refine, first + frame, seed)
         self.latents.show(key, torch.cat([hint, neighbours]))
         sigma = float(self.schedule.sigmas[0])
-        for j in range(max(frame, entered), min(frame + scene.gap, scene.frames)):
+        for j in range(max(frame, entered), min(frame + scene.key_stride, scene.frames)):
             self.latents.enter(j, noisy_start(clean, first + j, seed).mul_(sigma))
 
     def _take(
-        self, scene: Scene, turn: Turn, shares: list[float], progress: Callable[[], None]
+        self,
+        scene: Scene,
+        window_step: WindowStep,
+        shares: list[float],
+        progress: Callable[[], None],
     ) -> None:
-        """Every tile of one window at one step."""
-        window = scene.windows[turn.window]
+        """Evaluate every tile of one window at one step."""
+        window = scene.windows[window_step.window]
         work = self._work(len(window))
-        work.evaluation.step.fill_(turn.step)
-        work.blending.aim_window(turn, scene.windows, shares)
-        if self.fresh[turn.step] > 0:
-            work.blending.add_noise(self._noise(turn, scene.start + window.start))
-        is_guided = self.sampling.is_guided(self.timesteps[turn.step])
+        work.evaluation.step.fill_(window_step.step)
+        work.blending.select_window(window_step, scene.windows, shares)
+        if self.fresh[window_step.step] > 0:
+            work.blending.add_noise(self._noise(window_step, scene.start + window.start))
+        is_guided = self.sampling.is_guided(self.timesteps[window_step.step])
         if work.blending.is_tiled:
             work.begin()
         for number, tile in enumerate(self.tiles):
-            work.blending.aim_tile(tile)
-            work.prepare((scene.start, turn.window, number))
+            work.blending.select_tile(tile)
+            work.prepare((scene.start, window_step.window, number))
             if self.coarse is None:
                 work.evaluate(is_guided)
             else:
-                self.coarse.aim(turn.window, number)
-                work.evaluate(is_guided, self.reusing[turn.step] and self.coarse.is_kept)
-                self.coarse.own(turn.window)
+                self.coarse.select(window_step.window, number)
+                work.evaluate(is_guided, self.reusing[window_step.step] and self.coarse.is_kept)
+                self.coarse.claim(window_step.window)
             progress()
         if work.blending.is_tiled:
             work.finish()
 
-    def _noise(self, turn: Turn, first: int) -> list[Tensor]:
+    def _noise(self, window_step: WindowStep, first: int) -> list[Tensor]:
         size, seed, device = self.latents.size, self.sampling.seed, self.placement.device
-        frames = range(first, first + turn.final)
-        return [frame_noise(size, seed, f"step {turn.step}", j, device) for j in frames]
+        frames = range(first, first + window_step.final)
+        return [frame_noise(size, seed, f"step {window_step.step}", j, device) for j in frames]
 
     def _work(self, length: int) -> WindowWork:
-        """Made once for the plan's window; that of a shorter scene makes room for the next."""
+        """Make the work once for each length; that of a shorter scene is freed for the next."""
         if length not in self.works:
             for other in [n for n in self.works if n < self.sampling.window]:
                 del self.works[other]

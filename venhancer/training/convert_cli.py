@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> None:
     if args.out.exists():
         raise OutputError(f"{args.out} exists: choose another name")
     tensors, preset = load_state(args.weights, RELEASED)
-    if preset.model.codec != "autoencoder":
+    if not preset.model.has_learned_codec:
         raise WeightsError(
             f"{args.weights} is of preset {preset.name!r}, which has no released layout"
         )

@@ -36,7 +36,7 @@ class Encoders:
 
 def load_encoders(preset: Preset, device: str) -> Encoders:
     """Load the preset's encoders; the released ones are downloaded where they are missing."""
-    if preset.model.codec == "lapped":
+    if not preset.model.has_learned_codec:
         return lapped_encoders(preset.model.latent_scale)
     from venhancer.encoders.autoencoder import load_codec
     from venhancer.encoders.text_encoder import load_text_encoder

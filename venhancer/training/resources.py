@@ -180,7 +180,7 @@ def _mean_frames(model: ModelConfig, config: TrainingConfig) -> tuple[float, flo
 
 def _codec_flop(model: ModelConfig, config: TrainingConfig, frames: float) -> float | None:
     """Count operations of encoding truth and key frames; a lapped transform is almost free."""
-    if model.codec != "autoencoder":
+    if not model.has_learned_codec:
         return 0.0
     try:
         return frames * codec_flop(config.crop[1], config.crop[0])
@@ -217,7 +217,7 @@ def _work_memory(
 ) -> dict[str, int]:
     """Count bytes of activations or of the codec, which runs before them; and of the rest."""
     activations, encoding, encoders = ACTIVATION_MARGIN[kind] * work.peak, 0.0, 0.0
-    if model.codec == "autoencoder":
+    if model.has_learned_codec:
         pixels = CODEC_CHUNK * config.crop[0] * config.crop[1]
         encoding = CODEC_MARGIN[kind] * stored("vae encode float32") * pixels
         encoders = stored("vae weights float32") + stored("text weights float32")

@@ -19,7 +19,7 @@ PROGRESS, LOCK = "progress.json", "lock"
 Make = Callable[[Path], None]  # writes the file that it is given
 
 
-class Workshop:
+class BuildFolder:
     """Build folder `.NAME.partial` beside the bundle; a later run of the same request reuses it."""
 
     def __init__(self, folder: Path, key: str, *, may_replace: bool = False) -> None:
@@ -32,7 +32,7 @@ class Workshop:
         self.made: dict[str, File] = {}
         self.seconds: dict[str, float] = {}
 
-    def __enter__(self) -> Workshop:
+    def __enter__(self) -> BuildFolder:
         self.place.mkdir(exist_ok=True)
         self.lock = self._take()
         if self.old.exists() and not self.folder.exists():  # killed between the two renames

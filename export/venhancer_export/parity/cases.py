@@ -83,7 +83,7 @@ def smooth_field(channels: int, frames: int, rows: int, columns: int) -> Tensor:
 
 def clean_latents(model: ModelConfig, shape: Shape) -> Tensor:
     """Make latents, f c h w: of moving pictures for the lapped codec, else a smooth field."""
-    if model.codec == "lapped":
+    if not model.has_learned_codec:
         pictures = moving_pictures(shape.window, shape.width, shape.height)
         return lapped.encode(pictures, model.latent_scale)
     letters = sizes(model, shape)
@@ -153,7 +153,7 @@ def sampling(preset: Preset, shape: Shape, eta: float) -> Sampling:
         reuse=shortcuts.reuse,
         seed=SEED,
         window=letters["f"],
-        gap=GAP,
+        key_stride=GAP,
         rows=(Span(0, letters["h"]),),
         columns=(Span(0, letters["w"]),),
         join="blend",

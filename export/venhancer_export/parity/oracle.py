@@ -97,7 +97,7 @@ def sample_run(model: Model, preset: Preset, case: Case, eta: float, device: str
 def decoder(preset: Preset, runs: Runs) -> Decode | None:
     """Make a decoder to pictures in 0..1, by PyTorch in float32; None where there is none."""
     scale = preset.model.latent_scale
-    if preset.model.codec == "lapped":
+    if not preset.model.has_learned_codec:
         return lambda latents: (LappedCodec(scale).decode(latents) + 1) / 2
     if "vae_decoder" not in runs:
         return None

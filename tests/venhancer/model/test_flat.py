@@ -164,16 +164,16 @@ def test_a_new_model_has_to_learn_what_it_is_told(name: str) -> None:
     target = torch.randn(given["latents"].shape, generator=torch.Generator().manual_seed(2))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
 
-    def gap() -> float:
+    def key_stride() -> float:
         with torch.inference_mode():
             return float((model(**changed(name, given)) - model(**given)).abs().max())
 
-    assert gap() == 0
+    assert key_stride() == 0
     for _ in range(6):
         optimizer.zero_grad()
         (model(**given) - target).square().mean().backward()
         optimizer.step()
-    assert gap() > 1e-5
+    assert key_stride() > 1e-5
 
 
 def test_the_dimming_of_a_diffused_hint_is_undone() -> None:
@@ -198,13 +198,13 @@ def test_what_is_clean_is_not_repaired() -> None:
     )
     given = {name: x.repeat(2, *[1] * (x.ndim - 1)) for name, x in inputs().items()}
 
-    def gap(*levels: float) -> list[float]:
+    def key_stride(*levels: float) -> list[float]:
         told = {**given, "noise_level": torch.tensor(levels)}
         with torch.inference_mode():
             return [float(x.abs().max()) for x in model(**told) - plain(**told)]
 
-    assert gap(0, 0) == [0, 0]
-    clean, noisy = gap(0, 100)
+    assert key_stride(0, 0) == [0, 0]
+    clean, noisy = key_stride(0, 100)
     assert clean < 1e-5  # of another batch, so of other kernels
     assert noisy > 0.01
 

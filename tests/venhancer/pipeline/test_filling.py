@@ -46,7 +46,7 @@ def test_the_sampler_sees_key_frames_only(factor: int) -> None:
     assert plan.sampling == keys_only.sampling
     assert plan.evaluations == keys_only.evaluations
     assert plan.latent_bytes == keys_only.latent_bytes
-    assert plan.spool_bytes == keys_only.spool_bytes
+    assert plan.job_bytes == keys_only.job_bytes
     assert plan.timeline == planned(interpolate=factor, new_frames="model").timeline
     assert plan.frames_by_motion == 8 * (factor - 1)
     assert len(plan.timeline.shown) == 9 + plan.frames_by_motion
@@ -143,7 +143,7 @@ def test_frames_that_are_not_shown_are_not_made(clip_of: Callable[..., Plan]) ->
 
     grid = filled(plan, moving_frames(9, 48, 32))
 
-    assert plan.timeline.gap == 3
+    assert plan.timeline.key_stride == 3
     assert set(grid) == set(plan.timeline.shown)
     assert len(grid) < plan.timeline.grid_frames
     assert plan.frames_by_motion == sum(j % 3 > 0 for j in set(plan.timeline.shown))

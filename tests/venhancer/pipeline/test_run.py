@@ -55,7 +55,7 @@ class RepeatSampler:
         shown = torch.stack(list(islice(keys, len(scene.keys))))
         for _ in range(len(scene.windows) * self.steps - 1):
             yield shown[:0]
-        yield shown[[j // scene.gap for j in range(scene.frames)]]
+        yield shown[[j // scene.key_stride for j in range(scene.frames)]]
 
     def tensors(self) -> Mapping[str, Tensor]:
         return {}

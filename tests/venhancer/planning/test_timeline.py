@@ -36,7 +36,7 @@ def test_variable_rate_keeps_its_own_times() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "target", "gap", "worst"),
+    ("source", "target", "key_stride", "worst"),
     [
         ("24", "60", 5, 0.0),
         ("25", "60", 3, 1 / 150),
@@ -44,7 +44,7 @@ def test_variable_rate_keeps_its_own_times() -> None:
         ("24", "48", 2, 0.0),
     ],
 )
-def test_fractional_rates(source: str, target: str, gap: int, worst: float) -> None:
+def test_fractional_rates(source: str, target: str, key_stride: int, worst: float) -> None:
     """The grid is exact where 8x allows, else the next multiple, with a bounded timing error."""
     fps, wanted = Fraction(source), Fraction(target)
     times = steady(101, fps, Fraction(1, 3))
@@ -52,7 +52,7 @@ def test_fractional_rates(source: str, target: str, gap: int, worst: float) -> N
 
     line = at_rate(times, fps, end, wanted, is_variable=False)
 
-    assert line.gap == gap
+    assert line.key_stride == key_stride
     assert float(line.timing_error) <= worst + 1e-9
     assert line.fps == wanted
     assert abs(len(line.times) / wanted - (end - times[0])) <= 1 / wanted

@@ -6,7 +6,13 @@ from itertools import pairwise
 
 import pytest
 
-from venhancer.planning.window_order import Front, held_frames, longest_overlap, settled, turns
+from venhancer.planning.window_order import (
+    SceneProgress,
+    held_frames,
+    longest_overlap,
+    settled,
+    window_steps,
+)
 from venhancer.planning.windows import cut_scenes, temporal_windows
 from venhancer.spans import Span, cover
 
@@ -20,7 +26,7 @@ def test_every_window_is_evaluated_once_a_step(
 ) -> None:
     """In order within each step."""
     windows = cover(frames, window, stride)
-    order = list(turns(windows, steps))
+    order = list(window_steps(windows, steps))
 
     for step in range(steps):
         assert [t.window for t in order if t.step == step] == list(range(len(windows)))
@@ -35,25 +41,27 @@ def test_a_frame_steps_when_all_its_windows_were_seen(
     """Played through frame by frame: whoever is evaluated at step i has taken i steps."""
     windows = cover(frames, window, stride)
     taken, seen = [0] * frames, [[0] * frames for _ in range(steps)]
-    for turn in turns(windows, steps):
-        span = windows[turn.window]
+    for window_step in window_steps(windows, steps):
+        span = windows[window_step.window]
         for j in range(span.start, span.stop):
-            assert taken[j] == turn.step
-            seen[turn.step][j] += 1
-        for j in range(span.start, span.start + turn.final):
-            assert seen[turn.step][j] == sum(w.start <= j < w.stop for w in windows)
+            assert taken[j] == window_step.step
+            seen[window_step.step][j] += 1
+        for j in range(span.start, span.start + window_step.final):
+            assert seen[window_step.step][j] == sum(w.start <= j < w.stop for w in windows)
             taken[j] += 1
 
     assert taken == [steps] * frames
 
 
 @pytest.mark.parametrize("steps", [1, 4, 14])
-@pytest.mark.parametrize(("window", "gap"), [(16, 1), (49, 1), (49, 2), (25, 2), (25, 1), (17, 8)])
+@pytest.mark.parametrize(
+    ("window", "key_stride"), [(16, 1), (49, 1), (49, 2), (25, 2), (25, 1), (17, 8)]
+)
 def test_how_much_is_held_depends_on_windows_and_steps_alone(
-    window: int, gap: int, steps: int
+    window: int, key_stride: int, steps: int
 ) -> None:
     """A clip ten times as long holds no more frames: a window, and a stride for each step."""
-    covers = [temporal_windows(n * gap + 1, window, gap, 0.5) for n in (600, 6000)]
+    covers = [temporal_windows(n * key_stride + 1, window, key_stride, 0.5) for n in (600, 6000)]
     held = [held_frames(windows, steps) for windows in covers]
 
     length, stride = len(covers[0][0]), covers[0][1].start
@@ -61,12 +69,12 @@ def test_how_much_is_held_depends_on_windows_and_steps_alone(
     assert max(held) <= length + strides * stride * steps
 
 
-@pytest.mark.parametrize(("window", "gap"), [(49, 1), (49, 2), (25, 1), (25, 2), (33, 2)])
+@pytest.mark.parametrize(("window", "key_stride"), [(49, 1), (49, 2), (25, 1), (25, 2), (33, 2)])
 @pytest.mark.parametrize("overlap", [0.25, 0.5])
-def test_two_strides_cover_a_window(window: int, gap: int, overlap: float) -> None:
+def test_two_strides_cover_a_window(window: int, key_stride: int, overlap: float) -> None:
     """So that each step follows at one stride; and two thirds of what is wanted overlap."""
     for frames in (150, 600, 613):
-        windows = temporal_windows(frames * gap + 1, window, gap, overlap)
+        windows = temporal_windows(frames * key_stride + 1, window, key_stride, overlap)
         strides = {right.start - left.start for left, right in pairwise(windows)}
         length = len(windows[0])
 
@@ -85,12 +93,12 @@ def test_a_short_clip_is_held_as_a_whole() -> None:
 def test_the_front_counts_frames() -> None:
     """Those that entered, and those that are done."""
     windows = cover(20, 9, 4)
-    front = Front(windows, 3)
-    for turn in turns(windows, 3):
-        front.take(turn)
-        assert front.entered >= front.settled
+    reached = SceneProgress(windows, 3)
+    for window_step in window_steps(windows, 3):
+        reached.take(window_step)
+        assert reached.entered >= reached.settled
 
-    assert (front.entered, front.settled) == (20, 20)
+    assert (reached.entered, reached.settled) == (20, 20)
 
 
 def test_a_window_may_reach_over_two_others() -> None:
@@ -103,7 +111,7 @@ def test_a_window_may_reach_over_two_others() -> None:
 
 def test_scenes_begin_at_cuts() -> None:
     """Each with windows of its own, over grid frames counted from its first key frame."""
-    made = cut_scenes(20, (3, 4), gap=2, window=9, overlap=0.5)
+    made = cut_scenes(20, (3, 4), key_stride=2, window=9, overlap=0.5)
 
     assert [(s.keys.start, s.keys.stop) for s in made] == [(0, 3), (3, 4), (4, 20)]
     assert [s.frames for s in made] == [5, 1, 31]

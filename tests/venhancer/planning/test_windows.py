@@ -12,29 +12,29 @@ from venhancer.planning.windows import temporal_windows, window_length
 from venhancer.spans import cover, join_shares, tiles
 
 
-@pytest.mark.parametrize("gap", [1, 2, 3, 4, 5, 6, 7, 8])
+@pytest.mark.parametrize("key_stride", [1, 2, 3, 4, 5, 6, 7, 8])
 @pytest.mark.parametrize("keys", [1, 2, 3, 13, 40])
 @pytest.mark.parametrize("overlap", [0.25, 0.5])
-def test_every_frame_is_in_some_window(keys: int, gap: int, overlap: float) -> None:
+def test_every_frame_is_in_some_window(keys: int, key_stride: int, overlap: float) -> None:
     """Nothing is left out; all windows are equal, and begin and end on key frames."""
-    frames = (keys - 1) * gap + 1
-    spans = temporal_windows(frames, 25, gap, overlap)
+    frames = (keys - 1) * key_stride + 1
+    spans = temporal_windows(frames, 25, key_stride, overlap)
 
     assert set().union(*(range(s.start, s.stop) for s in spans)) == set(range(frames))
     assert len({len(s) for s in spans}) == 1
-    assert all(s.start % gap == 0 and (s.stop - 1) % gap == 0 for s in spans)
+    assert all(s.start % key_stride == 0 and (s.stop - 1) % key_stride == 0 for s in spans)
 
 
-@pytest.mark.parametrize("gap", [1, 2, 3, 4, 6, 8])
-def test_the_default_window_serves_most_factors(gap: int) -> None:
+@pytest.mark.parametrize("key_stride", [1, 2, 3, 4, 6, 8])
+def test_the_default_window_serves_most_factors(key_stride: int) -> None:
     """24 + 1 frames hold whole gaps for 1, 2, 3, 4, 6 and 8 times alike."""
-    assert window_length(25, gap) == 25
+    assert window_length(25, key_stride) == 25
 
 
-@pytest.mark.parametrize(("gap", "length"), [(5, 21), (7, 22)])
-def test_five_and_seven_times_take_shorter_windows(gap: int, length: int) -> None:
+@pytest.mark.parametrize(("key_stride", "length"), [(5, 21), (7, 22)])
+def test_five_and_seven_times_take_shorter_windows(key_stride: int, length: int) -> None:
     """The longest that begins and ends on key frames."""
-    assert window_length(25, gap) == length
+    assert window_length(25, key_stride) == length
 
 
 def test_a_window_without_two_key_frames_is_refused() -> None:

@@ -28,7 +28,7 @@ from venhancer.model.unet import Keep
 from venhancer.planning.capacity import capacity_for
 from venhancer.planning.cost import denoiser_flop, finest_flop
 from venhancer.planning.plan import Sampling
-from venhancer.planning.window_order import held_windows, turns
+from venhancer.planning.window_order import held_windows, window_steps
 from venhancer.planning.windows import Scene
 from venhancer.sampling.evaluation import Conditions
 from venhancer.sampling.latents import Latents
@@ -100,11 +100,11 @@ def test_as_many_places_as_windows_on_their_way(frames: int, steps: int) -> None
     windows = cover(frames, 9, 4)
     places = held_windows(windows, steps)
     holder: dict[int, int] = {}
-    for turn in turns(windows, steps):
-        place = turn.window % places
-        if turn.step:
-            assert holder[place] == turn.window
-        holder[place] = turn.window
+    for window_step in window_steps(windows, steps):
+        place = window_step.window % places
+        if window_step.step:
+            assert holder[place] == window_step.window
+        holder[place] = window_step.window
     assert places <= min(2 * steps, len(windows))
 
 
