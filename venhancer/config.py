@@ -148,8 +148,8 @@ class ModelConfig:
 
     @property
     def has_learned_codec(self) -> bool:
-        """Whether latents are made by a trained autoencoder, not by the fixed lapped transform."""
-        return self.codec == "autoencoder"
+        """True if latents come from a trained autoencoder, not from the fixed lapped transform."""
+        return self.has_learned_codec
 
     @property
     def latent_stride(self) -> int:

@@ -125,16 +125,16 @@ train() {  # SECONDS: NANO goes on from its weights; stopped by its time, so tha
 stage_C() {  # training: speed of an update, a pool made here out of the clips, then as long as there is time
     gpu C 90 update
     [ -d "$PACK/train" ] || return 0
-    step C pool 150 "$PYTHON" -m benchmarks.gpu.pool "$PACK" "$SCRATCH/pool"
+    step C pool 150 "$PYTHON" -m benchmarks.gpu.training "$PACK" "$SCRATCH/pool"
     train $(($(left) - 20))
 }
 
 stage_D() {  # layer by layer, and whole films of both models
-    step D candidates 240 "$PYTHON" -m benchmarks.candidates --device "$DEVICE" --rounds 3 \
+    step D candidates 240 "$PYTHON" -m benchmarks.questions.candidates --device "$DEVICE" --rounds 3 \
         --out "$OUT/candidates_cuda.json"
-    step D end_to_end 120 "$PYTHON" -m benchmarks.end_to_end --device "$DEVICE" \
+    step D end_to_end 120 "$PYTHON" -m benchmarks.speed.end_to_end --device "$DEVICE" \
         --out "$OUT/end_to_end_nano_cuda.json"
-    step D end_to_end_released 240 "$PYTHON" -m benchmarks.end_to_end --device "$DEVICE" \
+    step D end_to_end_released 240 "$PYTHON" -m benchmarks.speed.end_to_end --device "$DEVICE" \
         --preset released --out "$OUT/end_to_end_cuda.json"
 }
 
@@ -143,4 +143,4 @@ cat "$SCRATCH/install.log" >> "$OUT/run.log"
 for stage in "$@"; do
     "stage_$stage"
 done
-"$PYTHON" -m benchmarks.gpu.table "$OUT"
+"$PYTHON" -m benchmarks.gpu.records "$OUT"

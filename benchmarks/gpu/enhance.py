@@ -14,12 +14,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.frame_parity import LEAST_PSNR, mean_and_least, psnr
+from benchmarks.frames import LEAST_PSNR, mean_and_least, psnr, write_clip
 from benchmarks.gpu.records import Found, Recorder
 from benchmarks.gpu.setting import Setting, card_peak
-from benchmarks.machine import ROOT
-from benchmarks.turns import make_room
-from benchmarks.waves import write_clip
+from benchmarks.interleaved import make_room
+from benchmarks.measuring import ROOT
 from venhancer import Options
 from venhancer.options import Device, Dtype
 from venhancer.pipeline import run as pipeline
@@ -28,7 +27,6 @@ from venhancer.pipeline.state import NoJournal
 from venhancer.planning.memory import need
 from venhancer_rt.backends import Request, choose_backend
 
-STEP = "enhance"
 SAMPLE = ROOT / "assets" / "butterfly.mp4"
 TILE = (320, 256)  # width, height in pixels
 REPAIRED = 100  # `refine`: noise levels above 0 go through the repair
@@ -96,7 +94,7 @@ class FrameList(NoJournal):
 Made = dict[str, NDArray[np.uint8]]  # by the name of a case: f H W 3
 
 
-def run(setting: Setting, recorder: Recorder) -> None:
+def run_enhance(setting: Setting, recorder: Recorder) -> None:
     made: Made = {}
     with tempfile.TemporaryDirectory() as folder:
         source = SAMPLE
@@ -135,14 +133,14 @@ def enhance(case: Case, setting: Setting, source: Path, folder: Path, made: Made
     made[case.name] = np.stack(frames.frames_made)
     stages = {name: round(seconds, 3) for name, seconds in reports[0].seconds.items()}
     has_graphs = backend.capture is not None
-    predicted = need(plan, device, backend.dtype, has_graphs).total
+    predicted = need(plan, device, backend.compute.dtype, has_graphs).total
     return {
         "frames": len(made[case.name]),
         "graphs": has_graphs,
         "nodes": dict(backend.capture.nodes) if backend.capture is not None else {},
         "seconds": round(reports[0].wall, 2),
         "stages": stages,
-        "arrangement": plan.arrangement,
+        "arrangement": plan.arrangement.words,
         **peak,
         "predicted_bytes": predicted,
     }

@@ -19,14 +19,13 @@ from torch import Tensor
 
 from benchmarks.gpu.records import Found, Recorder
 from benchmarks.gpu.setting import Setting, relative_error, tensor_float32
-from benchmarks.turns import make_room
-from tests.golden.test_denoiser import GOLDEN, OUTPUT, golden_weight, spread
+from benchmarks.interleaved import make_room
+from tests.golden.test_denoiser import OUTPUT, golden_weight, spread
+from tests.support.paths import GOLDEN
 from venhancer.config import RELEASED, TINY, Preset
 from venhancer.model.denoiser import Denoiser
 from venhancer.weights.checkpoint import assign
 from venhancer.weights.released_names import from_released
-
-STEP = "golden"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,7 @@ DRY_OUTPUTS = 2
 LAYOUTS = (("tiny", TINY), ("full", RELEASED))
 
 
-def run(setting: Setting, recorder: Recorder) -> None:
+def run_golden(setting: Setting, recorder: Recorder) -> None:
     for layout, preset in LAYOUTS[:1] if setting.is_small else LAYOUTS:
         state = golden_state(layout, preset)
         for precision in PRECISIONS[:1] if setting.is_small else PRECISIONS:

@@ -17,12 +17,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from benchmarks.denoise_variants import DOWNSCALING, make_sampling
 from benchmarks.gpu.records import Found, Recorder
 from benchmarks.gpu.setting import Setting
+from benchmarks.interleaved import make_room
+from benchmarks.measuring import four, wait
 from benchmarks.random_models import random_model
-from benchmarks.timing import four, wait
-from benchmarks.turns import make_room
+from benchmarks.speed.denoise_variants import DOWNSCALING, make_sampling
 from venhancer.config import NANO, TINY, Preset
 from venhancer.contract import TEXT_LENGTH
 from venhancer.planning.capacity import capacity_for
@@ -35,7 +35,6 @@ from venhancer.sampling.sampler import Capture, Placement, Sampler, WindowWork, 
 from venhancer.spans import Span
 from venhancer_rt.cuda_graph import WARM_UPS, GraphCapture
 
-STEP = "graphs"
 WINDOWS = 24  # of a model of one step: as many turns
 STEPS = 8  # of a model of many steps: turns of its one window
 SETTLING = WARM_UPS + 2  # turns that do not count: up to the capture, and one replay
@@ -91,7 +90,7 @@ def shapes(setting: Setting) -> list[Shape]:
     return [Shape(NANO, 3, 92, 160), Shape(NANO, 3, 180, 320), released]
 
 
-def run(setting: Setting, recorder: Recorder) -> None:
+def run_graphs(setting: Setting, recorder: Recorder) -> None:
     for shape in shapes(setting):
         model = random_model(shape.preset, getattr(torch, setting.dtype), setting.device)
         made: dict[str, Tensor] = {}
@@ -141,11 +140,11 @@ def plan(shape: Shape) -> tuple[Sampling, Scene]:
     else:
         starts = range(0, WINDOWS * shape.window, shape.window)
         windows = tuple(Span(start, start + shape.window) for start in starts)
-    keys = math.ceil(windows[-1].stop / sampling.gap)
-    stop = (keys - 1) * sampling.gap + 1
+    keys = math.ceil(windows[-1].stop / sampling.key_stride)
+    stop = (keys - 1) * sampling.key_stride + 1
     windows = (*windows[:-1], Span(windows[-1].start, stop))
     return dataclasses.replace(sampling, window=len(windows[0])), Scene(
-        Span(0, keys), sampling.gap, windows
+        Span(0, keys), sampling.key_stride, windows
     )
 
 

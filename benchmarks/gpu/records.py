@@ -1,16 +1,24 @@
-"""Records of a card run: lines of JSON in $OUT/results.jsonl, appended as they come.
+"""Records of a card run: written line by line as they come, then printed, then kept.
 
-A run that is cut off keeps the lines that are there. A failure is a line too, and later work of the
-same step goes on.
+A run appends lines of JSON to $OUT/results.jsonl, so that one which is cut off keeps those that are
+there. A failure is a line too, and later work of the same step goes on.
+
+`python -m benchmarks.gpu.records FOLDER` prints what a run found. With `--keep` its results and
+steps go to benchmarks/results/card/CARD-COMMIT/, to be committed. Where such a folder is there,
+steps that ran again take the place of their earlier ones, and so do results. The files that
+benchmarks of stage D wrote go to benchmarks/results/, named after the card.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
+import re
+import shutil
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,3 +103,113 @@ def read_steps(folder: Path) -> list[Step]:
     path = folder / STEPS
     lines = path.read_text().splitlines()[1:] if path.is_file() else []
     return [Step(*line.split("\t")) for line in lines]
+
+
+# --- printing -------------------------------------------------------------------------------------
+
+
+KNOWN = ("step", "what", "at")  # of every result, beside its figures
+WIDTH = 200  # letters of a line
+
+
+def figures(result: Mapping[str, Any]) -> str:
+    """Everything that a result found, on one line."""
+    return ", ".join(
+        f"{name} {shown(name, value)}" for name, value in result.items() if name not in KNOWN
+    )
+
+
+def shown(name: str, value: Any) -> str:
+    """A figure for readers: bytes in GB, whatever holds others by its parts."""
+    if isinstance(value, Mapping):
+        return "(" + "; ".join(f"{key} {shown(key, part)}" for key, part in value.items()) + ")"
+    if isinstance(value, bool):
+        return "yes" if value else "NO"
+    if name.endswith("_bytes"):
+        return f"{value / 1e9:.2f} GB"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return " ".join(shown(name, part) for part in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def lines(folder: Path) -> Iterator[str]:
+    """A line for every step, then one for every result."""
+    for step in read_steps(folder):
+        yield f"{step.stage:2} {step.name:20} {step.code:>8} {step.seconds:>5} of {step.limit:>4} s"
+    for result in read_results(folder):
+        yield f"{result['step']}: {result['what']}: {figures(result)}"[:WIDTH]
+
+
+# --- keeping --------------------------------------------------------------------------------------
+
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS_OF_ALL = ROOT / "benchmarks" / "results"
+CARD_RESULTS = RESULTS_OF_ALL / "card"
+TITLES = ("stage", "step", "code", "seconds", "limit")
+COMMIT_LETTERS = 10
+
+
+def machine_of(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The line that tells card and commit; SystemExit where the run has none."""
+    for result in results:
+        if result["what"] == "machine":
+            return result
+    raise SystemExit("no line of the step `environment` in results.jsonl: stage A writes it")
+
+
+def card_name(machine: dict[str, Any]) -> str:
+    """The card's name as part of the name of a file, such as nvidia-h200."""
+    return re.sub(r"[^a-z0-9]+", "-", machine["device"]["name"].lower()).strip("-")
+
+
+def folder_name(machine: dict[str, Any], commit: str) -> str:
+    """The card's name and the commit; SystemExit where nobody knows the commit."""
+    commit = commit or machine["commit"]
+    if not commit:
+        raise SystemExit("the run does not tell its commit: name it by --commit")
+    return f"{card_name(machine)}-{commit[:COMMIT_LETTERS]}"
+
+
+def keep(source: Path, target: Path) -> None:
+    """Write the run to `target`, beside those steps there that it did not run again."""
+    results, steps = read_results(source), read_steps(source)
+    again = {step.name for step in steps}
+    found = {(result["step"], result["what"]) for result in results}
+    target.mkdir(parents=True, exist_ok=True)
+    before = read_results(target)
+    results = [r for r in before if (r["step"], r["what"]) not in found] + results
+    steps = [s for s in read_steps(target) if s.name not in again] + steps
+    (target / RESULTS).write_text("".join(json.dumps(result) + "\n" for result in results))
+    (target / STEPS).write_text("".join(step_lines(steps)))
+
+
+def step_lines(steps: Sequence[Step]) -> list[str]:
+    rows = [(s.stage, s.name, s.code, s.seconds, s.limit) for s in steps]
+    return ["\t".join(row) + "\n" for row in (TITLES, *rows)]
+
+
+def keep_among_results(folder: Path, commit: str) -> None:
+    """Keep a run, and the files of its stage D, where the report reads them."""
+    machine = machine_of(read_results(folder))
+    target = CARD_RESULTS / folder_name(machine, commit)
+    keep(folder, target)
+    for file in folder.glob("*_cuda.json"):
+        shutil.copy(file, RESULTS_OF_ALL / f"{file.stem}_{card_name(machine)}.json")
+    print(f"wrote {target.relative_to(ROOT)}: now run python -m benchmarks.report")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.records", description=__doc__)
+    parser.add_argument("folder", type=Path, help="with results.jsonl and steps.tsv")
+    parser.add_argument("--keep", action="store_true", help="in benchmarks/results/card/")
+    parser.add_argument("--commit", default="", help="that ran, where the results do not tell")
+    args = parser.parse_args()
+    for line in lines(args.folder):
+        print(line)
+    if args.keep:
+        keep_among_results(args.folder, args.commit)
+
+
+if __name__ == "__main__":
+    main()

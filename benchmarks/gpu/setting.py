@@ -1,17 +1,22 @@
-"""Settings of a step, and its ways to time and to compare on the device."""
+"""Settings of a step, its ways to time and to compare, and the step that describes the machine."""
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchmarks.timing import Work, four, seconds_of
+from benchmarks.gpu.records import Found, Recorder
+from benchmarks.measuring import Work, describe_device, four, git_commit, seconds_of, versions
+from benchmarks.speed import ceiling
 from venhancer.config import PRESETS, Preset
 from venhancer.planning.geometry import fit
 
@@ -85,3 +90,39 @@ def card_peak(device: str, work: Callable[[], object]) -> dict[str, int]:
         "allocated_bytes": torch.cuda.max_memory_allocated(),
         "reserved_bytes": torch.cuda.max_memory_reserved(),
     }
+
+
+# --- the step `environment`: packages, the card and its ceilings ----------------------------------
+
+
+LIGHT = ("av", "cv2", "einops", "numpy", "safetensors")
+HEAVY = ("accelerate", "diffusers", "transformers", "triton")  # seconds each
+
+
+def run_environment(setting: Setting, recorder: Recorder) -> None:
+    """Tell the card first, so that a run which dies here still says where it was."""
+    recorder.tell("machine", machine(setting.device))
+    for name in LIGHT if setting.is_small else (*LIGHT, *HEAVY):
+        recorder.attempt(f"import {name}", partial(imported, name))
+    dtypes = ceiling.DTYPES[setting.device]
+    rates = partial(ceiling.measure, setting.device, dtypes, setting.is_small)
+    recorder.attempt("ceiling", rates)
+
+
+def machine(device: str) -> Found:
+    """Card, versions, commit and day."""
+    found: dict[str, Any] = {
+        "device": describe_device(device),
+        "versions": versions(),
+        "commit": git_commit(),
+        "date": datetime.now(timezone.utc).date().isoformat(),
+    }
+    if device == "cuda":
+        free, total = torch.cuda.mem_get_info()
+        found |= {"free_bytes": free, "total_bytes": total}
+    return found
+
+
+def imported(name: str) -> Found:
+    """The version of a package that really can be imported."""
+    return {"version": str(getattr(importlib.import_module(name), "__version__", "unknown"))}

@@ -7,8 +7,8 @@ from pathlib import Path
 import onnx
 import pytest
 
-from benchmarks.export import stage
 from benchmarks.random_models import write_checkpoint, write_companions
+from benchmarks.speed.export import stage
 from venhancer.bundle.manifest import check_files, read_manifest
 from venhancer.config import RELEASED
 from venhancer.contract import Shape

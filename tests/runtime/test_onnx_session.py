@@ -23,7 +23,7 @@ from tests.support.bundles import (
 from tests.support.training_parts import TEXT_WIDTH
 from venhancer.bundle.static_networks import StaticCodec, StaticDenoiser, StaticTextEncoder
 from venhancer.encoders.autoencoder import AutoencoderCodec
-from venhancer.encoders.text_encoder import TextEncoder
+from venhancer.encoders.text_encoder import ClipTextEncoder
 from venhancer.encoders.tokenizer import load_tokenizer
 from venhancer.errors import BundleError, DeviceError, ShapeError
 from venhancer.model.denoiser import Denoiser
@@ -137,7 +137,7 @@ def test_the_text_encoder(
     """With the tokenizer that lies in the bundle."""
     tokenizer = load_tokenizer(built.folder / "tokenizer")
     static = StaticTextEncoder(letters, runs["text_encoder"], tokenizer)
-    encoder = TextEncoder(small_text_encoder().eval(), tokenizer)
+    encoder = ClipTextEncoder(small_text_encoder().eval(), tokenizer)
 
     for prompt in ("", "a cat"):
         out = static.encode(prompt)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from venhancer.bundle.manifest import TensorInfo
-from venhancer.bundle.static_networks import Run
+from venhancer.bundle.static_networks import NetworkFunction
 from venhancer_rt import engine
 
 VERSION = "11.4.0.106"
@@ -53,7 +53,7 @@ class FakeNetwork:
 
     inputs: Sequence[TensorInfo]
     outputs: Sequence[TensorInfo]
-    run: Run
+    run: NetworkFunction
     scratch: int = 0
     stripped: int = -1  # as the real one says of an engine that was not stripped
     has_context: bool = True

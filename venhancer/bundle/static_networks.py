@@ -23,13 +23,17 @@ from venhancer.errors import ShapeError
 from venhancer.model.denoiser import Prepared
 
 Inputs = Mapping[str, Tensor]
-Run = Callable[[Inputs], dict[str, Tensor]]  # one network: inputs by name -> outputs by name
+NetworkFunction = Callable[
+    [Inputs], dict[str, Tensor]
+]  # one network: inputs by name -> outputs by name
 
 
 class StaticDenoiser:
     """`Denoiser` made of exported networks: `denoiser`, `prepare` and, with text, `text_keys`."""
 
-    def __init__(self, config: ModelConfig, sizes: Mapping[str, int], runs: Mapping[str, Run]):
+    def __init__(
+        self, config: ModelConfig, sizes: Mapping[str, int], runs: Mapping[str, NetworkFunction]
+    ):
         self.config = config
         self.sizes = sizes
         self.runs = runs
@@ -109,7 +113,10 @@ class StaticCodec(AutoencoderCodec):
     """
 
     def __init__(
-        self, specs: Mapping[str, NetworkSpec], sizes: Mapping[str, int], runs: Mapping[str, Run]
+        self,
+        specs: Mapping[str, NetworkSpec],
+        sizes: Mapping[str, int],
+        runs: Mapping[str, NetworkFunction],
     ) -> None:
         super().__init__(None)
         self.specs = specs
@@ -128,7 +135,7 @@ class StaticCodec(AutoencoderCodec):
         return frames
 
     def _run(self, network: str, x: Tensor) -> list[Tensor]:
-        """Run on as many frames at a time as the network takes; the last frame is repeated."""
+        """Run on as many frames at a time as the network takes; the last one is repeated."""
         spec = self.specs[network]
         [given] = spec.inputs
         count, *size = given.shape(self.sizes)
@@ -145,7 +152,9 @@ class StaticCodec(AutoencoderCodec):
 class StaticTextEncoder:
     """`TextEncoder` made of an exported network, which takes a prompt for each branch."""
 
-    def __init__(self, sizes: Mapping[str, int], run: Run, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self, sizes: Mapping[str, int], run: NetworkFunction, tokenizer: Tokenizer
+    ) -> None:
         self.branches = sizes["b"]
         self.run = run
         self.tokenizer = tokenizer

@@ -48,7 +48,7 @@ _OPENCLIP_NAMES = {  # whole parts of a name -> transformers'
 _OPENCLIP_PART = re.compile(rf"\b(?<!embeddings\.)(?:{'|'.join(_OPENCLIP_NAMES)})\b")
 
 
-class TextEncoder:
+class ClipTextEncoder:
     """Encoder of prompts for the denoiser's cross-attention."""
 
     def __init__(self, network: Any, tokenizer: Tokenizer) -> None:
@@ -64,7 +64,7 @@ class TextEncoder:
 
 def load_text_encoder(
     source: str | None = None, *, dtype: torch.dtype = torch.float32, device: str = "cpu"
-) -> TextEncoder:
+) -> ClipTextEncoder:
     """Load the text encoder from a folder, a file or a hub name.
 
     The name is `source`, else VENHANCER_TEXT_ENCODER, else SD 2.1's. WeightsError if it cannot be
@@ -83,7 +83,7 @@ def load_text_encoder(
     except WeightsError as error:
         raise WeightsError(f"text encoder {weights}: {error}") from error
     tokenizer = load_tokenizer(path if path.is_dir() else path.parent)
-    return TextEncoder(network.to(device, dtype), tokenizer)
+    return ClipTextEncoder(network.to(device, dtype), tokenizer)
 
 
 def _read_folder(folder: Path) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """A codec for frames larger than its network's input: equal tiles, blended.
 
 Group norms and attention see a tile instead of the whole frame. So a tiled frame is close to the
-untiled one, but not equal; benchmarks/vae_tiles.py measures how close.
+untiled one, but not equal: benchmarks/results/vae_tiles.json says how close.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from venhancer.encoders.autoencoder import AutoencoderCodec
 from venhancer.errors import ShapeError
 from venhancer.spans import Span, join_shares, tiles
 
-Run = Callable[[Tensor], Sequence[Tensor]]  # f c h w -> one or more of f c h w, float32
+TileFunction = Callable[[Tensor], Sequence[Tensor]]  # f c h w -> one or more of f c h w, float32
 
 
 class TiledCodec(AutoencoderCodec):
@@ -40,7 +40,7 @@ class TiledCodec(AutoencoderCodec):
         return frames
 
 
-def encode_in_tiles(run: Run, frames: Tensor, tile: tuple[int, int]) -> list[Tensor]:
+def encode_in_tiles(run: TileFunction, frames: Tensor, tile: tuple[int, int]) -> list[Tensor]:
     """Run on tiles and join the results to latents of whole frames: f 3 H W -> each f c h w."""
     height, width = frames.shape[-2:]
     if height % VAE_STRIDE or width % VAE_STRIDE:
@@ -49,7 +49,7 @@ def encode_in_tiles(run: Run, frames: Tensor, tile: tuple[int, int]) -> list[Ten
     return in_tiles(run, frames, cover, (VAE_STRIDE, 1))
 
 
-def decode_in_tiles(run: Run, latents: Tensor, tile: tuple[int, int]) -> list[Tensor]:
+def decode_in_tiles(run: TileFunction, latents: Tensor, tile: tuple[int, int]) -> list[Tensor]:
     """Run on tiles and join the results to pixels of whole frames: f c h w -> each f 3 H W."""
     height, width = latents.shape[-2:]
     return in_tiles(run, latents, grid((height, width), tile), (1, VAE_STRIDE))
@@ -63,7 +63,7 @@ def grid(size: tuple[int, int], tile: tuple[int, int]) -> Grid:
     return tiles(size[0], tile[0], 1), tiles(size[1], tile[1], 1)
 
 
-def in_tiles(run: Run, x: Tensor, cover: Grid, strides: tuple[int, int]) -> list[Tensor]:
+def in_tiles(run: TileFunction, x: Tensor, cover: Grid, strides: tuple[int, int]) -> list[Tensor]:
     """Run on one tile of x after the other, and sum the outputs, weighted by `shares`.
 
     strides: distance of two latent positions in x, and in the outputs

@@ -139,7 +139,7 @@ class RunWithFallback:
             if not self.fallbacks:
                 raise DeviceError(
                     f"out of memory with {self.flow.plan.arrangement.words}, the smallest plan of "
-                    "these windows: take a fallbacks --window, or --memory with what is free"
+                    "these windows: take a smaller --window, or --memory with what is free"
                 ) from error
             self._leave_device()
             return False

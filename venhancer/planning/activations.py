@@ -28,7 +28,7 @@ from venhancer.weights import hub
 
 # what a device takes, over what is counted here. CPU: measured with the gaps that
 # `keep_freed_memory` leaves between blocks, the most of any case above 100 MB
-# (`python -m benchmarks.memory_prediction`; of nano 1.81, by hand). CUDA: not measured, assumed:
+# (`python -m benchmarks.memory.prediction`; of nano 1.81, by hand). CUDA: not measured, assumed:
 # the allocator's rounding and kernels' workspaces, and in the codec, whose tensors are not channels
 # last, copies of what a convolution reads and writes.
 DENOISER_MARGIN: Mapping[str, float] = {"cpu": 1.9, "cuda": 1.1}

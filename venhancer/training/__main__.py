@@ -61,10 +61,10 @@ def run(args: argparse.Namespace) -> None:
     work(args, show=lambda line: print(line, flush=True))
 
 
-Work = Callable[[argparse.Namespace], None]
+Command = Callable[[argparse.Namespace], None]
 
 
-def _command(argv: Sequence[str]) -> tuple[argparse.Namespace, Work]:
+def _command(argv: Sequence[str]) -> tuple[argparse.Namespace, Command]:
     if argv and argv[0] in COMMANDS:
         module = import_module(COMMANDS[argv[0]])
         return module.build_parser().parse_args(argv[1:]), module.run

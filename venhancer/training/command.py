@@ -31,7 +31,7 @@ from venhancer.training.data.samples import sampling_networks
 from venhancer.training.data.sources import Source, open_sources
 from venhancer.training.distillation import Distillation, student_preset
 from venhancer.training.encoders import Encoders, load_encoders
-from venhancer.training.loop import Check, Run, train
+from venhancer.training.loop import Check, TrainingRun, train
 from venhancer.training.objective import DiffusionLoss, Objective, Perceive
 from venhancer.training.perceptual import VGG16, Lpips
 from venhancer.training.pool_validation import PoolValidation
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace, show: Show) -> None:
     train(
         trainer,
         batches(data, trainer),
-        Run(args.out, objective, exported, check),
+        TrainingRun(args.out, objective, exported, check),
         show if accelerator.is_main_process else lambda _: None,
     )
 

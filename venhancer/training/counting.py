@@ -68,7 +68,7 @@ class MicroBatch:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class MicroBatchCost:
     """Bytes and operations (two per multiply-add) of a micro-batch."""
 
     saved: int  # bytes that the forward pass keeps for the backward pass
@@ -120,7 +120,7 @@ def _cast(tree: Any, dtype: torch.dtype) -> Any:
 
 
 @cache
-def count_work(batch: MicroBatch) -> Work:
+def count_work(batch: MicroBatch) -> MicroBatchCost:
     """Count forward and backward of `batch`; a model of 2 B weights takes half a minute."""
     with _without_data(batch.kind):
         model = make_denoiser(batch.model)
@@ -132,7 +132,7 @@ def count_work(batch: MicroBatch) -> Work:
             # not the tensor's method: modes would intercept it, and be inactive inside
             torch.autograd.backward(out.float().square().mean())
             del out
-    return Work(saved, memory.peak, operations.total)
+    return MicroBatchCost(saved, memory.peak, operations.total)
 
 
 def _without_data(kind: Kind) -> AbstractContextManager[Any]:

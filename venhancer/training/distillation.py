@@ -30,7 +30,7 @@ from venhancer.training.config import TrainingConfig
 from venhancer.training.data.augmentation import Batch
 from venhancer.training.objective import Diffused, DiffusionLoss, encode_batch
 
-Conditions = dict[str, Tensor | None]
+ConditionInputs = dict[str, Tensor | None]
 
 
 def student_preset(preset: Preset, config: TrainingConfig) -> Preset:
@@ -91,7 +91,7 @@ class Distillation:
 
     @torch.no_grad()
     def teach(
-        self, network: nn.Module, seen: Diffused, conditions: Conditions, step: int
+        self, network: nn.Module, seen: Diffused, conditions: ConditionInputs, step: int
     ) -> tuple[Tensor, Tensor]:
         """Compute the start of the student's `step`, and the x_0 to learn there: both b c f h w.
 
@@ -108,7 +108,7 @@ class Distillation:
         keep, gain, back, _ = self.table[step]
         return x, (reached - keep * x - back * previous) / gain
 
-    def follow(self, x: Tensor, step: int, conditions: Conditions) -> Tensor:
+    def follow(self, x: Tensor, step: int, conditions: ConditionInputs) -> Tensor:
         """Run the teacher from x at the student's `step` to the next one: b c f h w -> b c f h w.
 
         The first small step is of first order, since no evaluation precedes it.
@@ -131,7 +131,7 @@ class Distillation:
         return guide(out, self.teacher(text=negative, **inputs), self.guidance)
 
     def denoise(
-        self, network: Callable[..., Tensor], x: Tensor, j: int, conditions: Conditions
+        self, network: Callable[..., Tensor], x: Tensor, j: int, conditions: ConditionInputs
     ) -> Tensor:
         """Compute x_0 by a network at the teacher's step j, as a run evaluates it."""
         noisy, timestep = self.show(x, j)

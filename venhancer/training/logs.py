@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from venhancer.files import write_text
 from venhancer.training import validation
-from venhancer.training.data.samples import Sample
+from venhancer.training.data.samples import SampleVideo
 from venhancer.training.validation import Scores
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Logs:
             self._scalars(f"validation_{kind}", {"step": step, **found})
         self._image("validation/grid", validation.picture(scores, self.first), step)
 
-    def samples(self, step: int, samples: Sequence[Sample]) -> None:
+    def samples(self, step: int, samples: Sequence[SampleVideo]) -> None:
         """Log a still of each sample video."""
         for sample in samples:
             name = sample.path.stem.partition("_")[2]

@@ -36,7 +36,7 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class TrainingRun:
     """Folder and objective of a training run, and what it exports and validates."""
 
     folder: Path
@@ -45,7 +45,7 @@ class Run:
     check: Check | None = None
 
 
-def train(trainer: Trainer, batches: Iterator[Batch], run: Run, show: Show) -> None:
+def train(trainer: Trainer, batches: Iterator[Batch], run: TrainingRun, show: Show) -> None:
     """Train until `config.steps`.
 
     TrainingError where the loss is not finite; the checkpoints so far are kept.
@@ -73,7 +73,7 @@ def _line(update: Update, skipped: int) -> str:
     return f"update {update.step}  loss {update.loss:.4f}  {speed}{left_out}"
 
 
-def validate(trainer: Trainer, run: Run, check: Check, logs: Logs, show: Show) -> None:
+def validate(trainer: Trainer, run: TrainingRun, check: Check, logs: Logs, show: Show) -> None:
     """Validate the averaged weights; the best so far are kept as best.safetensors."""
     rank, world = trainer.accelerator.process_index, trainer.accelerator.num_processes
     with trainer.averaged():

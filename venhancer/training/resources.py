@@ -25,7 +25,7 @@ from venhancer.planning.cards import CARDS, Card, Kind
 from venhancer.planning.geometry import fit
 from venhancer.planning.memory import CONTEXT_BYTES, PROCESS_BYTES, stored
 from venhancer.training.config import TrainingConfig
-from venhancer.training.counting import MicroBatch, Work, codec_flop, count_work
+from venhancer.training.counting import MicroBatch, MicroBatchCost, codec_flop, count_work
 from venhancer.training.parallel import GATHERED, choose_learning, halve_frozen
 
 GIB = 2**30
@@ -213,7 +213,7 @@ def _memory(config: TrainingConfig, devices: int, weights: Weights) -> dict[str,
 
 
 def _work_memory(
-    model: ModelConfig, config: TrainingConfig, kind: Kind, work: Work
+    model: ModelConfig, config: TrainingConfig, kind: Kind, work: MicroBatchCost
 ) -> dict[str, int]:
     """Count bytes of activations or of the codec, which runs before them; and of the rest."""
     activations, encoding, encoders = ACTIVATION_MARGIN[kind] * work.peak, 0.0, 0.0

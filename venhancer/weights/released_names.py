@@ -59,7 +59,7 @@ _LAYERS: Mapping[type[nn.Module], Mapping[str, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class NamePair:
     """One tensor under both names; `shape` is ours."""
 
     ours: str
@@ -73,7 +73,7 @@ class Entry:
 
 
 @cache
-def name_table(config: UNetConfig) -> tuple[Entry, ...]:
+def name_table(config: UNetConfig) -> tuple[NamePair, ...]:
     """List every tensor of the released layout, in our order of modules, UNet first.
 
     WeightsError for a flat body, which that layout has no names for.
@@ -87,7 +87,7 @@ def name_table(config: UNetConfig) -> tuple[Entry, ...]:
         model = UNetDenoiser(ModelConfig(unet=config))
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     return tuple(
-        Entry(name, f"{theirs}.{kind}", shapes[name], _has_trailing_axis(ours, kind))
+        NamePair(name, f"{theirs}.{kind}", shapes[name], _has_trailing_axis(ours, kind))
         for ours, theirs in _module_names(model)
         for kind in ("weight", "bias")
         if (name := f"{ours}.{kind}") in shapes
@@ -152,11 +152,11 @@ def _first(what: str, names: Iterable[str]) -> str:
     return f"{len(found)} {what} ({', '.join(found[:3])}{more})" if found else ""
 
 
-def _ours(tensor: Tensor, entry: Entry) -> Tensor:
+def _ours(tensor: Tensor, entry: NamePair) -> Tensor:
     return tensor.squeeze(-1) if entry.has_trailing_axis else tensor
 
 
-def _released(tensor: Tensor, entry: Entry) -> Tensor:
+def _released(tensor: Tensor, entry: NamePair) -> Tensor:
     return tensor.unsqueeze(-1) if entry.has_trailing_axis else tensor
 
 

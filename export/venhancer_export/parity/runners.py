@@ -12,16 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from venhancer.bundle.static_networks import Inputs, Run
+from venhancer.bundle.static_networks import Inputs, NetworkFunction
 from venhancer.contract import NetworkSpec
 from venhancer.errors import BundleError
 from venhancer_export.onnx_graph.networks import Network
 
-Runs = Mapping[str, Run]  # by network name; each takes the inputs it needs, in any precision
+Runs = Mapping[
+    str, NetworkFunction
+]  # by network name; each takes the inputs it needs, in any precision
 NUMPY = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64}
 
 
-def pytorch_run(network: Network, device: str) -> Run:
+def pytorch_run(network: Network, device: str) -> NetworkFunction:
     """Make the function of a network with its weights on `device`; results are on the CPU."""
 
     @torch.inference_mode()
@@ -36,7 +38,7 @@ def pytorch_run(network: Network, device: str) -> Run:
     return run
 
 
-def onnx_run(path: Path) -> Run:
+def onnx_run(path: Path) -> NetworkFunction:
     """Make the function of a graph on the CPU, without ONNX Runtime's optimisations.
 
     It runs node by node as in the file. The session takes half the time, and is closer to the file:
@@ -86,7 +88,7 @@ def engine_runs(
         yield runs
 
 
-def _engine_run(runner: Any, spec: NetworkSpec) -> Run:
+def _engine_run(runner: Any, spec: NetworkSpec) -> NetworkFunction:
     def run(inputs: Inputs) -> dict[str, Tensor]:
         given = {
             tensor.name: inputs[tensor.name].contiguous().to(getattr(torch, tensor.dtype))

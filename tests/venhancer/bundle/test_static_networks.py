@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tests.support.training_parts import TEXT_WIDTH, small_v_preset
 from venhancer.bundle.static_networks import (
-    Run,
+    NetworkFunction,
     StaticCodec,
     StaticDenoiser,
     StaticTextEncoder,
@@ -35,7 +35,7 @@ def model() -> Denoiser:
     return made
 
 
-def runs(model: Denoiser) -> dict[str, Run]:
+def runs(model: Denoiser) -> dict[str, NetworkFunction]:
     """The denoiser's exported parts, as functions that refuse any other shape."""
 
     def prepare(inputs: Any) -> dict[str, Tensor]:
@@ -56,7 +56,7 @@ def runs(model: Denoiser) -> dict[str, Run]:
     return {name: checked(name, function) for name, function in functions.items()}
 
 
-def checked(network: str, function: Run) -> Run:
+def checked(network: str, function: NetworkFunction) -> NetworkFunction:
     spec = networks(MODEL, "float32")[network]
 
     def run(inputs: Any) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from benchmarks.random_models import write_tokenizer
 from tests.support.paths import GOLDEN
-from venhancer.encoders.text_encoder import TextEncoder, build_network, load_text_encoder
+from venhancer.encoders.text_encoder import ClipTextEncoder, build_network, load_text_encoder
 from venhancer.encoders.tokenizer import Tokenizer, load_tokenizer
 from venhancer.errors import DeviceError, WeightsError
 from venhancer.weights import hub
@@ -236,7 +236,7 @@ def test_encoding_is_the_network_on_the_ids(tmp_path: Path) -> None:
     """The same each time, whatever the case, and it follows the prompt."""
     write_tokenizer(tmp_path)
     words = hub.require("transformers").CLIPTokenizer.from_pretrained(tmp_path)
-    encoder = TextEncoder(build_network(transformers_model(1).state_dict()), Tokenizer(words))
+    encoder = ClipTextEncoder(build_network(transformers_model(1).state_dict()), Tokenizer(words))
 
     assert torch.equal(encoder.encode("a"), encoder.encode("A "))
     assert not torch.equal(encoder.encode("a"), encoder.encode("b"))

@@ -27,7 +27,7 @@ from venhancer.sampling.sampler import Placement, Sampler
 from venhancer.training import __main__ as main
 from venhancer.training import resources
 from venhancer.training.config import NANO_TRAINING, TrainingConfig
-from venhancer.training.counting import MicroBatch, Work, count_work
+from venhancer.training.counting import MicroBatch, MicroBatchCost, count_work
 from venhancer.training.parallel import choose_learning
 from venhancer.training.resources import describe, plan_training
 from venhancer.training.trainer import initialise
@@ -355,7 +355,7 @@ def test_a_run_on_a_pool_is_planned() -> None:
 
 def test_a_unet_is_planned_with_its_clips(monkeypatch: pytest.MonkeyPatch) -> None:
     """As many frames as the longest clip has."""
-    monkeypatch.setattr(resources, "count_work", lambda batch: Work(1, 1, batch.frames))
+    monkeypatch.setattr(resources, "count_work", lambda batch: MicroBatchCost(1, 1, batch.frames))
     config = TrainingConfig(frames=5, crop=(64, 64), strides=(1, 2), stride_weights=(1, 1), batch=1)
 
     assert plan_training(SMALL_UNET, config, 1, CARDS["L4"]).frames == 5

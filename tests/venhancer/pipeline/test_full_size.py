@@ -19,7 +19,7 @@ from tests.support.clips import read_all, write_clip
 from tests.support.paths import ROOT
 from venhancer.config import RELEASED
 from venhancer.encoders.autoencoder import AutoencoderCodec
-from venhancer.encoders.text_encoder import TextEncoder, build_network
+from venhancer.encoders.text_encoder import ClipTextEncoder, build_network
 from venhancer.encoders.tokenizer import load_tokenizer
 from venhancer.model.denoiser import make_denoiser
 from venhancer.options import Options
@@ -69,7 +69,7 @@ def build_networks(folder: Path) -> Watched:
     return Watched(
         model.eval().requires_grad_(False),
         AutoencoderCodec(vae),
-        TextEncoder(text, load_tokenizer(folder)),
+        ClipTextEncoder(text, load_tokenizer(folder)),
     )
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.memory_prediction import Case, measure, predict
+from benchmarks.memory.prediction import Case, measure, predict
 from venhancer.config import NANO, RELEASED, TINY, ModelConfig, Preset
 from venhancer.model.denoiser import Denoiser, make_denoiser
 from venhancer.model.layers import GroupNorm

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from venhancer.training.data.samples import Sample
+from venhancer.training.data.samples import SampleVideo
 from venhancer.training.logs import Logs, Update
 from venhancer.training.validation import Cell, Score
 
@@ -104,7 +104,7 @@ def test_only_the_main_process_writes(tmp_path: Path) -> None:
     logs.update(an_update(1))
     logs.validation(1, SCORES)
     logs.skip(1, ["a.mp4: no frame"])
-    logs.samples(1, [Sample(Path("step-00000001_a.mp4"), np.zeros((4, 4, 3), np.uint8))])
+    logs.samples(1, [SampleVideo(Path("step-00000001_a.mp4"), np.zeros((4, 4, 3), np.uint8))])
     logs.close()
 
     assert logs.skipped == 1
@@ -118,7 +118,7 @@ def test_tensorboard_shows_the_same(tmp_path: Path) -> None:
     for step in range(1, 4):
         logs.update(an_update(step))
     logs.validation(3, SCORES)
-    logs.samples(3, [Sample(Path("step-00000003_a_b.mp4"), np.zeros((4, 12, 3), np.uint8))])
+    logs.samples(3, [SampleVideo(Path("step-00000003_a_b.mp4"), np.zeros((4, 12, 3), np.uint8))])
     logs.close()
 
     again = Logs(tmp_path)

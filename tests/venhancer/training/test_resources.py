@@ -19,7 +19,7 @@ from venhancer.planning.cards import CARDS, Card
 from venhancer.planning.cost import sample_inputs
 from venhancer.training import resources
 from venhancer.training.config import TrainingConfig
-from venhancer.training.counting import MicroBatch, Work, count_work
+from venhancer.training.counting import MicroBatch, MicroBatchCost, count_work
 from venhancer.training.parallel import checkpoint_activations
 from venhancer.training.resources import GIB, card_named, describe, plan_training
 
@@ -64,9 +64,9 @@ def cheap_codec(monkeypatch: pytest.MonkeyPatch) -> None:
 def counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Activations of so many GiB a clip, a third of them where they are checkpointed."""
 
-    def work(batch: MicroBatch) -> Work:
+    def work(batch: MicroBatch) -> MicroBatchCost:
         peak = batch.clips * GIB // (3 if batch.is_checkpointed else 1)
-        return Work(saved=peak // 2, peak=peak, flop=10**12 * batch.clips)
+        return MicroBatchCost(saved=peak // 2, peak=peak, flop=10**12 * batch.clips)
 
     monkeypatch.setattr(resources, "count_work", work)
 

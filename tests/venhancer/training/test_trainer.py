@@ -30,7 +30,7 @@ from venhancer.model.denoiser import to_frames
 from venhancer.training import checkpoints
 from venhancer.training.config import TrainingConfig
 from venhancer.training.encoders import Encoders
-from venhancer.training.loop import Run, train
+from venhancer.training.loop import TrainingRun, train
 from venhancer.training.objective import (
     DiffusionLoss,
     encode_batch,
@@ -236,8 +236,8 @@ def test_the_learning_rate_is_the_papers() -> None:
 # what a run leaves
 
 
-def run_in(folder: Path, trainer: Trainer) -> Run:
-    return Run(folder, diffusion_loss(trainer), trainer.preset)
+def run_in(folder: Path, trainer: Trainer) -> TrainingRun:
+    return TrainingRun(folder, diffusion_loss(trainer), trainer.preset)
 
 
 def test_a_crash_while_saving_leaves_the_last_checkpoint(

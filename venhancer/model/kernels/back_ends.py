@@ -10,8 +10,8 @@ from typing import Literal
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-Shape = Literal["spatial", "text", "temporal"]  # what is attended to
-BackEnds = Mapping[Shape, SDPBackend]  # PyTorch chooses where none is named
+AttentionKind = Literal["spatial", "text", "temporal"]  # what is attended to
+BackEnds = Mapping[AttentionKind, SDPBackend]  # PyTorch chooses where none is named
 NONE: BackEnds = MappingProxyType({})
 LONGEST_CLIP = 64  # frames; self-attention over more tokens is spatial
 ALL = (
@@ -22,7 +22,7 @@ ALL = (
 )
 
 
-def shape_of(query: Tensor, key: Tensor) -> Shape:
+def attention_kind(query: Tensor, key: Tensor) -> AttentionKind:
     """Classify an attention by its tokens: query b l c, key b m c."""
     if query.shape[1] != key.shape[1]:
         return "text"
@@ -31,7 +31,7 @@ def shape_of(query: Tensor, key: Tensor) -> Shape:
 
 def prefer(back_ends: BackEnds, query: Tensor, key: Tensor) -> AbstractContextManager[None]:
     """Prefer the back end of this shape; PyTorch takes another one where it cannot run."""
-    wanted = back_ends.get(shape_of(query, key))
+    wanted = back_ends.get(attention_kind(query, key))
     if wanted is None:
         return nullcontext()
     others = [it for it in ALL if it is not wanted]

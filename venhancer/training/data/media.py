@@ -32,8 +32,8 @@ from venhancer.video.decode import DEFAULT_FPS, video_stream
 CUT = 24.0  # mean absolute change (of 255) between neighbours that counts as a cut
 RUN_CLIPS = 4  # length in clips of a run that gives several crops
 
-Span = tuple[float, float]  # seconds of a video: from, to
-WHOLE: Span = (0.0, math.inf)
+Seconds = tuple[float, float]  # seconds of a video: from, to
+WHOLE: Seconds = (0.0, math.inf)
 BROKEN_VIDEO = (av.FFmpegError, OSError, ValueError, VideoError)
 BROKEN_PHOTO = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 
@@ -71,7 +71,7 @@ def _rate(stream: VideoStream) -> float:
     return float(stream.average_rate or stream.guessed_rate or DEFAULT_FPS)
 
 
-def read_run(media: Extent, span: Span, config: TrainingConfig, rng: Generator) -> Tensor:
+def read_run(media: Extent, span: Seconds, config: TrainingConfig, rng: Generator) -> Tensor:
     """Read frames in a row, at about config.fps, from a random place of a video: f 3 H W, uint8.
 
     There are at least config.longest, at least config.crop in size; no more are needed if the run
@@ -94,8 +94,8 @@ def read_run(media: Extent, span: Span, config: TrainingConfig, rng: Generator) 
 
 
 def _place(
-    container: InputContainer, stream: VideoStream, span: Span, frames: int, rng: Generator
-) -> Span:
+    container: InputContainer, stream: VideoStream, span: Seconds, frames: int, rng: Generator
+) -> Seconds:
     """Choose where to start and stop reading, in seconds of the stream, with time for `frames`."""
     duration = container.duration / av.time_base if container.duration else 0.0
     begin, end = span[0], min(span[1], duration or math.inf)
@@ -159,7 +159,7 @@ def _shown(size: tuple[int, int]) -> str:
 
 
 def video_clips(
-    media: Extent, span: Span, config: TrainingConfig, rng: Generator
+    media: Extent, span: Seconds, config: TrainingConfig, rng: Generator
 ) -> Iterator[Tensor]:
     """Take up to config.clips_a_decode clips (f 3 H W, uint8) from one run, none with a cut."""
     run = read_run(media, span, config, rng)

@@ -18,7 +18,6 @@ from venhancer.pipeline import run as pipeline
 from venhancer.pipeline.pixels import Frame
 from venhancer.config import Preset
 from venhancer.model.denoiser import Denoiser, Prepared
-from venhancer.pipeline.networks import Networks
 from venhancer.options import Options
 from venhancer.planning.plan import make_plan
 from venhancer.pipeline.networks import Codec, LappedCodec, Networks, TextEncoder
@@ -32,7 +31,7 @@ SCALE, STRIDE = 4, 2  # degradation of a clip
 FPS = Fraction(24)
 
 
-class Sample(NamedTuple):
+class SampleVideo(NamedTuple):
     """A video, and its middle frame: H W 3."""
 
     path: Path
@@ -84,7 +83,7 @@ def sampling_networks(
 
 def write_samples(
     networks: Networks, preset: Preset, clips: Sequence[HeldOut], folder: Path, step: int
-) -> list[Sample]:
+) -> list[SampleVideo]:
     """Degrade each clip and enhance it; write input, output and truth beside each other.
 
     `folder`/step-00000250_NAME.mp4 appears whole or not at all.
@@ -96,7 +95,7 @@ def write_samples(
     ]
 
 
-def _write_sample(networks: Networks, preset: Preset, clip: HeldOut, path: Path) -> Sample:
+def _write_sample(networks: Networks, preset: Preset, clip: HeldOut, path: Path) -> SampleVideo:
     count = (len(clip.frames) - 1) // STRIDE * STRIDE + 1
     true = clip.frames[:count].permute(0, 2, 3, 1).contiguous().numpy()
     shown = list(_degraded(clip.frames[:count:STRIDE]))
@@ -106,7 +105,7 @@ def _write_sample(networks: Networks, preset: Preset, clip: HeldOut, path: Path)
         for number, frame in enumerate(made)
     ]
     write_frames(path, joined, FPS)
-    return Sample(path, joined[count // 2])
+    return SampleVideo(path, joined[count // 2])
 
 
 def _enhanced(

@@ -24,7 +24,7 @@ from venhancer.training.data import shards
 from venhancer.training.data.augmentation import Generator, Take
 from venhancer.training.config import TrainingConfig
 from venhancer.training.data.latents import read_latents, read_text
-from venhancer.training.data.media import WHOLE, Extent, Span, photo_clips, video_clips
+from venhancer.training.data.media import WHOLE, Extent, Seconds, photo_clips, video_clips
 
 VIDEOS = {".mp4", ".mkv", ".mov", ".webm", ".avi", ".mpg", ".m4v"}
 PHOTOS = {".jpg", ".jpeg", ".png", ".webp"}
@@ -38,7 +38,7 @@ class Sample:
     media: Extent
     kind: Literal["video", "photo", "latents"] = "video"
     caption: str | Extent = ""
-    span: Span = WHOLE
+    span: Seconds = WHOLE
     text: Extent | None = None  # the caption, encoded
     weight: float = 1.0  # how often it is drawn, relative to the others
 

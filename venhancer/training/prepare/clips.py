@@ -16,9 +16,9 @@ import torch
 
 from venhancer.errors import OptionError
 from venhancer.training.data import shards
-from venhancer.training.data.media import Span
+from venhancer.training.data.media import Seconds
 from venhancer.training.data.sources import VIDEOS, Sample, find_media, read_list, sample_of
-from venhancer.training.prepare.cutting import Film, Made, Plan, Rules, make_clip, plan_film
+from venhancer.training.prepare.cutting import Film, FilmPlan, Made, Rules, make_clip, plan_film
 from venhancer.training.prepare.latents import LatentMaker
 from venhancer.training.prepare.shard_writer import REPORT, ShardFolder, write_json
 
@@ -29,7 +29,7 @@ Show = Callable[[str], None]
 def find_films(paths: Sequence[Path]) -> list[Film]:
     """Find videos in files, folders and .jsonl lists; OptionError where there is none."""
     samples = [sample for path in paths for sample in _samples_of(path)]
-    wanted: dict[Path, list[tuple[Span, str]]] = {}
+    wanted: dict[Path, list[tuple[Seconds, str]]] = {}
     for sample in samples:
         if sample.kind == "video":
             wanted.setdefault(sample.media.path, []).append((sample.span, sample.read_caption()))
@@ -64,7 +64,7 @@ def prepare(
     done = {folder.begun.name: folder.begun.pieces} if folder.begun else {}
     with ProcessPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for made in _work(pool, left, rules, done, workers):
-            if isinstance(made, Plan):
+            if isinstance(made, FilmPlan):
                 folder.end_film(made.film, list(made.left_out))
                 show(f"{made.film}: {folder.films[made.film].kept} clips")
             elif made.left_out:
@@ -92,7 +92,7 @@ def _work(
     rules: Rules,
     done: dict[str, int],
     workers: int,
-) -> Iterator[Made | Plan]:
+) -> Iterator[Made | FilmPlan]:
     """Iterate over clips in the order of their films; each film's plan follows its clips."""
     plans = in_order((pool.submit(plan_film, film, rules) for film in films), workers)
 
@@ -100,7 +100,7 @@ def _work(
         for plan in plans:
             for piece in plan.pieces[done.get(plan.film, 0) :]:
                 yield pool.submit(make_clip, piece, rules)
-            end: Future[Plan] = Future()
+            end: Future[FilmPlan] = Future()
             end.set_result(plan)
             yield end
 

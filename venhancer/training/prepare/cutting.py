@@ -25,7 +25,7 @@ from venhancer.training.config import TrainingConfig
 from venhancer.training.data.clip_filters import Watch
 from venhancer.training.data.media import (
     BROKEN_VIDEO,
-    Span,
+    Seconds,
     frame_step,
     frames_between,
     upright_size,
@@ -71,7 +71,7 @@ class Film:
     """A video file, and the spans of it that are wanted, with their captions."""
 
     path: Path
-    wanted: tuple[tuple[Span, str], ...]
+    wanted: tuple[tuple[Seconds, str], ...]
 
     @property
     def name(self) -> str:
@@ -90,7 +90,7 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class FilmPlan:
     """The pieces of a film, and its parts that are left out."""
 
     film: str
@@ -108,19 +108,19 @@ class Made:
     left_out: LeftOut | None = None
 
 
-def plan_film(film: Film, rules: Rules) -> Plan:
+def plan_film(film: Film, rules: Rules) -> FilmPlan:
     """Decode a film once to find its cuts, and plan its pieces."""
     try:
         clip = probe(film.path)
     except VideoError as error:
-        return Plan(film.name, left_out=(LeftOut(film.name, 0, 0, "unreadable", str(error)),))
+        return FilmPlan(film.name, left_out=(LeftOut(film.name, 0, 0, "unreadable", str(error)),))
     whole = LeftOut(film.name, 0, float(clip.duration), "unreadable", clip.damage or "")
     if clip.damage:
-        return Plan(film.name, left_out=(whole,))
+        return FilmPlan(film.name, left_out=(whole,))
     if clip.width < rules.min_size[0] or clip.height < rules.min_size[1]:
         size = f"{clip.width}x{clip.height}"
         whole = dataclasses.replace(whole, reason="too small", detail=size)
-        return Plan(film.name, left_out=(whole,))
+        return FilmPlan(film.name, left_out=(whole,))
     found = [Piece(film.name, film.path, *part) for part in _parts(clip, film, rules)]
     is_long = [piece.end - piece.start >= rules.min_seconds - 1e-3 for piece in found]
     pieces = tuple(piece for piece, long in zip(found, is_long, strict=True) if long)
@@ -129,7 +129,7 @@ def plan_film(film: Film, rules: Rules) -> Plan:
         for piece, long in zip(found, is_long, strict=True)
         if not long
     )
-    return Plan(film.name, pieces, short)
+    return FilmPlan(film.name, pieces, short)
 
 
 def _parts(clip: Clip, film: Film, rules: Rules) -> Iterator[tuple[float, float, str]]:

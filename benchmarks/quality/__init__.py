@@ -1,0 +1,1 @@
+"""How near results are to the truth, how steady they are, and how natural they look."""

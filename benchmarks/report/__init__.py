@@ -1,0 +1,1 @@
+"""The page that is generated out of results files."""

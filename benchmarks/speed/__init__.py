@@ -1,0 +1,1 @@
+"""Seconds of one evaluation, of the autoencoder, of an export, and of whole runs."""

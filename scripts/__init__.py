@@ -1,0 +1,1 @@
+"""Fetch and prepare what training, benchmarks and the demo need."""
