@@ -149,7 +149,7 @@ class ModelConfig:
     @property
     def has_learned_codec(self) -> bool:
         """True if latents come from a trained autoencoder, not from the fixed lapped transform."""
-        return self.has_learned_codec
+        return self.codec == "autoencoder"
 
     @property
     def latent_stride(self) -> int:

@@ -23,9 +23,7 @@ from venhancer.errors import ShapeError
 from venhancer.model.denoiser import Prepared
 
 Inputs = Mapping[str, Tensor]
-NetworkFunction = Callable[
-    [Inputs], dict[str, Tensor]
-]  # one network: inputs by name -> outputs by name
+NetworkFunction = Callable[[Inputs], dict[str, Tensor]]  # inputs by name -> outputs by name
 
 
 class StaticDenoiser:

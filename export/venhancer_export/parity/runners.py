@@ -17,9 +17,7 @@ from venhancer.contract import NetworkSpec
 from venhancer.errors import BundleError
 from venhancer_export.onnx_graph.networks import Network
 
-Runs = Mapping[
-    str, NetworkFunction
-]  # by network name; each takes the inputs it needs, in any precision
+Runs = Mapping[str, NetworkFunction]  # by name; each takes the inputs it needs, in any precision
 NUMPY = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64}
 
 
