@@ -1,4 +1,4 @@
-"""A clip made on the spot, and how near the frames of one run are to those of another."""
+"""A clip made on the spot, and the PSNR between the frames of two runs."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def write_clip(path: Path, frames: int, width: int = 320, height: int = 180) -> 
 
 
 LEAST_PSNR = 45.0  # dB, of the worst frame against float32
-SMALLEST_ERROR = 1e-9  # squared: frames that are equal have a PSNR too
+SMALLEST_ERROR = 1e-9  # squared: gives equal frames a finite PSNR
 
 
 class FrameTap(NoJournal):
-    """A run's journal that only stores its 8-bit frames: an .npy file, f H W 3.
+    """A journal that only stores a run's 8-bit frames: an .npy file, f H W 3.
 
-    They go to the disk one by one, in the thread that writes: memory and the networks' time stay
-    as they are.
+    The writing thread puts them on the disk one by one, so memory and the networks' time do not
+    change.
     """
 
     def __init__(self, path: Path, plan: Plan) -> None:
@@ -67,18 +67,18 @@ class FrameTap(NoJournal):
 
 
 def psnr(frame: Frame, exact: Frame) -> float:
-    """Of all three channels, in dB."""
+    """Compute the PSNR over all three channels, in dB."""
     error = ((frame.astype(np.float64) - exact) ** 2).mean()
     return float(10 * np.log10(255**2 / max(error, SMALLEST_ERROR)))
 
 
 def mean_and_least(values: Iterable[float]) -> dict[str, float]:
-    """Of a clip's frames, to a hundredth."""
+    """Compute the mean and the minimum over the frames of a clip, to two decimals."""
     found = list(values)
     return {"mean": round(statistics.fmean(found), 2), "least": round(min(found), 2)}
 
 
 def compare(frames: Path, exact: Path) -> dict[str, float]:
-    """PSNR of what two taps stored, frame by frame."""
+    """Compute the PSNR of the frames that two taps stored, frame by frame."""
     pair = (np.load(path, mmap_mode="r") for path in (frames, exact))
     return mean_and_least(psnr(a, b) for a, b in zip(*pair, strict=True))

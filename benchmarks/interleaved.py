@@ -1,8 +1,9 @@
-"""Work in processes of its own, timed in turns.
+"""Timing of several workers in alternation, each in a process of its own.
 
-Neither memory nor an allocator's settings are shared, and what slows the machine for a while slows
-all of them. A way that fails is dropped, and says why. One that lacked memory beside the others is
-tried again alone when they have ended: its seconds then belong to no pair of turns.
+Processes share neither memory nor allocator settings, and a temporary slowdown of the machine
+affects all of them. A worker that fails is dropped, with its reason. One that ran out of memory
+beside the others is tried again alone when they have ended; its seconds are then paired with no
+other.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from benchmarks.measuring import ROOT, Work, seconds_of
 from venhancer.device import is_out_of_memory
 
 CHILD = "--child"
-MARK = "@turns "  # of the lines that are answers: libraries print too
+MARK = "@turns "  # prefix of answers: libraries print too
 
 
 class WorkerError(Exception):
-    """A process could not do its work; the message says why.
+    """A process that could not do its work; the message says why.
 
-    lacks_memory: whether it might have done it with more of the memory to itself
+    lacks_memory: it might succeed with more of the memory to itself
     """
 
     def __init__(self, why: str, lacks_memory: bool = False) -> None:
@@ -43,7 +44,7 @@ class Worker:
     def __init__(
         self, module: str, task: Mapping[str, Any], variables: Mapping[str, str] | None = None
     ) -> None:
-        """variables: of its environment, besides those of this process"""
+        """variables: environment variables besides those of this process"""
         command = [sys.executable, "-m", module, CHILD, json.dumps(task)]
         pipe, environment = subprocess.PIPE, {**os.environ, **(variables or {})}
         self._process = subprocess.Popen(
@@ -56,7 +57,7 @@ class Worker:
             raise
 
     def turn(self) -> float:
-        """Seconds of the work, done once more."""
+        """Do the work once more -> its seconds."""
         assert self._process.stdin is not None
         try:
             print(file=self._process.stdin, flush=True)
@@ -65,7 +66,7 @@ class Worker:
         return float(self._answer()["seconds"])
 
     def close(self) -> None:
-        """End the process, which gives back all that it held."""
+        """End the process, which frees everything it held."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()
@@ -81,30 +82,30 @@ class Worker:
         raise self._ended()
 
     def _ended(self) -> WorkerError:
-        """Whoever kills a process by SIGKILL is most likely the kernel, out of memory."""
+        """Make the error of a dead process: after SIGKILL, most likely out of memory."""
         code = self._process.wait()
         return WorkerError(f"ended with {code}", lacks_memory=code == -signal.SIGKILL)
 
 
 def given_task() -> dict[str, Any] | None:
-    """What this process is to do as a worker; None if it is none."""
+    """Return this process's task as a worker; None if it is none."""
     return json.loads(sys.argv[2]) if sys.argv[1:2] == [CHILD] else None
 
 
 def serve(prepare: Callable[[], tuple[Work, Mapping[str, Any]]], device: str) -> None:
-    """What a worker's process does: prepare, tell of it, then work once for each line read."""
+    """Run a worker's process: prepare, report, then do the work once for each line read."""
     try:
         work, told = prepare()
         make_room(device)
         _say(told)
         for _ in sys.stdin:
             _say({"seconds": _turn(work, device)})
-    except Exception as error:  # of any kind: those beside it go on
+    except Exception as error:  # of any kind: the other workers go on
         _say({"failed": reason(error), "lacks_memory": is_out_of_memory(error)})
 
 
 def reason(error: Exception) -> str:
-    """The kind of an error and the first line of what it says; a worker has said both already."""
+    """Return an error's type and first line; a worker's message already has both."""
     if isinstance(error, WorkerError):
         return str(error)
     said = (str(error).strip() or "no reason given").splitlines()[0]
@@ -112,7 +113,7 @@ def reason(error: Exception) -> str:
 
 
 def _turn(work: Work, device: str) -> float:
-    """On a card after once that does not count: between turns its memory was the others'."""
+    """Time the work; a card first does one uncounted run, since others used its memory."""
     if device == "cuda":
         work()
     seconds = seconds_of(work, device)
@@ -130,15 +131,15 @@ def _say(answer: Mapping[str, Any]) -> None:
 
 
 class Turns(Protocol):
-    """What can do its work once more."""
+    """Something that can do its work once more."""
 
     def turn(self) -> float:
-        """Seconds that it took."""
+        """Do the work once more -> the seconds that it took."""
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """Seconds of each way that took all its turns; the error of each that was dropped."""
+    """Seconds of each worker that finished all rounds; the error of each that was dropped."""
 
     seconds: dict[str, list[float]]
     failed: dict[str, Exception]
@@ -152,30 +153,32 @@ def in_turns(workers: Mapping[str, Turns], rounds: int) -> Taken:
         for name in list(seconds)[:: -1 if number % 2 else 1]:
             try:
                 seconds[name].append(workers[name].turn())
-            except Exception as error:  # of any kind: those beside it go on
+            except Exception as error:  # of any kind: the other workers go on
                 failed[name] = error
                 del seconds[name]
     return Taken(seconds, failed)
 
 
 class Memory:
-    """What this process takes from here on: of a card, or of the machine."""
+    """Memory that this process takes from here on: on a card, or on the machine."""
 
     def __init__(self, device: str) -> None:
         self._is_cuda = device == "cuda"
         self._before = _lost() if self._is_cuda else _resident("VmRSS")
 
     def forget_peak(self) -> None:
-        """What loading needed does not count."""
+        """Reset the peak, so that loading does not count."""
         if self._is_cuda:
             torch.cuda.reset_peak_memory_stats()
         else:
             Path("/proc/self/clear_refs").write_text("5")
 
     def told(self) -> dict[str, int]:
-        """`peak_bytes`: of tensors on a card, else by how much the resident set grew at its peak.
+        """Return the figures in bytes.
 
-        `device_bytes`: what the card lost, which other libraries than PyTorch take from too.
+        `peak_bytes`: tensors on a card, else the growth of the resident set at its peak.
+        `device_bytes`: decrease of the card's free memory, which includes other libraries than
+        PyTorch.
         """
         if not self._is_cuda:
             return {"peak_bytes": _resident("VmHWM") - self._before}
@@ -189,7 +192,7 @@ def _lost() -> int:
 
 
 def _resident(name: str) -> int:
-    """Not `ru_maxrss`, which begins at the parent's peak."""
+    """Read the resident set; `ru_maxrss` would begin at the parent's peak."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
@@ -202,7 +205,7 @@ Start = Callable[[], Worker]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimedWay:
-    """One way: what its process told, and its seconds or the error that ended it."""
+    """One variant: the report of its process, and its seconds or the error that ended it."""
 
     told: Mapping[str, Any] = field(default_factory=dict)
     seconds: list[float] = field(default_factory=list)
@@ -214,14 +217,14 @@ class TimedWay:
         return isinstance(self.error, WorkerError) and self.error.lacks_memory
 
     def row(self) -> dict[str, Any]:
-        """The part of a result that all measurements have in common."""
+        """Return the part of a result that all measurements have in common."""
         alone = {"alone": True} if self.is_alone else {}
         failed = {} if self.error is None else {"failed": reason(self.error)}
         return {**self.told, **alone, **failed}
 
 
 def run_ways(starts: Mapping[str, Start], rounds: int) -> dict[str, TimedWay]:
-    """Start every way, then let them take turns; the results are in the order of `starts`."""
+    """Start every variant and time them in alternation; results are in the order of `starts`."""
     found = run_together(starts, rounds)
     if len(starts) == 1:
         return found
@@ -232,7 +235,7 @@ def run_ways(starts: Mapping[str, Start], rounds: int) -> dict[str, TimedWay]:
 
 
 def run_together(starts: Mapping[str, Start], rounds: int) -> dict[str, TimedWay]:
-    """All of them beside each other; every process has ended when this returns."""
+    """Run all variants side by side; every process has ended when this returns."""
     workers: dict[str, Worker] = {}
     errors: dict[str, Exception] = {}
     for name, start in starts.items():
@@ -255,6 +258,6 @@ def run_together(starts: Mapping[str, Start], rounds: int) -> dict[str, TimedWay
 
 
 def run_alone(start: Start, rounds: int) -> TimedWay:
-    """One way with all the memory to itself."""
+    """Run one variant with all the memory to itself."""
     [found] = run_together({"alone": start}, rounds).values()
     return TimedWay(told=found.told, seconds=found.seconds, error=found.error, is_alone=True)

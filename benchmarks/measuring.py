@@ -1,4 +1,4 @@
-"""Seconds of work, where a result comes from, and how it is asked for and written."""
+"""Timing, the origin of a result, and the command line and file of a measurement."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ Work = Callable[[], object]
 
 
 def wait(device: str) -> None:
-    """Until the device has done what was queued."""
+    """Wait until the device has done all queued work."""
     if device == "cuda":
         torch.cuda.synchronize()
 
 
 def seconds_of(work: Work, device: str) -> float:
-    """By the wall clock, from an idle device to an idle one."""
+    """Measure wall-clock seconds, from an idle device to an idle one."""
     wait(device)
     start = time.perf_counter()
     work()
@@ -39,23 +39,23 @@ def seconds_of(work: Work, device: str) -> float:
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """The median, the least and the most, to four figures."""
+    """Return the median, the minimum and the maximum, to four figures."""
     found = {"median": statistics.median(values), "least": min(values), "most": max(values)}
     return {name: four(value) for name, value in found.items()}
 
 
 def four(value: float) -> float:
-    """To four figures."""
+    """Round to four figures."""
     return float(f"{value:.4g}")
 
 
 def speed_up(before: Sequence[float], after: Sequence[float]) -> float:
-    """How many times faster, by pairs: the median over rounds of which each did both."""
+    """Return the median over rounds of before / after, where each round ran both."""
     return round(statistics.median(b / a for b, a in zip(before, after, strict=True)), 3)
 
 
 def describe_device(device: str) -> dict[str, Any]:
-    """A card by its name and what drives it, or the threads of the processor."""
+    """Describe a card by its name and driver, or the processor by its threads."""
     if device == "cpu":
         return {"name": "cpu", "threads": torch.get_num_threads()}
     return {
@@ -67,7 +67,7 @@ def describe_device(device: str) -> dict[str, Any]:
 
 
 def make_parser(doc: str | None) -> argparse.ArgumentParser:
-    """Asks what every measurement asks: on which device, and the file that takes the result."""
+    """Make a parser with the options of every measurement: the device and the results file."""
     parser = argparse.ArgumentParser(description=doc)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--out", type=Path)
@@ -81,9 +81,9 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def save(module: str, device: str, found: dict[str, Any], out: Path | None) -> dict[str, Any]:
-    """Write what was found so far, if there is a file for it -> the same, with what and on what.
+    """Write the results so far, if there is a file -> them, with benchmark and machine.
 
-    Called after every case, so that a run which is cut off leaves the cases before.
+    Called after every case, so that a run which is cut off keeps the earlier cases.
     """
     result = {**describe_run(module), "device": describe_device(device), **found}
     if out is not None:
@@ -108,7 +108,7 @@ PACKAGES = (
 
 
 def cpu_model() -> str:
-    """The processor's name as the system gives it."""
+    """Return the processor's name as the system gives it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -118,7 +118,7 @@ def cpu_model() -> str:
 
 
 def git_commit() -> str:
-    """The checkout's commit, marked when files differ from it; outside git that of $COMMIT."""
+    """Return the checkout's commit, marked if files differ from it; outside git, $COMMIT."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     told = os.environ.get("COMMIT", "")
     try:
@@ -129,7 +129,7 @@ def git_commit() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a measurement depends on, of those packages that are installed."""
+    """Return the versions of the installed packages that a measurement depends on."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -140,7 +140,7 @@ def versions() -> dict[str, str]:
 
 
 def shown(argument: str) -> str:
-    """An argument as it may be published: absolute paths relative to the checkout, or a name."""
+    """Make an argument fit to publish: absolute paths relative to the checkout, or the name."""
     path = Path(argument)
     if not path.is_absolute():
         return argument
@@ -148,7 +148,7 @@ def shown(argument: str) -> str:
 
 
 def describe_run(module: str) -> dict[str, Any]:
-    """Benchmark, command, commit, date, versions and machine, ready for JSON."""
+    """Describe benchmark, command, commit, date, versions and machine, ready for JSON."""
     policy = os.environ.get(WAITING)
     setting = [] if policy is None else [f"{WAITING}={policy}"]
     return {

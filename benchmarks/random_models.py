@@ -18,28 +18,28 @@ from venhancer.model.denoiser import Denoiser, make_denoiser
 from venhancer.planning.activations import autoencoder, text_tower
 from venhancer.weights.checkpoint import assign
 
-SEED = 0  # of weights that several processes make alike
+SEED = 0  # of weights that several processes generate identically
 
 
 def random_state(build: Callable[[], nn.Module], dtype: torch.dtype) -> dict[str, Tensor]:
-    """Weights of the network that `build` makes, in `dtype` from the first byte on."""
+    """Make weights of the network that `build` returns, in `dtype` from the first byte on."""
     with torch.device("meta"):
         shapes = {name: t.shape for name, t in build().state_dict().items()}
     return {name: random_weight(name, shape, dtype) for name, shape in shapes.items()}
 
 
 def random_weight(name: str, shape: torch.Size, dtype: torch.dtype) -> Tensor:
-    """What keeps signals at their size: one for norms, zero for biases, else by fan-in."""
+    """Make a weight that keeps the scale of signals: norms one, biases zero, else by fan-in."""
     if len(shape) == 1:
         return torch.full(shape, float(name.endswith("weight")), dtype=dtype)
     return torch.empty(shape, dtype=dtype).normal_(std=1 / math.sqrt(math.prod(shape[1:])))
 
 
 def random_model(preset: Preset, dtype: torch.dtype, device: str) -> Denoiser:
-    """A denoiser ready to run, whose weights are made on the device.
+    """Make a denoiser that is ready to run, with weights generated on the device.
 
-    Two billion of them take seconds there, and a minute by way of the disk. In every precision they
-    are the same float16 numbers; those of a card differ from those of a processor.
+    Two billion of them take seconds there, and a minute by way of the disk. Every precision gets
+    the same float16 numbers; those of a card differ from those of a processor.
     """
     with torch.random.fork_rng():
         torch.manual_seed(SEED)
@@ -50,7 +50,7 @@ def random_model(preset: Preset, dtype: torch.dtype, device: str) -> Denoiser:
 
 
 def write_tokenizer(folder: Path, merges: str = "") -> None:
-    """SD 2.x's two files with the 256 letters of bytes, and `merges` ("a b", line by line)."""
+    """Write SD 2.x's two tokenizer files: the 256 letters of bytes, and `merges` ("a b" lines)."""
     letters = importlib.import_module("transformers.convert_slow_tokenizer").bytes_to_unicode()
     pieces = [*letters.values(), *(f"{letter}</w>" for letter in letters.values())]
     pieces += [line.replace(" ", "") for line in merges.splitlines()]
@@ -62,7 +62,7 @@ def write_tokenizer(folder: Path, merges: str = "") -> None:
 
 
 def write_checkpoint(path: Path, preset: Preset, seed: int | None = None) -> None:
-    """A checkpoint of ours, in float16; given a seed, that of `random_model` on the processor."""
+    """Write a float16 checkpoint in our format; with a seed, of `random_model` on the processor."""
     if seed is not None:
         torch.manual_seed(seed)
     tensors = random_state(lambda: make_denoiser(preset.model), torch.float16)
@@ -70,7 +70,7 @@ def write_checkpoint(path: Path, preset: Preset, seed: int | None = None) -> Non
 
 
 def write_companions(folder: Path) -> None:
-    """folder/vae, folder/text_encoder and folder/tokenizer, as diffusers lays them out."""
+    """Write folder/vae, folder/text_encoder and folder/tokenizer in the layout of diffusers."""
     autoencoder().to(torch.float16).save_pretrained(folder / "vae")
     text = folder / "text_encoder"
     text.mkdir(parents=True)

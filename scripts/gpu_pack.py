@@ -34,11 +34,11 @@ PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x8
 
 
 class PackError(Exception):
-    """Something that travels is missing or too large; the message is one line."""
+    """A part of the pack is missing or too large; the message is one line."""
 
 
 def pins(constraints: str, names: Sequence[str]) -> Iterator[str]:
-    """`NAME==VERSION` of each package, as constraints.txt has it; PackError where it has none."""
+    """Yield `NAME==VERSION` of each package from constraints.txt; PackError if it has none."""
     for name in names:
         found = re.search(rf"^{re.escape(name)}==[^\s;]+", constraints, flags=re.MULTILINE)
         if found is None:
@@ -47,7 +47,7 @@ def pins(constraints: str, names: Sequence[str]) -> Iterator[str]:
 
 
 def fetch_wheels(folder: Path) -> None:
-    """Download the wheels for the machine's Python, without what they depend on."""
+    """Download the wheels for the machine's Python, without their dependencies."""
     wanted = list(pins((ROOT / "constraints.txt").read_text(encoding="utf-8"), PACKAGES))
     platforms = [word for name in PLATFORMS for word in ("--platform", name)]
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
@@ -57,17 +57,17 @@ def fetch_wheels(folder: Path) -> None:
         raise PackError(f"pip could not fetch {' '.join(wanted)}")
     for wheel in folder.glob("*.whl"):
         if not any(is_wheel_of(wheel.name, pin) for pin in wanted):
-            wheel.unlink()  # of an earlier pack: of two versions neither can be installed
+            wheel.unlink()  # from an earlier pack: with two versions neither can be installed
 
 
 def is_wheel_of(file: str, pin: str) -> bool:
-    """Whether a wheel holds just that version."""
+    """Tell if a wheel has exactly that version."""
     name, version = pin.split("==")
     return file.lower().startswith(f"{name.replace('-', '_')}-{version}-".lower())
 
 
 def tree_bytes(root: Path) -> int:
-    """Bytes of the files that git holds or would take."""
+    """Sum the bytes of the files that git tracks or would add."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(command, cwd=root, capture_output=True, check=True).stdout.decode()
     files = (root / name for name in names.split("\0") if name)
@@ -79,7 +79,7 @@ def folder_bytes(folder: Path) -> int:
 
 
 def sizes(root: Path, pack: Path) -> dict[str, int]:
-    """Bytes of the tree and of each part of the pack."""
+    """Return the bytes of the tree and of each part of the pack."""
     parts = {part.name: part for part in sorted(pack.iterdir())} if pack.is_dir() else {}
     return {
         "tree": tree_bytes(root),
@@ -88,7 +88,7 @@ def sizes(root: Path, pack: Path) -> dict[str, int]:
 
 
 def check_size(found: dict[str, int], limit_mib: float = LIMIT_MIB) -> str:
-    """The sizes on one line; PackError where they are above the limit together."""
+    """Format the sizes on one line; PackError if their sum is above the limit."""
     total = sum(found.values()) / 2**20
     parts = ", ".join(f"{name} {size / 2**20:.1f}" for name, size in found.items())
     line = f"{total:.1f} MiB of {limit_mib:g}: {parts}"
@@ -110,7 +110,7 @@ PHOTOS = {".jpg", ".jpeg", ".png"}
 
 
 def fill_media(data: Path, pack: Path) -> None:
-    """pack/train and pack/validation; files that are there already are kept."""
+    """Fill pack/train and pack/validation; existing files are kept."""
     for part, clips in FILM_CLIPS.items():
         (pack / part).mkdir(parents=True, exist_ok=True)
         for source in sorted((data / part).rglob("*")):
@@ -122,14 +122,14 @@ def fill_media(data: Path, pack: Path) -> None:
 
 
 def starts(duration: float, clips: int) -> Iterator[float]:
-    """Seconds at which clips begin, no two of which overlap."""
+    """Yield the seconds at which clips begin; no two clips overlap."""
     count = max(1, min(clips, int(duration / CLIP_SECONDS)))
     for number in range(count):
         yield number * duration / count
 
 
 def cut_film(source: Path, folder: Path, clips: int) -> None:
-    """Some clips of a film, encoded anew, without sound."""
+    """Cut some clips out of a film, encoded anew, without sound."""
     with av.open(str(source), "r") as film:
         duration = (film.duration or 0) / av.time_base
     for number, start in enumerate(starts(duration, clips)):
@@ -139,7 +139,7 @@ def cut_film(source: Path, folder: Path, clips: int) -> None:
 
 
 def write_clip(source: Path, start: float, target: Path) -> None:
-    """CLIP_SECONDS of a film from `start` on, in 4:2:0 by x264."""
+    """Write CLIP_SECONDS of a film from `start` on, in 4:2:0 by x264."""
     temporary = target.with_suffix(".part")
     with av.open(str(source), "r") as film, av.open(str(temporary), "w", format="mp4") as clip:
         shown = film.streams.video[0]
@@ -159,13 +159,13 @@ def write_clip(source: Path, start: float, target: Path) -> None:
 
 
 def fitted(width: int, height: int) -> tuple[int, int]:
-    """At most LONGEST_SIDE pixels a side, and even."""
+    """Shrink to at most LONGEST_SIDE pixels a side, and to even sides."""
     share = min(1.0, LONGEST_SIDE / max(width, height))
     return 2 * round(share * width / 2), 2 * round(share * height / 2)
 
 
 def shrink_photo(source: Path, target: Path) -> None:
-    """A JPEG of at most PHOTO_SIDE pixels a side."""
+    """Write a JPEG of at most PHOTO_SIDE pixels a side."""
     if target.is_file():
         return
     with Image.open(source) as photo:
@@ -177,7 +177,7 @@ def shrink_photo(source: Path, target: Path) -> None:
 # --- the first layers of LPIPS --------------------------------------------------------------------
 
 
-TAPS = 3  # that are kept
+TAPS = 3  # the number of features that are kept
 Tree = dict[str, Any]
 
 
@@ -192,7 +192,7 @@ def reduce_weights(source: Path, target: Path) -> None:
 
 
 def reduced(tree: Tree) -> Tree:
-    """The same names, the layers behind the last tap that is kept replaced."""
+    """Return the same names, with the layers behind the last kept feature replaced."""
     layers, last = tree[VGG16.name], VGG16.taps[TAPS - 1]
     own: Tree = {}
     for number in range(len(VGG16.stride_padding)):
@@ -206,14 +206,14 @@ def reduced(tree: Tree) -> Tree:
 
 
 def head(tree: Tree, number: int) -> Tree:
-    """Weights of the channels of a feature."""
+    """Return the weights of the channels of a feature."""
     if number < TAPS:
         return {"Conv_0": {"kernel": half(tree[f"NetLinLayer_{number}"]["Conv_0"]["kernel"])}}
     return {"Conv_0": {"kernel": np.zeros((1, 1, 1, 1), np.float16)}}
 
 
 def constant_layer(channels: int) -> Tree:
-    """A convolution that gives 1 everywhere; 0 would have no direction to normalise."""
+    """Make a convolution that gives 1 everywhere; 0 could not be normalised."""
     kernel = np.zeros((3, 3, channels, 1), np.float16)
     return {"kernel": kernel, "bias": np.ones(1, np.float16)}
 
@@ -226,7 +226,7 @@ def half(values: Any) -> NDArray[np.float16]:
 
 
 def fill(pack: Path, data: Path) -> None:
-    """All parts for which there is material."""
+    """Make all parts for which there is material."""
     (pack / "wheels").mkdir(parents=True, exist_ok=True)
     fetch_wheels(pack / "wheels")
     if not data.is_dir():

@@ -1,6 +1,6 @@
 """Make the README's picture: a frame of the sample clip, enlarged plainly and by VEnhancer.
 
-`make demo` leaves the result that it is cut out of: `python scripts/make_picture.py`.
+It is cut out of the result that `make demo` leaves: `python scripts/make_picture.py`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def read_picture(clip: Clip, number: int) -> Image.Image:
 
 
 def shown(picture: Image.Image, words: str) -> Image.Image:
-    """Cut the crop out, zoom into it and write what it is at its lower edge."""
+    """Cut the crop out, enlarge it and write its caption at its lower edge."""
     left, top, right, bottom = CROP
     size = (ZOOM * (right - left), ZOOM * (bottom - top))
     zoomed = picture.crop(CROP).resize(size, Image.Resampling.BICUBIC)

@@ -1,6 +1,6 @@
 """Make the clip that `make demo` enhances: two seconds of Big Buck Bunny, small and at 12 fps.
 
-It comes out of the validation half of the film, which nothing is trained on; see `make data`.
+It is taken from the validation half of the film, which is not used for training; see `make data`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CRF = 12
 
 
 def make_sample(source: Path, target: Path) -> None:
-    """Every second frame, made eight times smaller; the film's own frames lie between them."""
+    """Take every second frame, eight times smaller; the film's own frames lie between them."""
     clip = probe(source)
     frames = islice(read_frames(clip, START), 0, FRAMES * EVERY, EVERY)
     with open_writer(

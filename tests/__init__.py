@@ -1,1 +1,1 @@
-"""Tests; a package, so that no other `tests` that is installed takes its place."""
+"""Tests; a package, so that no other installed `tests` package is imported instead."""

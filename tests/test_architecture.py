@@ -1,4 +1,4 @@
-"""Who may import whom, and what a command may import before it knows what to do."""
+"""Which modules may import which, and what a command may import before it parses its arguments."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HEAVY = (
     "torch", "triton", "transformers", "diffusers", "huggingface_hub",
     "onnx", "onnxruntime", "polygraphy", "tensorrt", "tensorrt_rtx",
 )  # fmt: skip
-LIGHT_SECONDS = 2.0  # a generous half second: CI machines are busy
+LIGHT_SECONDS = 2.0  # a generous limit: half a second is usual, CI machines are busy
 
 FORBIDDEN = {
     "venhancer": (
@@ -30,7 +30,7 @@ FORBIDDEN = {
         "venhancer_export", "venhancer.model", "venhancer.training", "onnx", "benchmarks", "tests",
     ),
 }  # fmt: skip
-FOLDERS = (  # of `venhancer`: each imports only those before it, and those of its own line
+FOLDERS = (  # of `venhancer`: each imports only earlier ones, and those of its own line
     ("presets", "errors", "files", "options", "config", "contract", "device", "spans"),
     ("diffusion",),
     ("video",),
@@ -68,7 +68,7 @@ def sources(folder: str) -> list[Path]:
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
-    """Every name that might be a module: of `from a import b` both a and a.b."""
+    """Yield every name that might be a module: of `from a import b` both a and a.b."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -93,19 +93,19 @@ def offences(path: Path, forbidden: tuple[str, ...]) -> list[str]:
 
 @pytest.mark.parametrize("folder", FORBIDDEN)
 def test_packages_depend_in_one_direction(folder: str) -> None:
-    """venhancer_export -> venhancer <- venhancer_rt, and nothing of the model in the runtime."""
+    """venhancer_export -> venhancer <- venhancer_rt; the runtime imports nothing of the model."""
     found = [line for path in sources(folder) for line in offences(path, FORBIDDEN[folder])]
 
     assert not found, "\n".join(found)
 
 
 def folder_of(module: str) -> str:
-    """The folder of `venhancer` that a module is in, or the module of the top that it is."""
+    """Return the folder of `venhancer` that a module is in, or the top-level module itself."""
     return module.removeprefix("venhancer").removeprefix(".").partition(".")[0]
 
 
 def test_folders_depend_in_one_direction() -> None:
-    """A folder of `venhancer` imports itself and those that stand before it in `FOLDERS`."""
+    """A folder of `venhancer` imports itself and those that come before it in `FOLDERS`."""
     known = {name: rank for rank, names in enumerate(FOLDERS) for name in names}
     found = []
     for path in sources("venhancer"):
@@ -123,7 +123,7 @@ def test_folders_depend_in_one_direction() -> None:
 
 
 def test_video_needs_no_torch() -> None:
-    """Reading and writing files is there for whoever has no model."""
+    """Files can be read and written without a model."""
     modules = [f"venhancer.video.{path.stem}" for path in sources("venhancer/video")]
     code = f"import sys, {', '.join(m for m in modules if not m.endswith('_'))}"
     command = [sys.executable, "-c", f"{code}; assert 'torch' not in sys.modules"]
@@ -144,7 +144,7 @@ def test_nothing_needs_the_training() -> None:
 
 
 def test_the_runtime_meets_pytorchs_networks_in_one_place() -> None:
-    """Only runtime `backends.py` imports `venhancer.api`, which loads them, when it is asked to."""
+    """Only runtime `backends.py` imports `venhancer.api`, which loads the networks on request."""
     found = []
     for path in sources("runtime/venhancer_rt"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -161,7 +161,7 @@ def _is_late(node: ast.AST) -> bool:
 
 @pytest.mark.parametrize("folder", ["venhancer", "export", "runtime", "benchmarks", "tests"])
 def test_imports_are_absolute(folder: str) -> None:
-    """A module is called by one name only, and `export` and `runtime` are folders, no packages."""
+    """A module has one name only, and `export` and `runtime` are folders, not packages."""
     found = [line for path in sources(folder) for line in offences(path, ("runtime", "export"))]
     found += [
         f"{path.relative_to(ROOT)} imports {name}"
@@ -178,7 +178,7 @@ def test_imports_are_absolute(folder: str) -> None:
     [(module, arguments) for module, all_of in PROBES.items() for arguments in all_of],
 )
 def test_help_needs_no_torch(module: str, arguments: list[str]) -> None:
-    """Importing a command, its help and its version leave torch, onnx and their like alone."""
+    """Importing a command, its help and its version do not import torch, onnx or the like."""
     done = _probe(module, arguments)
 
     assert done.returncode == 0, done.stderr
@@ -188,7 +188,7 @@ def test_help_needs_no_torch(module: str, arguments: list[str]) -> None:
 
 
 def test_help_comes_at_once() -> None:
-    """The best of three runs of `venhancer-rt --help`, the interpreter's start included."""
+    """The best of three runs of `venhancer-rt --help`, interpreter start included, is fast."""
     seconds = []
     for _ in range(3):
         start = time.perf_counter()
@@ -205,7 +205,7 @@ def _probe(module: str, arguments: list[str]) -> subprocess.CompletedProcess[str
 
 @pytest.mark.parametrize(("given", "found"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
 def test_threads_sleep_while_they_wait(given: str | None, found: str) -> None:
-    """Said to OpenMP before torch is loaded; what the user says is kept."""
+    """OpenMP is told so before torch is loaded; the user's own setting is kept."""
     environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
     if given is not None:
         environment["OMP_WAIT_POLICY"] = given

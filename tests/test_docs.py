@@ -1,4 +1,4 @@
-"""README.md and the guides in docs/: what they show runs, what they link to exists."""
+"""README.md and the guides in docs/: their commands run, and their links exist."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ COMMANDS = {
     "venhancer-export": "venhancer_export.cli:main",
     "venhancer-train": "venhancer.training.__main__:main",
 }
-SMALLER = {"1920x1080": "192x108", "640x368": "96x64"}  # in the place of sizes that take long
+SMALLER = {"1920x1080": "192x108", "640x368": "96x64"}  # replaces sizes that take long
 NOT_RUN = {  # commands that begin with these words, and why
     "make": "a target of the Makefile: `.ci/run` takes the quick ones, the rest take minutes",
     "pip install": "needs the network",
@@ -54,13 +54,13 @@ def shown(path: Path) -> str:
 
 
 def blocks(path: Path, language: str) -> list[str]:
-    """The fenced blocks of a document in one language."""
+    """Return the fenced blocks of a document in one language."""
     text = path.read_text(encoding="utf-8")
     return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
 
 
 def all_blocks(language: str) -> list[object]:
-    """Every block of every document, as a parameter with a name."""
+    """List every block of every document, as a parameter with a name."""
     return [
         pytest.param(block, id=f"{shown(path)}-{number}")
         for path in DOCUMENTS
@@ -69,7 +69,7 @@ def all_blocks(language: str) -> list[object]:
 
 
 def command_lines(block: str) -> Iterator[list[str]]:
-    """The words of each command: lines are joined at a backslash, comments left out."""
+    """Yield the words of each command: lines are joined at a backslash, comments left out."""
     for line in block.replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
         if words:
@@ -81,24 +81,24 @@ def begins_with(words: list[str], start: str) -> bool:
 
 
 def is_listed(words: list[str]) -> bool:
-    """Whether NOT_RUN says why a command is not run."""
+    """Tell if NOT_RUN says why a command is not run."""
     return any(begins_with(words, start) for start in NOT_RUN)
 
 
 def run(words: list[str]) -> int | str | None:
-    """Call a command of this project here, without a process of its own; its exit status."""
+    """Call a command of this project in this process -> its exit status."""
     name, *arguments = words
     main = EntryPoint(name, COMMANDS[name], "console_scripts").load()
     try:
         status: int | None = main([SMALLER.get(word, word) for word in arguments])
-    except SystemExit as stop:  # of `--help` and `--version`
+    except SystemExit as stop:  # raised by `--help` and `--version`
         return stop.code
     return status
 
 
 @pytest.fixture
 def _clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder with the clips that the examples name: three small frames of the sample."""
+    """Make a folder with the clips that the examples name: three small frames of the sample."""
     monkeypatch.chdir(tmp_path)
     frames = list(read_frames(probe(BUTTERFLY), stop=3))
     for name in ("clip.mp4", "first.mp4", "second.mp4"):
@@ -113,7 +113,7 @@ def _clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("_clips")
 @pytest.mark.parametrize("block", all_blocks("sh"))
 def test_every_command_runs(block: str) -> None:
-    """Each command of a `sh` block ends well, one after the other in one folder, or is listed."""
+    """Each command of a `sh` block succeeds, in order in one folder, or is listed in NOT_RUN."""
     for words in command_lines(block):
         if is_listed(words):
             continue
@@ -122,7 +122,7 @@ def test_every_command_runs(block: str) -> None:
 
 
 def test_what_is_not_run_is_shown_somewhere() -> None:
-    """NOT_RUN excuses no command that is in no document."""
+    """NOT_RUN has no command that is in no document."""
     lines = [
         words
         for path in DOCUMENTS
@@ -145,7 +145,7 @@ def test_every_python_example_runs(block: str) -> None:
 
 
 def test_commands_are_in_blocks_of_sh() -> None:
-    """A command in a fence of no language, or indented as code, would not be tested."""
+    """A command in a fence without a language, or in an indented block, would not be tested."""
     names = "|".join(["make", "pip", "torchrun", *COMMANDS])
     found = [
         f"{shown(path)}: {line.strip()}"
@@ -160,7 +160,7 @@ def test_commands_are_in_blocks_of_sh() -> None:
 
 
 def test_the_readme_is_short() -> None:
-    """The front door has at most 130 lines."""
+    """README.md has at most 130 lines."""
     assert len(README.read_text(encoding="utf-8").splitlines()) <= README_LINES
 
 
@@ -173,7 +173,7 @@ def test_the_picture_is_small() -> None:
 
 
 def test_the_picture_can_be_made_again(tmp_path: Path) -> None:
-    """The script makes such a JPEG of the sample clip and a result of four times its size."""
+    """The script makes such a JPEG from the sample clip and a result of four times its size."""
     result, picture = tmp_path / "result.mp4", tmp_path / "picture.jpg"
     clip = probe(BUTTERFLY)
     with open_writer(result, width=640, height=360, fps=clip.fps, source=clip) as writer:
@@ -197,7 +197,7 @@ def test_every_link_leads_somewhere(path: Path) -> None:
 
 
 def test_every_guide_is_linked_from_the_readme() -> None:
-    """Whoever reads the README finds each guide."""
+    """The README links to each guide."""
     text = README.read_text(encoding="utf-8")
 
     assert [shown(path) for path in DOCUMENTS[1:] if f"({shown(path)})" not in text] == []
@@ -218,7 +218,7 @@ def test_the_guide_names_every_option(
 
 
 def test_figures_of_quality_are_those_of_the_benchmarks() -> None:
-    """Each row of the guide has figures of the same clip and method in benchmarks/README.md."""
+    """Each row of the guide has the figures of that clip and method in benchmarks/README.md."""
     measured = BENCHMARKS.read_text(encoding="utf-8").partition("## How near is it")[2]
     rows = re.findall(
         r"^\| (\w+) \| ([\w-]+) \| (.*\d\.\d.*)$",
@@ -233,7 +233,7 @@ def test_figures_of_quality_are_those_of_the_benchmarks() -> None:
 
 
 def test_figures_of_the_readme_are_those_of_the_benchmarks() -> None:
-    """What README.md says was measured beside others is in benchmarks/README.md."""
+    """Every comparison in README.md has its figures in benchmarks/README.md."""
     text = README.read_text(encoding="utf-8").partition("Measured by us")[2].partition("\n\n")[0]
     figures = re.findall(r"\d+\.\d+", text)
 

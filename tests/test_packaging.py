@@ -1,4 +1,4 @@
-"""What pyproject.toml, constraints.txt, README.md and the presets promise."""
+"""Promises of pyproject.toml, constraints.txt, README.md and the presets."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PRESETS = ROOT / "venhancer" / "presets"
 NANO = PRESETS / "nano.safetensors"
 CHECKPOINT_BYTES, PARAMETERS = 16_000_000, 8_000_000
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-NOT_PINNED = {"venhancer", "test-open-clip"}  # the project itself; what `make test` leaves out
+NOT_PINNED = {"venhancer", "test-open-clip"}  # the project itself; not for `make test`
 
 
 def pins() -> dict[str, Requirement]:
@@ -44,7 +44,7 @@ def requirements() -> list[Requirement]:
 
 @pytest.mark.parametrize("name", PROJECT["scripts"])
 def test_every_command_loads(name: str) -> None:
-    """A console script leads to a function."""
+    """A console script points to a function."""
     entry = EntryPoint(name, PROJECT["scripts"][name], "console_scripts")
 
     assert callable(entry.load())
@@ -52,7 +52,7 @@ def test_every_command_loads(name: str) -> None:
 
 @pytest.mark.parametrize("wanted", requirements(), ids=lambda wanted: wanted.name)
 def test_every_dependency_is_a_range_with_a_pin_inside(wanted: Requirement) -> None:
-    """pyproject.toml says what works; constraints.txt what is installed: nothing is loose."""
+    """pyproject.toml has ranges, constraints.txt pins within them; no dependency lacks either."""
     pin = pins()[canonicalize_name(wanted.name)]
     (exact,) = pin.specifier
 
@@ -63,14 +63,14 @@ def test_every_dependency_is_a_range_with_a_pin_inside(wanted: Requirement) -> N
 
 
 def named_files(readme: str) -> list[str]:
-    """The paths of README's map: first words of the lines in the fence that holds `venhancer/`."""
+    """List the paths of README's map: first words of the lines in the fence with `venhancer/`."""
     fences = re.findall(r"^```[^\n]*\n(.*?)^```", readme, flags=re.MULTILINE | re.DOTALL)
     maps = [fence for fence in fences if re.search(r"^\W*venhancer/(\s|$)", fence, re.MULTILINE)]
     return [path for fence in maps for path in _paths(fence)]
 
 
 def _paths(tree: str) -> list[str]:
-    """Depth comes from the indentation; a line may begin with several names."""
+    """Yield paths; depth comes from the indentation; a line may begin with several names."""
     found: list[str] = []
     above: list[tuple[int, str]] = []
     for line in tree.splitlines():
@@ -94,7 +94,7 @@ def _leading_names(line: str) -> list[str]:
 
 
 def test_the_map_is_read_as_meant() -> None:
-    """Nesting by indentation, several names on a line, and words that are no names."""
+    """Indentation nests paths, a line may have several names, and some words are no names."""
     tree = (
         "README.md  Makefile    two commands\n"
         "venhancer/   THE MODEL\n"
@@ -113,7 +113,7 @@ def test_the_map_is_read_as_meant() -> None:
 
 
 def test_every_file_of_the_readme_exists() -> None:
-    """The file map of README.md names nothing that is not there."""
+    """Every path in the file map of README.md exists."""
     names = named_files((ROOT / "README.md").read_text(encoding="utf-8"))
 
     assert len(names) > 5, "README.md has no fenced map with a line `venhancer/`"
@@ -121,7 +121,7 @@ def test_every_file_of_the_readme_exists() -> None:
 
 
 def header(checkpoint: Path) -> dict[str, Any]:
-    """What a safetensors file says of itself, read without torch."""
+    """Read the metadata of a safetensors file without torch."""
     with checkpoint.open("rb") as file:
         found: dict[str, Any] = json.loads(file.read(int.from_bytes(file.read(8), "little")))
     return found
@@ -136,7 +136,7 @@ def test_the_default_model_is_in_the_package() -> None:
 
 @pytest.mark.parametrize("path", sorted(PRESETS.glob("*.safetensors")), ids=lambda path: path.stem)
 def test_checkpoints_in_the_package_are_small(path: Path) -> None:
-    """At most 16 MB and 8 M parameters each, and they say what they are."""
+    """Each has at most 16 MB and 8 M parameters, and describes itself."""
     described = header(path)
     shapes = [entry["shape"] for name, entry in described.items() if name != "__metadata__"]
 

@@ -1,4 +1,4 @@
-"""What keeps the tree small, and at home on every machine."""
+"""Limits on the tree's size, and checks that it is not tied to one machine."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HERE = re.compile("|".join(f"(?:{place})" for place in PLACES))
 
 @cache
 def files() -> tuple[Path, ...]:
-    """What git holds or would take; without git, what lies in the folders of the project."""
+    """List the files that git tracks or would add; without git, those in the project's folders."""
     if shutil.which("git") is None or not (ROOT / ".git").exists():
         pytest.skip("needs a git checkout")
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
@@ -53,7 +53,7 @@ def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]
 
 
 def test_files_are_short() -> None:
-    """One idea a file: no Python file has more than 400 lines."""
+    """No Python file has more than 400 lines."""
     lines = {shown(p): len(text_of(p).splitlines()) for p in files() if p.suffix == ".py"}
 
     assert {name: count for name, count in lines.items() if count > FILE_LINES} == {}
@@ -72,7 +72,7 @@ def test_functions_fit_on_a_screen() -> None:
 
 
 def test_every_test_makes_a_promise() -> None:
-    """The docstring of a test says what is promised."""
+    """Every test has a docstring, which states its promise."""
     silent = [
         f"{shown(path)}:{node.lineno} {node.name}"
         for path in files()
@@ -90,7 +90,7 @@ def test_the_repository_stays_small() -> None:
 
 
 def test_no_file_names_a_machine_or_a_registry() -> None:
-    """Where packages come from is the business of whoever installs."""
+    """Users choose where packages come from, so no file names a registry."""
     found = [
         f"{shown(path)}:{number}: {line.strip()[:80]}"
         for path in files()

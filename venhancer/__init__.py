@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 __all__ = ["Options", "Report", "__version__", "enhance"]
 __version__ = "0.1.0"
 
-# Read when torch is loaded: its threads sleep while they wait for each other, since a run reads,
-# moves and writes frames beside the network.
+# Torch reads this when it is loaded. Its waiting threads then sleep instead of spinning, because a
+# run also reads, moves and writes frames while the network computes.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _HOMES = {

@@ -15,7 +15,7 @@ from venhancer.pipeline import run as pipeline
 from venhancer.pipeline.frames import Progress
 from venhancer.pipeline.networks import LappedCodec, Networks
 from venhancer.pipeline.run import Report, silent
-from venhancer.planning.fitting import arrangements, fitting
+from venhancer.planning.fitting import Limits, arrangements, fitting
 from venhancer.planning.plan import Arrangement, Plan
 from venhancer.sampling.sampler import Capture, Placement
 from venhancer.video.probe import Clip, probe
@@ -26,7 +26,7 @@ FOLDER_FPS = Fraction(24)  # of a folder of pictures, where the user names no ra
 
 @dataclass(frozen=True)
 class Setup:
-    """What a run of PyTorch's networks computes with, chosen once out of its options."""
+    """Device, precision, checkpoint and kernels of a run, chosen once from its options."""
 
     compute: Compute
     checkpoint: Checkpoint
@@ -34,7 +34,7 @@ class Setup:
 
     @classmethod
     def choose(cls, options: Options) -> Setup:
-        """Choose device, precision, checkpoint and kernels; VEnhancerError where one cannot be."""
+        """Choose device, precision, checkpoint and kernels; VEnhancerError if one cannot be."""
         compute = Compute.choose(options.device, options.dtype)
         checkpoint = Checkpoint.choose(options.preset, options.weights)
         if checkpoint.preset.model.unet.body != "flat":
@@ -57,8 +57,8 @@ def enhance(
 ) -> Report:
     """Enhance a video file (or folder of numbered PNG files) into `target`, in PyTorch.
 
-    VEnhancerError, of a kind named in `venhancer.errors`, for whatever the user can mend; then
-    nothing is written. `venhancer_rt.Enhancer` keeps the model for more clips, resumes, runs
+    VEnhancerError, of a kind named in `venhancer.errors`, for whatever the user can fix; then
+    nothing is written. `venhancer_rt.Enhancer` keeps the model for more clips, resumes runs, runs
     bundles and takes frames from memory.
     """
     options = options or Options()
@@ -79,18 +79,19 @@ def plan_run(
     setup: Setup,
     arrangement: Arrangement | None = None,
     uses_graphs: bool = False,
+    limits: Limits | None = None,
 ) -> tuple[Plan, ...]:
-    """Plan a run without loading the model; the plans after the first are to fall back to.
+    """Plan a run without loading the model; the plans after the first are fallback plans.
 
-    arrangement: of a run that goes on; uses_graphs: CUDA's, where they pay
+    arrangement: of a run that is resumed; uses_graphs: use CUDA graphs where they pay off
     """
     compute = setup.compute
     plans = arrangements(clip, setup.checkpoint.preset, options, compute.device)
-    return fitting(plans, options, compute.device, compute.dtype, arrangement, uses_graphs)
+    return fitting(plans, options, compute.device, compute.dtype, arrangement, uses_graphs, limits)
 
 
 def load_networks(setup: Setup, capture: Capture | None = None) -> Networks:
-    """Load the model and what stands round it; capture: how its work is repeated."""
+    """Load the model, its codec and its text encoder; capture: how work is repeated."""
     device, dtype, found = setup.compute.device, setup.compute.dtype, setup.checkpoint
     if device == "cpu":
         keep_freed_memory()

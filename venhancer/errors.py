@@ -1,8 +1,8 @@
-"""What the user can mend. Anything else is a bug and keeps its traceback."""
+"""Errors that the user can fix. Any other exception is a bug and keeps its traceback."""
 
 
 class VEnhancerError(Exception):
-    """One clear line: what was found, what was expected, what to do."""
+    """Base class; its message is one line: what was found, what was expected, what to do."""
 
 
 class ConfigError(VEnhancerError):
@@ -10,7 +10,7 @@ class ConfigError(VEnhancerError):
 
 
 class ShapeError(VEnhancerError):
-    """A tensor of the wrong shape at a door of the library."""
+    """A tensor of the wrong shape at an entry point of the library."""
 
 
 class OptionError(VEnhancerError):
@@ -33,8 +33,8 @@ class TrainingError(VEnhancerError):
     """A run that cannot go on: its loss is no longer a number."""
 
 
-class Cancelled(VEnhancerError):  # noqa: N818  an end that was wanted is no error
-    """Raised by a progress callback to end a run; what the run has kept can be resumed."""
+class Cancelled(VEnhancerError):  # noqa: N818  a wanted end is not an error
+    """Raised by a progress callback to end a run, which can be resumed from its job."""
 
 
 class DeviceError(VEnhancerError):

@@ -1,4 +1,4 @@
-"""Files that appear whole, hashes of files, and locks that the death of a process releases."""
+"""Files that are written whole or not at all, hashes of files, locks that end with a process."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ ENDS = 1 << 20  # bytes at either end of a file that its fingerprint covers
 
 @contextmanager
 def written_whole(path: Path, *, is_durable: bool = False) -> Iterator[Path]:
-    """Give a place beside `path` to write to, which takes its name when the block ends well.
+    """Give a temporary file beside `path`, which is renamed to `path` when the block succeeds.
 
-    Where the block fails, what was written is removed and `path` is left as it was.
+    If the block fails, the temporary file is removed and `path` is left as it was.
     is_durable: wait for the disk before the rename, so that no crash leaves a name without bytes
     """
-    temporary = path.with_name(f".{hash_text(path.name)[:12]}.part")  # short, whatever the name
+    temporary = path.with_name(f".{hash_text(path.name)[:12]}.part")  # short for any name
     try:
         yield temporary
         if is_durable:
@@ -40,12 +40,12 @@ def write_text(path: Path, text: str, *, is_durable: bool = False) -> None:
 
 
 def hash_text(text: str) -> str:
-    """The SHA-256 of a text, in hexadecimal."""
+    """Compute the SHA-256 of a text, in hexadecimal."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def hash_file(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal, read in pieces."""
+    """Compute the SHA-256 of a file, in hexadecimal, reading it in pieces."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while piece := file.read(PIECE):
@@ -54,7 +54,7 @@ def hash_file(path: Path) -> str:
 
 
 def fingerprint(path: Path) -> str:
-    """Tell a file from others by its size and a hash of both ends; a folder by names and sizes."""
+    """Identify a file by its size and a hash of both ends; a folder by names and sizes."""
     digest = hashlib.sha256()
     if path.is_dir():
         for entry in sorted(path.iterdir()):
@@ -70,7 +70,7 @@ def fingerprint(path: Path) -> str:
 
 
 def try_lock(path: Path) -> IO[bytes] | None:
-    """Open a file that only one process holds at a time; None where another one holds it."""
+    """Open and lock a file that only one process can hold; None if another one holds it."""
     file = path.open("wb")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,7 +1,7 @@
-"""What a user may choose; whatever is left out comes from the preset or from the clip.
+"""Options of a run; those that are left out come from the preset or from the clip.
 
-An option is one field of `Options`: the command line, its help, the range check, what a bundle
-settles and what a job compares are derived from the field and its metadata.
+An option is one field of `Options`. The command line, its help, the range check, the options that a
+bundle settles and those that a job compares are derived from the field and its metadata.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def parse_rate(text: str) -> Fraction:
     return rate
 
 
-def _option(  # noqa: PLR0913  one call an option, all by name
+def _option(  # noqa: PLR0913  one call per option, all by name
     default: Any,
     group: str,
     help: str,
@@ -75,26 +75,23 @@ def _option(  # noqa: PLR0913  one call an option, all by name
     range: tuple[float, float] | None = None,
     is_settled_by_bundle: bool = False,
     is_compared: bool = False,
+    is_about_target: bool = False,
 ) -> Any:
     """Describe one option.
 
-    flag: where it is not `--` and the field's name; parse: reads what is not a plain type
-    is_compared: a job goes on only with the same value, which is not read from the plan
+    flag: if it is not `--` and the field's name; parse: reads values that are of no plain type
+    is_compared: a job goes on only with the same value; for values that the plan does not hold
+    is_about_target: left out of commands that write no output
     """
-    told: dict[str, Any] = {
-        "group": group,
-        "help": help,
-        "metavar": metavar,
-        "parse": parse,
-        "flag": flag,
-    }
-    told |= {"range": range, "is_settled_by_bundle": is_settled_by_bundle}
-    return field(default=default, metadata={**told, "is_compared": is_compared})
+    told: dict[str, Any] = {"group": group, "help": help, "metavar": metavar}
+    told |= {"parse": parse, "flag": flag, "range": range}
+    told |= {"is_settled_by_bundle": is_settled_by_bundle, "is_compared": is_compared}
+    return field(default=default, metadata={**told, "is_about_target": is_about_target})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """Options of one run; OptionError where a value cannot be carried out."""
+    """Options of one run; OptionError for a value that cannot be carried out."""
 
     scale: float | None = _option(None, OUTPUT, "1 to 8 times the size (default 4)", range=(1, 8))
     size: tuple[int, int] | None = _option(
@@ -112,7 +109,7 @@ class Options:
     new_frames: NewFrames | None = _option(
         None,
         OUTPUT,
-        "who makes the frames between: motion leaves the key frames to the model",
+        "what makes the frames between: the model, or motion from the model's key frames",
     )
     input_fps: Fraction | None = _option(
         None, OUTPUT, "rate of a folder of pictures (default 24)", parse=parse_rate
@@ -121,9 +118,13 @@ class Options:
         17, OUTPUT, "quality of the file, lower is better (default 17)", range=(0, 51)
     )
     codec: str = _option("libx264", OUTPUT, "encoder (default libx264)")
-    overwrite: bool = _option(False, OUTPUT, "replace an existing output")
+    overwrite: bool = _option(False, OUTPUT, "replace an existing output", is_about_target=True)
     compare: Path | None = _option(
-        None, OUTPUT, "also write input and result side by side: video or .png", metavar="FILE"
+        None,
+        OUTPUT,
+        "also write input and result side by side: video or .png",
+        metavar="FILE",
+        is_about_target=True,
     )
 
     preset: str | None = _option(
@@ -160,7 +161,7 @@ class Options:
         is_settled_by_bundle=True,
     )
     padding: Padding = _option(
-        "reflect", MODEL, "what surrounds the frame (default reflect)", is_compared=True
+        "reflect", MODEL, "what fills the padding of the frame (default reflect)", is_compared=True
     )
 
     mode: Mode = _option(
@@ -182,7 +183,7 @@ class Options:
 
     device: Device = _option("auto", PLACE, "device that computes (default auto)")
     dtype: Dtype = _option(
-        "auto", PLACE, "precision that it computes in (default auto)", is_settled_by_bundle=True
+        "auto", PLACE, "precision of the computation (default auto)", is_settled_by_bundle=True
     )
     kernels: Kernels = _option(
         "auto",
@@ -200,7 +201,7 @@ class Options:
     tile: tuple[int, int] | None = _option(
         None,
         PLACE,
-        "pixels that it sees at a time",
+        "pixels that the model sees at a time",
         metavar="WxH",
         parse=parse_size,
         is_settled_by_bundle=True,
@@ -208,7 +209,7 @@ class Options:
     memory: float | None = _option(
         None,
         PLACE,
-        "memory that it may take (default: most of what is free)",
+        "memory that the run may take (default: most of what is free)",
         metavar="GB",
         range=(0.1, 10_000),
     )
@@ -236,12 +237,12 @@ class Options:
 
 
 def flag_of(option: Field[Any]) -> str:
-    """Name an option as the command line has it."""
+    """Return the option's name on the command line."""
     return option.metadata["flag"] or f"--{option.name.replace('_', '-')}"
 
 
 def marked(mark: str) -> list[Field[Any]]:
-    """List the options whose metadata says yes to `mark`."""
+    """List the options whose metadata sets `mark`."""
     return [option for option in fields(Options) if option.metadata.get(mark)]
 
 

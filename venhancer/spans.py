@@ -1,6 +1,6 @@
-"""Spans of positions that cover a length, and how much each counts where they overlap.
+"""Spans of positions that cover a length, and their shares where they overlap.
 
-Windows over frames and tiles over rows and columns are both made of these.
+Windows over frames and tiles over rows and columns are both spans.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Span:
 
 
 def cover(total: int, length: int, stride: int) -> list[Span]:
-    """Equal spans of `length`, at most `stride` apart, that cover `total`; one, if it fits."""
+    """Cover `total` with equal spans of `length`, at most `stride` apart; with one, if it fits."""
     if total <= length:
         return [Span(0, total)]
     starts = [*range(0, total - length, stride), total - length]
@@ -31,15 +31,15 @@ def cover(total: int, length: int, stride: int) -> list[Span]:
 
 
 def tiles(size: int, tile: int, step: int) -> list[Span]:
-    """Tiles along one axis of `size` latents, a quarter overlapping; each begins on a `step`.
+    """Lay tiles along one axis of `size` latents, with a quarter of overlap, each on a `step`.
 
-    Tile and size must both suit the network; so do all tiles, for the last slides back.
+    Tile and size must both suit the network. Then all tiles do, because the last one slides back.
     """
     return cover(size, tile, max(step, tile * 3 // 4 // step * step))
 
 
 def join_shares(spans: list[Span], join: Join = "blend") -> list[list[float]]:
-    """How much each span counts at each of its positions; they sum to one everywhere.
+    """Compute the share of each span at each of its positions; shares sum to one everywhere.
 
     `cut` changes over in the middle of an overlap, as the release does; `blend` fades along it.
     """
@@ -64,12 +64,12 @@ def _overlap(left: Span, right: Span) -> int:
 
 
 def _cut(position: int, overlap: int) -> float:
-    """0 in the first half of an overlap, 1 from its middle on."""
+    """Return 0 in the first half of an overlap, 1 from its middle on."""
     return float(position >= overlap // 2)
 
 
 def _fade(position: int, overlap: int) -> float:
-    """A raised cosine from 0 to 1, strictly between them along an overlap."""
+    """Compute a raised cosine from 0 to 1, strictly between them along an overlap."""
     share = min(max((position + 1) / (overlap + 1), 0.0), 1.0)
     return (1 - math.cos(math.pi * share)) / 2
 

@@ -1,1 +1,1 @@
-"""A run on a card, step by step; README.md beside this file says how it is made."""
+"""Steps of a run on a card; README.md beside this file says how to run them."""

@@ -1,7 +1,7 @@
 """One step of a run on a card: `python -m benchmarks.gpu STEP`; see README.md beside this file.
 
 With `--device cpu --small` it is a dry run on tiny models, whose numbers mean nothing. The exit
-status is 1 where a result is missing or wrong.
+status is 1 if a result is missing or wrong.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from benchmarks.gpu.records import Recorder
 
-STEPS = {  # the module of each; its function there is named run_STEP
+STEPS = {  # the module of each step; its function there is named run_STEP
     "environment": "setting",
     "golden": "golden",
     "enhance": "enhance",

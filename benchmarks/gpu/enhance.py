@@ -1,6 +1,6 @@
 """Is a whole run right? From file to file with NANO: graphs against eager, card against processor.
 
-Runs that differ only in how work is repeated, or in where latents lie, have to give the same bits.
+Runs that differ only in the use of graphs, or in where latents are held, must give the same bits.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ REPAIRED = 100  # `refine`: noise levels above 0 go through the repair
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One run; `host` holds its latents in the host's memory."""
+    """One run; with `host`, its latents are held in the host's memory."""
 
     name: str
     dtype: Dtype = "float16"
@@ -47,7 +47,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two runs to compare, and the PSNR (dB) that the worst frame has to reach; None: equal."""
+    """Two runs to compare, and the PSNR (dB) that the worst frame must reach; None: equal."""
 
     first: str
     second: str
@@ -82,7 +82,7 @@ PAIRS = (
 
 
 class FrameList(NoJournal):
-    """A run's journal that only keeps its 8-bit frames."""
+    """A journal that only keeps a run's 8-bit frames."""
 
     def __init__(self) -> None:
         self.frames_made: list[Frame] = []
@@ -111,7 +111,7 @@ def run_enhance(setting: Setting, recorder: Recorder) -> None:
 
 
 def enhance(case: Case, setting: Setting, source: Path, folder: Path, made: Made) -> Found:
-    """One run; its frames go to `made`."""
+    """Do one run; its frames go to `made`."""
     device: Device = "cuda" if setting.device == "cuda" and case.is_on_card else "cpu"
     options = Options(
         device=device,
@@ -147,7 +147,7 @@ def enhance(case: Case, setting: Setting, source: Path, folder: Path, made: Made
 
 
 def compare(pair: Pair, made: Made) -> Found:
-    """Whether both are equal, and the PSNR of their frames."""
+    """Tell if both runs are equal, and compute the PSNR of their frames."""
     a, b = made[pair.first], made[pair.second]
     is_equal = bool(np.array_equal(a, b))
     found = mean_and_least(psnr(*frames) for frames in zip(a, b, strict=True))

@@ -1,8 +1,8 @@
 """Is the network right on this device? Its outputs against arrays of the published implementation.
 
-The weights are made from names, as the arrays' were; see `tests/golden`. What is judged is the
-relative error (L2): in float32 it has to be that of another order of sums, in half precision no
-more than what rounding explains.
+The weights are generated from parameter names, as those of the arrays were; see `tests/golden`. The
+result judged is the relative error (L2): in float32 no larger than a different order of sums gives,
+in half precision no larger than rounding explains.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def run_golden(setting: Setting, recorder: Recorder) -> None:
 
 
 def golden_state(layout: str, preset: Preset) -> dict[str, Tensor]:
-    """The weights of the arrays, in float32 and under our names; eight gigabytes for `full`."""
+    """Make the weights of the arrays, in float32 and under our names; 8 GB for `full`."""
     shapes = json.loads((GOLDEN / "released_state_dict.json").read_text())[layout]
     weights = {name: golden_weight(name, shape) for name, shape in shapes.items()}
     return from_released(weights, preset.model.unet)
@@ -69,7 +69,7 @@ def golden_state(layout: str, preset: Preset) -> dict[str, Tensor]:
 def check(
     layout: str, preset: Preset, state: dict[str, Tensor], precision: Precision, setting: Setting
 ) -> Found:
-    """The largest errors over all outputs of a layout's file; a dry run takes two."""
+    """Find the largest errors over all outputs of a layout's file; a dry run takes two outputs."""
     dtype = getattr(torch, precision.dtype)
     model = assign(preset.model, dict(state), dtype=dtype, device=setting.device)
     model.eval().requires_grad_(False)
@@ -87,7 +87,7 @@ def check(
 
 
 def outputs(model: Denoiser, layout: str, device: str) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield what the network makes, and what it should, for every output of the file."""
+    """Yield the network's output and the expected one, for every output of the file."""
     file = np.load(GOLDEN / f"denoiser_{layout}.npz")
     arrays = {name: torch.from_numpy(array) for name, array in file.items()}
     mask = arrays["mask"].reshape(1, -1)

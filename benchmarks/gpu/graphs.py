@@ -1,7 +1,7 @@
-"""Measures what a CUDA graph gains: none, of the network only, of the whole window step.
+"""Measures what a CUDA graph gains: no graph, the network only, the whole window step.
 
-The sampler takes its turns as in a run, latents on the card. Milliseconds are of a turn: from the
-tensors that aim it to the solver's step. The ways have to give the same bits.
+The sampler does its window steps as in a run, latents on the card. Milliseconds are per window
+step, from setting the input tensors to the solver's update. All variants must give the same bits.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from venhancer.sampling.sampler import Capture, Placement, Sampler, WindowWork, 
 from venhancer.spans import Span
 from venhancer_rt.cuda_graph import WARM_UPS, GraphCapture
 
-WINDOWS = 24  # of a model of one step: as many turns
-STEPS = 8  # of a model of many steps: turns of its one window
-SETTLING = WARM_UPS + 2  # turns that do not count: up to the capture, and one replay
+WINDOWS = 24  # of a model of one step: as many window steps
+STEPS = 8  # of a model of many steps: window steps of its one window
+SETTLING = WARM_UPS + 2  # window steps that do not count: up to the capture, and one replay
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Shape:
 
 
 class NetworkGraphs(Sampler):
-    """Captures the network alone, wherever the latents are."""
+    """Captures the network alone, wherever the latents are held."""
 
     def _work(self, length: int) -> WindowWork:
         if length not in self.works:
@@ -67,12 +67,12 @@ class NetworkGraphs(Sampler):
 
 
 def as_it_is(work: Work) -> Work:
-    """Stands in for a capture where there is no card."""
+    """Return the work unchanged: stands in for a capture where there is no card."""
     return work
 
 
 def ways(device: str) -> Mapping[str, Callable[[], tuple[type[Sampler], Capture | None]]]:
-    """A sampler, and what captures its work."""
+    """List the variants by name: each makes a sampler class and what captures its work."""
     capture: Callable[[], Capture] = GraphCapture if device == "cuda" else lambda: as_it_is
     return {
         "none": lambda: (Sampler, None),
@@ -82,7 +82,7 @@ def ways(device: str) -> Mapping[str, Callable[[], tuple[type[Sampler], Capture 
 
 
 def shapes(setting: Setting) -> list[Shape]:
-    """NANO at 640x368 and at 720p, and the released model at 720p."""
+    """List the cases: NANO at 640x368 and at 720p, and the released model at 720p."""
     if setting.is_small:
         return [Shape(NANO, 3, 8, 8), Shape(TINY, 4, 10, 8)]
     width, height, window = setting.shape(16)
@@ -108,7 +108,7 @@ def measure(
     made: dict[str, Tensor],
     device: str,
 ) -> Found:
-    """Seconds of a turn, and whether x_0 is that of the first way."""
+    """Measure the seconds of a window step, and tell if x_0 equals that of the first variant."""
     kind, capture = way()
     sampling, scene = plan(shape)
     sampler = make_sampler(kind, model, sampling, scene, Placement(device=device, capture=capture))
@@ -131,7 +131,7 @@ def measure(
 
 
 def plan(shape: Shape) -> tuple[Sampling, Scene]:
-    """One tile; a window that takes many steps, or many windows that take the model's one."""
+    """Plan one tile; one window for a model of many steps, many windows for a model of one step."""
     letters = {"f": shape.window, "h": shape.rows, "w": shape.columns}
     sampling = make_sampling(shape.preset, letters)
     if sampling.steps > 1:
@@ -162,7 +162,7 @@ def make_sampler(
 
 
 def key_frames(shape: Shape, scene: Scene) -> Tensor:
-    """Random latents and neighbours' channels of every key frame: k c h w."""
+    """Make random latents and neighbour channels of every key frame: k c h w."""
     model = shape.preset.model
     channels = model.unet.latent_channels + model.neighbour_channels
     generator = torch.Generator().manual_seed(1)

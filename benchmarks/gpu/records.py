@@ -1,12 +1,12 @@
-"""Records of a card run: written line by line as they come, then printed, then kept.
+"""Records of a card run: written line by line as results come, printed, and kept.
 
-A run appends lines of JSON to $OUT/results.jsonl, so that one which is cut off keeps those that are
-there. A failure is a line too, and later work of the same step goes on.
+A run appends lines of JSON to $OUT/results.jsonl, so a run that is cut off keeps the lines it has
+written. A failure is a line too, and the rest of the step goes on.
 
-`python -m benchmarks.gpu.records FOLDER` prints what a run found. With `--keep` its results and
-steps go to benchmarks/results/card/CARD-COMMIT/, to be committed. Where such a folder is there,
-steps that ran again take the place of their earlier ones, and so do results. The files that
-benchmarks of stage D wrote go to benchmarks/results/, named after the card.
+`python -m benchmarks.gpu.records FOLDER` prints the results of a run. With `--keep`, its results
+and steps go to benchmarks/results/card/CARD-COMMIT/, to be committed. If that folder exists, steps
+and results that ran again replace their earlier ones. The files that benchmarks of stage D wrote go
+to benchmarks/results/, named after the card.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ INNERMOST = -6  # frames of a traceback
 
 @dataclass(slots=True)
 class Recorder:
-    """The lines of one step.
+    """Writes the result lines of one step.
 
     folder: takes results.jsonl; None: lines are printed only
-    is_right: False once something failed or was not as it has to be
+    is_right: False once something failed or was wrong
     """
 
     step: str
@@ -44,7 +44,7 @@ class Recorder:
 
     @classmethod
     def of_environment(cls, step: str) -> Recorder:
-        """Writes to the folder that $OUT names, where it names one."""
+        """Make a recorder that writes to the folder in $OUT, if it is set."""
         out = os.environ.get("OUT")
         return cls(step, Path(out) if out else None)
 
@@ -68,7 +68,7 @@ class Recorder:
         self.tell(what, found)
 
 
-STOPPED = "124"  # at its limit, as a training is meant to be
+STOPPED = "124"  # ended at its time limit, as a training is meant to be
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class Step:
 
 
 def read_results(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run, in their order; one that was cut off in the middle is left out."""
+    """Read the lines of a run, in order; a line that was cut off in the middle is left out."""
     path = folder / RESULTS
     found = []
     for line in path.read_text().splitlines() if path.is_file() else []:
@@ -99,7 +99,7 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
 
 
 def read_steps(folder: Path) -> list[Step]:
-    """Read how the processes of a run ended, without the line of titles."""
+    """Read how the processes of a run ended, without the header line."""
     path = folder / STEPS
     lines = path.read_text().splitlines()[1:] if path.is_file() else []
     return [Step(*line.split("\t")) for line in lines]
@@ -108,19 +108,19 @@ def read_steps(folder: Path) -> list[Step]:
 # --- printing -------------------------------------------------------------------------------------
 
 
-KNOWN = ("step", "what", "at")  # of every result, beside its figures
+KNOWN = ("step", "what", "at")  # in every result, beside its figures
 WIDTH = 200  # letters of a line
 
 
 def figures(result: Mapping[str, Any]) -> str:
-    """Everything that a result found, on one line."""
+    """Format all figures of a result on one line."""
     return ", ".join(
         f"{name} {shown(name, value)}" for name, value in result.items() if name not in KNOWN
     )
 
 
 def shown(name: str, value: Any) -> str:
-    """A figure for readers: bytes in GB, whatever holds others by its parts."""
+    """Format a figure for readers: bytes in GB, a nested value part by part."""
     if isinstance(value, Mapping):
         return "(" + "; ".join(f"{key} {shown(key, part)}" for key, part in value.items()) + ")"
     if isinstance(value, bool):
@@ -133,7 +133,7 @@ def shown(name: str, value: Any) -> str:
 
 
 def lines(folder: Path) -> Iterator[str]:
-    """A line for every step, then one for every result."""
+    """Yield a line for every step, then one for every result."""
     for step in read_steps(folder):
         yield f"{step.stage:2} {step.name:20} {step.code:>8} {step.seconds:>5} of {step.limit:>4} s"
     for result in read_results(folder):
@@ -151,7 +151,7 @@ COMMIT_LETTERS = 10
 
 
 def machine_of(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The line that tells card and commit; SystemExit where the run has none."""
+    """Return the line that names card and commit; SystemExit if the run has none."""
     for result in results:
         if result["what"] == "machine":
             return result
@@ -159,12 +159,12 @@ def machine_of(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def card_name(machine: dict[str, Any]) -> str:
-    """The card's name as part of the name of a file, such as nvidia-h200."""
+    """Return the card's name as part of a file name, such as nvidia-h200."""
     return re.sub(r"[^a-z0-9]+", "-", machine["device"]["name"].lower()).strip("-")
 
 
 def folder_name(machine: dict[str, Any], commit: str) -> str:
-    """The card's name and the commit; SystemExit where nobody knows the commit."""
+    """Return the card's name and the commit; SystemExit if the commit is unknown."""
     commit = commit or machine["commit"]
     if not commit:
         raise SystemExit("the run does not tell its commit: name it by --commit")
@@ -172,7 +172,7 @@ def folder_name(machine: dict[str, Any], commit: str) -> str:
 
 
 def keep(source: Path, target: Path) -> None:
-    """Write the run to `target`, beside those steps there that it did not run again."""
+    """Write the run to `target`; steps there that it did not run again stay."""
     results, steps = read_results(source), read_steps(source)
     again = {step.name for step in steps}
     found = {(result["step"], result["what"]) for result in results}
@@ -190,7 +190,7 @@ def step_lines(steps: Sequence[Step]) -> list[str]:
 
 
 def keep_among_results(folder: Path, commit: str) -> None:
-    """Keep a run, and the files of its stage D, where the report reads them."""
+    """Keep a run, and the files of its stage D, in the folder that the report reads."""
     machine = machine_of(read_results(folder))
     target = CARD_RESULTS / folder_name(machine, commit)
     keep(folder, target)

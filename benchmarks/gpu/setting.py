@@ -1,4 +1,4 @@
-"""Settings of a step, its ways to time and to compare, and the step that describes the machine."""
+"""Settings of a step, helpers to time and compare, and the step that describes the machine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from benchmarks.speed import ceiling
 from venhancer.config import PRESETS, Preset
 from venhancer.planning.geometry import fit
 
-FRAME = (1280, 720)  # pixels: what cards are measured at
+FRAME = (1280, 720)  # pixels: the size at which cards are measured
 SMALL_FRAME = (64, 48)
 
 
@@ -29,7 +29,7 @@ class Setting:
     """Options of a step.
 
     is_small: a dry run on tiny models, whose numbers mean nothing
-    ways: of the step `denoise`; none: all
+    ways: variants for the step `denoise`; none given: all
     """
 
     device: str
@@ -39,26 +39,26 @@ class Setting:
 
     @property
     def preset(self) -> Preset:
-        """The model whose evaluations are measured, at random weights."""
+        """The model whose evaluations are measured, with random weights."""
         return PRESETS["tiny" if self.is_small else "released"]
 
     def shape(self, window: int) -> tuple[int, int, int]:
-        """Width and height in pixels as that model takes them, and frames."""
+        """Return width and height in pixels as that model takes them, and frames."""
         size = fit(*(SMALL_FRAME if self.is_small else FRAME), self.preset.model)
         return size.padded_width, size.padded_height, 4 if self.is_small else window
 
     def times(self, rounds: int) -> int:
-        """Rounds of a measurement; a dry run makes one."""
+        """Return the rounds of a measurement; a dry run makes one."""
         return 1 if self.is_small else rounds
 
 
 def timed(work: Work, device: str, rounds: int) -> list[float]:
-    """Seconds of every round, to four figures."""
+    """Measure the seconds of every round, to four figures."""
     return [four(seconds_of(work, device)) for _ in range(rounds)]
 
 
 def relative_error(found: Tensor, wanted: Tensor) -> float:
-    """Relative L2, to three figures; infinite where `found` has a value that is not finite."""
+    """Compute the relative L2 error to three figures; infinite if `found` is not finite."""
     exact = wanted.double()
     error = float((found.double().to(exact.device) - exact).norm() / exact.norm())
     return float(f"{error:.3g}") if math.isfinite(error) else math.inf
@@ -66,7 +66,7 @@ def relative_error(found: Tensor, wanted: Tensor) -> float:
 
 @contextmanager
 def tensor_float32(is_allowed: bool) -> Iterator[None]:
-    """Whether float32 products and convolutions may be computed in TF32 meanwhile."""
+    """Allow or forbid TF32 for float32 products and convolutions within the block."""
     flags: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
     before = [flag.allow_tf32 for flag in flags]
     try:
@@ -79,7 +79,7 @@ def tensor_float32(is_allowed: bool) -> Iterator[None]:
 
 
 def card_peak(device: str, work: Callable[[], object]) -> dict[str, int]:
-    """Do work -> bytes at its peak on the card; nothing on a processor."""
+    """Do the work -> bytes at its peak on the card; an empty result on a processor."""
     if device != "cuda":
         work()
         return {}
@@ -96,11 +96,11 @@ def card_peak(device: str, work: Callable[[], object]) -> dict[str, int]:
 
 
 LIGHT = ("av", "cv2", "einops", "numpy", "safetensors")
-HEAVY = ("accelerate", "diffusers", "transformers", "triton")  # seconds each
+HEAVY = ("accelerate", "diffusers", "transformers", "triton")  # seconds each to import
 
 
 def run_environment(setting: Setting, recorder: Recorder) -> None:
-    """Tell the card first, so that a run which dies here still says where it was."""
+    """Record the card first, so that a run which dies here still says where it was."""
     recorder.tell("machine", machine(setting.device))
     for name in LIGHT if setting.is_small else (*LIGHT, *HEAVY):
         recorder.attempt(f"import {name}", partial(imported, name))
@@ -110,7 +110,7 @@ def run_environment(setting: Setting, recorder: Recorder) -> None:
 
 
 def machine(device: str) -> Found:
-    """Card, versions, commit and day."""
+    """Describe the card, versions, commit and day."""
     found: dict[str, Any] = {
         "device": describe_device(device),
         "versions": versions(),
@@ -124,5 +124,5 @@ def machine(device: str) -> Found:
 
 
 def imported(name: str) -> Found:
-    """The version of a package that really can be imported."""
+    """Return the version of a package after importing it."""
     return {"version": str(getattr(importlib.import_module(name), "__version__", "unknown"))}

@@ -1,8 +1,8 @@
 """Is it fast? The released model at 720p: an evaluation, its profile, and the autoencoder.
 
-Weights are random. The ways of one guided evaluation: exact, eager in float32, which the others
-are compared with; eager; graph, the same as a CUDA graph; reuse, the finest level alone; compiled,
-by torch.compile; long, 32 frames instead of 16; plain, the release's order of operations.
+Weights are random. The variants of one guided evaluation: exact, eager in float32, the reference
+for the others; eager; graph, the same as a CUDA graph; reuse, the finest level alone; compiled, by
+torch.compile; long, 32 frames instead of 16; plain, the release's order of operations.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ from venhancer_rt.cuda_graph import WARM_UPS
 
 WINDOW, LONG = 16, 32
 WAYS = ("exact", "eager", "graph", "reuse", "long", "compiled", "plain")
-OWN_MODEL = ("exact", "plain")  # ways that need the weights in float32
-ERROR = 2e-2  # relative: more is no rounding
+OWN_MODEL = ("exact", "plain")  # variants that need the weights in float32
+ERROR = 2e-2  # relative: more than rounding explains
 
 
 @dataclass(slots=True)
 class Shared:
-    """The model that most ways evaluate, made once, and x_0 of the exact way."""
+    """The model that most variants evaluate, made once, and x_0 of the exact variant."""
 
     setting: Setting
     model: Model | None = None
     exact: Tensor | None = None
 
     def load(self, way: str) -> Model:
-        """float32 ways have the memory to themselves: the shared model makes room for theirs."""
+        """Return the variant's model; float32 variants first free the shared one's memory."""
         preset, device = self.setting.preset, self.setting.device
         if way in OWN_MODEL:
             self.model = None
@@ -71,7 +71,7 @@ def run_denoise(setting: Setting, recorder: Recorder) -> None:
 
 
 def make_task(setting: Setting, way: str) -> Task:
-    """The way as `denoise_step` names it, at the sizes of this run."""
+    """Make the task of a variant as `denoise_step` names it, at the sizes of this run."""
     variant = "eager" if way in ("exact", "long") else way
     return Task(
         variant=variant,
@@ -85,7 +85,7 @@ def make_task(setting: Setting, way: str) -> Task:
 
 
 def measure_way(way: str, shared: Shared) -> Found:
-    """Seconds, operations, error and memory of one way."""
+    """Measure seconds, operations, error and memory of one variant."""
     setting, task = shared.setting, make_task(shared.setting, way)
     model = shared.load(way)
     is_guided = branches(model.config) == 2
@@ -94,7 +94,7 @@ def measure_way(way: str, shared: Shared) -> Found:
         evaluation = make_evaluation(model, task)
         evaluation.prepare()
         if way == "reuse":
-            evaluation.run(is_guided)  # keeps what it reuses
+            evaluation.run(is_guided)  # keeps the features to reuse
         work = repeated(task, evaluation, is_guided)
 
         def rounds() -> None:
@@ -107,7 +107,7 @@ def measure_way(way: str, shared: Shared) -> Found:
 
 
 def figures(way: str, shared: Shared, evaluation: Evaluation, seconds: list[float]) -> Found:
-    """Rates and the error of a way; the error is x_0's, against the exact way's."""
+    """Compute the rates of a variant, and the error of its x_0 against the exact variant's."""
     frames, rows, columns = evaluation.x0.shape[2:]
     flop = flop_of(way, shared.setting.preset, frames, rows, columns)
     found = {
@@ -120,12 +120,12 @@ def figures(way: str, shared: Shared, evaluation: Evaluation, seconds: list[floa
     if shared.exact is None or shared.exact.shape != evaluation.x0.shape:
         return {**found, "right": bool(evaluation.x0.isfinite().all())}
     error = relative_error(evaluation.x0, shared.exact)
-    is_near = error <= ERROR or way == "reuse"  # which is another computation
+    is_near = error <= ERROR or way == "reuse"  # `reuse` is another computation
     return {**found, "relative_error": error, "right": is_near}
 
 
 def flop_of(way: str, preset: Preset, frames: int, rows: int, columns: int) -> int:
-    """Operations of the way, both branches."""
+    """Count the operations of a variant, both branches."""
     if way == "reuse":
         return finest_flop(preset.model, frames, rows, columns, branches(preset.model))
     return evaluation_flop(preset.model, frames, rows, columns)
@@ -134,7 +134,7 @@ def flop_of(way: str, preset: Preset, frames: int, rows: int, columns: int) -> i
 # --- the profile: kernels by kind, and the longest ------------------------------------------------
 
 
-KINDS = {  # the first whose word is part of a kernel's name
+KINDS = {  # the first entry whose word is part of a kernel's name
     "attention": ("flash", "fmha", "sdpa", "attention", "mha"),
     "group norm": ("groupnorm", "group_norm", "rowwisemoments", "computefusedparams"),
     "layer norm": ("layer_norm", "layernorm"),
@@ -144,7 +144,7 @@ KINDS = {  # the first whose word is part of a kernel's name
     "pointwise": ("elementwise", "gelu", "silu", "add", "mul", "catarray", "triton_poi", "index"),
 }
 OTHER_KIND = "other"
-LONGEST_KERNELS = 40  # kernels that are told by name, in the log
+LONGEST_KERNELS = 40  # kernels that the log lists by name
 
 
 def run_profile(setting: Setting, recorder: Recorder) -> None:
@@ -152,7 +152,7 @@ def run_profile(setting: Setting, recorder: Recorder) -> None:
 
 
 def profile_evaluation(setting: Setting) -> Found:
-    """Milliseconds and launches of each kind."""
+    """Measure milliseconds and launches of each kind of kernel."""
     model = random_model(setting.preset, getattr(torch, setting.dtype), setting.device)
     is_guided = branches(model.config) == 2
     with torch.inference_mode():
@@ -167,7 +167,7 @@ def profile_evaluation(setting: Setting) -> Found:
 
 
 def recorded(work: Work, device: str) -> list[Any]:
-    """The profiler's events of some work, added up by name."""
+    """Return the profiler's events of some work, added up by name."""
     kind = ProfilerActivity.CUDA if device == "cuda" else ProfilerActivity.CPU
     wait(device)
     with record(activities=[kind]) as found:
@@ -180,7 +180,7 @@ def recorded(work: Work, device: str) -> list[Any]:
 
 
 def milliseconds(event: Any) -> float:
-    """Its own time, without that of what it calls: on the card, or on the processor."""
+    """Return an event's own time, without that of its callees: on the card, or on the processor."""
     return float(event.self_device_time_total or event.self_cpu_time_total) / 1000
 
 
@@ -192,7 +192,7 @@ def kind_of(kernel: str) -> str:
 
 
 def by_kind(rows: Iterable[tuple[float, int, str]]) -> dict[str, dict[str, float]]:
-    """Milliseconds and launches, the longest kind first."""
+    """Sum milliseconds and launches by kind, the longest kind first."""
     sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0])
     for ms, count, name in rows:
         sums[kind_of(name)][0] += ms
@@ -227,7 +227,7 @@ def run_codec(setting: Setting, recorder: Recorder) -> None:
 
 
 def measure_codec(task: vae.Task, setting: Setting) -> Found:
-    """The fastest round, its rate, and the memory that it takes."""
+    """Measure the fastest round, its rate, and the memory that it takes."""
     work, told = vae.prepare(task)
     best = min(timed(work, task.device, setting.times(CODEC_ROUNDS)))
     return {

@@ -1,8 +1,8 @@
 """Does it train? Updates of NANO on one batch that lies on the device, and pools to train on.
 
-`python -m benchmarks.gpu.training PACK OUT` makes the pools that NANO trains and is validated on,
-out of the clips of a pack: `venhancer-train pool` works on one core, here as many work at a time as
-there are cores, each with a seed of its own, and their parts are put together into one pool.
+`python -m benchmarks.gpu.training PACK OUT` makes the pools for training and validating NANO from
+the clips of a pack. `venhancer-train pool` uses one core, so one process per core runs here, each
+with a seed of its own, and their parts are merged into one pool.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def run_update(setting: Setting, recorder: Recorder) -> None:
 
 
 def measure(setting: Setting, batch: int, is_compiled: bool) -> Found:
-    """Seconds of an update, the median; without the perceptual loss, which needs a file."""
+    """Measure the median seconds of an update, without the perceptual loss, which needs a file."""
     config = configure(setting, batch)
     torch.manual_seed(0)
     model = make_denoiser(NANO.model)
@@ -75,7 +75,7 @@ def measure(setting: Setting, batch: int, is_compiled: bool) -> Found:
 
 
 def configure(setting: Setting, batch: int) -> TrainingConfig:
-    """NANO's own settings, but for the batch and the perceptual loss."""
+    """Return NANO's own settings, except for the batch and the perceptual loss."""
     changes = {"batch": batch, "micro_batch": batch, "perceptual_weight": 0.0}
     config = dataclasses.replace(NANO_TRAINING, **changes)  # type: ignore[arg-type]
     if not setting.is_small:
@@ -84,7 +84,7 @@ def configure(setting: Setting, batch: int) -> TrainingConfig:
 
 
 def random_batch(config: TrainingConfig) -> Batch:
-    """Noise in the shape of a pool's samples."""
+    """Make a batch of noise in the shape of a pool's samples."""
     count, side = config.batch, config.crop[0]
     stride, channels = NANO.model.latent_stride, NANO.model.neighbour_channels
     frames = torch.rand(count, 1, 3, side, side) * 2 - 1
@@ -101,11 +101,11 @@ def random_batch(config: TrainingConfig) -> Batch:
 
 
 def host_noise(setting: Setting) -> Found:
-    """Time drawing the noise of an update on the processor."""
+    """Measure how long the processor takes to draw the noise of an update."""
     side = NANO_TRAINING.crop[0] // NANO.model.latent_stride
     shape = (32, NANO.model.unet.latent_channels, 1, side, side)
     seconds = timed(partial(torch.randn, shape), "cpu", setting.times(3))
-    return {"ms": four(2000 * min(seconds))}  # of the latents and of the hint
+    return {"ms": four(2000 * min(seconds))}  # for the latents and for the hint
 
 
 # --- pools ----------------------------------------------------------------------------------------
@@ -113,11 +113,11 @@ def host_noise(setting: Setting) -> Found:
 
 POOL = "pool.json"
 SAMPLES = {"train": 4800, "validation": 384}
-VALIDATION_SEED = 1000  # far from those of the parts that are trained on
+VALIDATION_SEED = 1000  # far from the seeds of the training parts
 
 
 def shares(samples: int, processes: int) -> list[int]:
-    """Samples for each process, so that no two differ by more than one and none has nothing."""
+    """Split samples over processes: shares differ by at most one, and none is empty."""
     count = min(samples, processes)
     return [samples // count + (number < samples % count) for number in range(count)]
 
@@ -133,7 +133,7 @@ def start_pool(media: Path, out: Path, samples: int, seed: int) -> subprocess.Po
 
 
 def merge_pools(parts: Sequence[Path], out: Path) -> int:
-    """Move the parts of several pools into one -> how many there are."""
+    """Move the parts of several pools into one -> the number of parts."""
     out.mkdir(parents=True, exist_ok=True)
     files = [file for part in parts for file in sorted(part.glob("part-*.npz"))]
     for number, file in enumerate(files):
@@ -145,7 +145,7 @@ def merge_pools(parts: Sequence[Path], out: Path) -> int:
 
 
 def make_pools(pack: Path, out: Path, processes: int, samples: dict[str, int]) -> None:
-    """Both pools beside each other; SystemExit where one of them has no sample."""
+    """Make both pools side by side; SystemExit if one of them has no sample."""
     running: dict[str, list[tuple[Path, subprocess.Popen[bytes]]]] = {}
     for name, count in samples.items():
         own = processes if name == "train" else 1

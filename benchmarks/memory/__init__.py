@@ -1,1 +1,1 @@
-"""How much memory a run takes, and whether that is foretold."""
+"""Memory of a run, measured and compared with its prediction."""

@@ -1,8 +1,8 @@
 """Does a longer clip cost more memory? Peak of a run of 60 frames and of one of 600.
 
-A moving 320x180 clip at twice the size, all steps of the preset, each in a process of its own. On
-a CPU the peak is that of the process; on a card it is what PyTorch reserved there, CUDA graphs
-included, and the host's is told beside it.
+A moving 320x180 clip at twice the size, all steps of the preset, each run in a process of its own.
+On a CPU the peak is that of the process; on a card it is what PyTorch reserved there, CUDA graphs
+included, and the host's peak is given beside it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MODULE = "benchmarks.memory"
 
 
 def child(frames: int, weights: Path | None, device: Device) -> None:
-    """One run; the last line is its peak, and what was predicted."""
+    """Do one run; the last line is its peak, and the predicted one."""
     from venhancer import Options
     from venhancer.pipeline import run as pipeline
     from venhancer.planning.memory import need
@@ -54,7 +54,7 @@ def child(frames: int, weights: Path | None, device: Device) -> None:
 
 
 def card_peak(device: str) -> dict[str, int]:
-    """Bytes of the card at the peak: reserved by PyTorch, and those of them that tensors held."""
+    """Return bytes at the peak of the card: reserved by PyTorch, and held by tensors."""
     if device != "cuda":
         return {}
     import torch
@@ -66,12 +66,12 @@ def card_peak(device: str) -> dict[str, int]:
 
 
 def peak(run: Mapping[str, Any]) -> int:
-    """Bytes at the peak of a run: of the card where it used one, else of the process."""
+    """Return bytes at the peak of a run: of the card if it used one, else of the process."""
     return int(run.get("device_bytes") or run["peak_bytes"])
 
 
 def measure(frames: int, weights: Path | None, device: Device) -> dict[str, Any]:
-    """One run in a fresh process: what it told, or why it failed."""
+    """Do one run in a fresh process -> its report, or why it failed."""
     extra = ["--weights", str(weights)] if weights else []
     words = ["-m", MODULE, CHILD, str(frames), "--device", device, *extra]
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True)
@@ -105,7 +105,7 @@ def main() -> None:
 
 
 def line(run: Mapping[str, Any]) -> str:
-    """For the reader at the terminal."""
+    """Format a run for the terminal."""
     if "failed" in run:
         return str(run["failed"])
     return f"peak {peak(run) / 1e6:.0f} MB, {run['predicted_bytes'] / 1e6:.0f} MB predicted"

@@ -1,9 +1,9 @@
-"""Does `planning.activations` foretell what an evaluation and the codec take? Counted, measured.
+"""Does `planning.activations` predict the memory of an evaluation and of the codec?
 
-Each case in a process of its own, after a first pass at a small size. On a CPU it is the growth of
-the resident set at its peak, twice: with every block on pages of its own, which is what tensors and
-kernels take, and as runs do it, with freed memory kept, which adds what lies between blocks. On
-CUDA it is what the allocator handed out, and what it reserved for that.
+Each case runs in a process of its own, after a first pass at a small size. On a CPU the measure is
+the growth of the resident set at its peak, taken twice: with every block on pages of its own, which
+is what tensors and kernels take, and as runs do it, with freed memory kept, which adds the gaps
+between blocks. On CUDA it is what the allocator handed out, and what it reserved for that.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from venhancer.planning.activations import (
 from venhancer.planning.cost import branch_inputs
 
 CHILD = "--child"
-PAGES = 2**16  # bytes from which a block gets pages of its own
+PAGES = 2**16  # block size from which a block gets pages of its own, in bytes
 CODEC = ("encode", "decode")
-EVALUATIONS = 2  # what was kept of one lies between the blocks of the next
+EVALUATIONS = 2  # blocks kept from one evaluation lie between those of the next
 
 
 class ChildError(Exception):
-    """The process that measures a case has failed; the message is the last line of its errors."""
+    """The process that measures a case failed; the message is the last line of its errors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ CUDA = (
 
 
 def predict(case: Case) -> int:
-    """What is counted, in bytes."""
+    """Return the predicted bytes."""
     dtype = getattr(torch, case.dtype)
     if case.network in CODEC:
         size = {"height": case.rows * VAE_STRIDE, "width": case.columns * VAE_STRIDE}
@@ -98,7 +98,7 @@ def predict(case: Case) -> int:
 
 
 def prepare_work(case: Case, device: str) -> Callable[[], object]:
-    """The network, run at a small size and ready for this one."""
+    """Prepare the network: run at a small size and ready for this one."""
     work = _codec(case, device) if case.network in CODEC else _denoiser(case, device)
     work(True)
     return lambda: work(False)
@@ -139,7 +139,7 @@ def _codec(case: Case, device: str) -> Callable[[bool], object]:
 
 @torch.inference_mode()
 def child(case: Case, way: str) -> None:
-    """Measure one case; the last line is what it took, in bytes."""
+    """Measure one case; the last line is its memory in bytes."""
     torch.set_num_threads(1)
     if way == "cuda":
         print(json.dumps(_measure_cuda(prepare_work(case, way))))
@@ -151,7 +151,7 @@ def child(case: Case, way: str) -> None:
         library.mallopt(M_MMAP_THRESHOLD, PAGES)
     work = prepare_work(case, "cpu")
     library.malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = _status("VmRSS")
     work()
     print(json.dumps({"bytes": _status("VmHWM") - before}))
@@ -175,7 +175,10 @@ def _measure_cuda(work: Callable[[], object]) -> dict[str, int]:
 
 
 def measure(case: Case, way: str) -> dict[str, int]:
-    """In a fresh process; way: `apart` or `kept` on a CPU, or `cuda`. ChildError says why not."""
+    """Measure in a fresh process; way: `apart` or `kept` on a CPU, or `cuda`.
+
+    ChildError says why not.
+    """
     request = json.dumps([asdict(case), way])
     command = [sys.executable, "-m", "benchmarks.memory.prediction", CHILD, request]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
@@ -187,7 +190,7 @@ def measure(case: Case, way: str) -> dict[str, int]:
 
 
 def compare(case: Case, device: str) -> dict[str, Any]:
-    """Counted and measured, and how the two compare; or why the case could not be measured."""
+    """Compare prediction and measurement; or say why the case could not be measured."""
     counted = predict(case)
     try:
         if device == "cuda":
@@ -203,7 +206,7 @@ def compare(case: Case, device: str) -> dict[str, Any]:
 
 
 def largest(rows: list[dict[str, Any]], is_codec: bool) -> dict[str, float]:
-    """The largest ratio of each way of measuring."""
+    """Return the largest ratio for each way of measuring."""
     found: dict[str, float] = {}
     for row in rows:
         if (row["case"].split()[0] in CODEC) == is_codec:
@@ -232,7 +235,7 @@ def main() -> None:
 
 
 def describe(rows: list[dict[str, Any]], device: str) -> dict[str, Any]:
-    """The results so far, as they are written."""
+    """Return the results so far, as they are written."""
     return {
         **describe_run("benchmarks.memory.prediction"),
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",

@@ -1,1 +1,1 @@
-"""Networks of others, beside which ours is measured."""
+"""Third-party networks that ours is compared with."""

@@ -1,4 +1,4 @@
-"""Methods out of networks of others: RIFE makes new frames, then another enlarges them all."""
+"""Methods made of third-party networks: RIFE makes new frames, another network enlarges all."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from venhancer.video.writer import open_writer
 
 Method = Callable[[Frames], Frames]
 
-SPAN_CHAINS = ((2,), (4,), (4, 2))  # one after the other, from the smallest product on
+SPAN_CHAINS = ((2,), (4,), (4, 2))  # networks to apply in order; sorted by total scale
 
 
 def one_by_one(network: NcnnEnlarger) -> Method:
@@ -32,12 +32,12 @@ def one_by_one(network: NcnnEnlarger) -> Method:
 
 
 def span_chain(scale: int) -> tuple[int, ...]:
-    """The networks of SPAN that make frames at least as large as asked."""
+    """Choose the networks of SPAN that make frames at least as large as asked."""
     return next(chain for chain in SPAN_CHAINS if prod(chain) >= scale)
 
 
 def span(peers: Path, scale: int) -> Method:
-    """SPAN's x2 and x4 networks, after each other; then made smaller to the scale."""
+    """Apply SPAN's x2 and x4 networks in sequence, then shrink the result to the scale."""
     chain = span_chain(scale)
     networks = [Span(factor, peers / "span") for factor in chain]
     smaller = scale / prod(chain)
@@ -57,14 +57,14 @@ ENLARGERS: Mapping[str, Callable[[Path, int], Method]] = {
 
 
 def cannot(name: str, scale: int) -> str:
-    """The reason why a peer does not run at that scale; empty where it does."""
+    """Return the reason why a peer does not run at that scale; empty if it does."""
     if name == "rife-span" or scale == SCALE:
         return ""
     return f"cannot: its weights are for {SCALE}x only"
 
 
 def note_of(name: str, scale: int, interpolate: int) -> str:
-    """The way in which a peer reaches scale and frames, where that is not plain from its name."""
+    """Describe how a peer reaches scale and frames, if its name does not make that plain."""
     said = [] if interpolate > 1 else ["no new frames, so without RIFE"]
     chain = span_chain(scale)
     if name == "rife-span" and chain != (scale,):
@@ -75,7 +75,7 @@ def note_of(name: str, scale: int, interpolate: int) -> str:
 
 
 def load_method(name: str, peers: Path, scale: int = SCALE, interpolate: int = 2) -> Method:
-    """One of ENLARGERS, behind RIFE where there are new frames; loaded from `peers`."""
+    """Load one of ENLARGERS from `peers`, behind RIFE if there are new frames."""
     rife = Rife(peers / "rife") if interpolate > 1 else None
     enlarge = ENLARGERS[name](peers, scale)
     if rife is None:
@@ -87,16 +87,16 @@ def load_method(name: str, peers: Path, scale: int = SCALE, interpolate: int = 2
 
 
 def load_rife_span(scale: int, folder: Path = PEERS) -> tuple[Rife, Span]:
-    """Both; PeerError where they were not fetched."""
+    """Load both; PeerError if they were not fetched."""
     return Rife(folder / "rife"), Span(scale, folder / "span")
 
 
 def enhance_file(
     source: Path, target: Path, scale: int, factor: int, folder: Path = PEERS
 ) -> dict[str, float]:
-    """RIFE at the size of the input, then SPAN -> seconds per stage.
+    """Enhance with RIFE at the size of the input, then SPAN -> seconds per stage.
 
-    Read ahead, written behind and encoded as our own frames are.
+    Reading ahead, writing behind and encoding are those of our own runs.
     """
     watch, writing = Stopwatch(), Stopwatch()
     with watch("load"):

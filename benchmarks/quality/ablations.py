@@ -1,11 +1,11 @@
-"""The paper's ablations with the built-in model, on small pieces of the validation clips.
+"""The paper's ablations with the built-in model, on small crops of the validation clips.
 
-The middle of a clip is brought to 80x48 times a factor: the truth. Made that much smaller
-(antialiased bicubic), it goes in. Changed are: the downscaling that the model is told, `--refine`
-(on an input with noise, and on a clean one), the size asked for, and how many frames are left
-out. Detail is high-frequency energy over that of the truth. What is left of the noise is its part
-of the output over the picture's, so that a fading picture removes nothing. An option that the
-model refuses is told and left out.
+The truth is the middle of a clip, resized to 80x48 times a factor. The input is the truth made
+smaller by that factor (antialiased bicubic). The studies change: the downscaling that the model is
+told, `--refine` (on an input with noise, and on a clean one), the output size, and how many frames
+are left out. Detail is high-frequency energy relative to that of the truth. The remaining noise is
+the noise's share in the output divided by the picture's share, so that a fading picture does not
+count as noise removed. An option that the model refuses is reported and left out.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from venhancer.errors import OptionError
 
 MODULE = "benchmarks.quality.ablations"
 WIDTH, HEIGHT = 80, 48  # of the input; every factor below gives whole pixels
-FRAMES = 8  # where none are left out
+FRAMES = 8  # for studies that leave no frames out
 SCALE = 4.0
 TOLD = (2, 3, 4, 5, 6)
 NOISE_LEVELS = (0, 50, 100, 200, 300)
-NOISY, CLEAN = "noisy input,", "clean input,"  # with the level behind
+NOISY, CLEAN = "noisy input,", "clean input,"  # followed by the level
 SCALES = (2.5, 3.0, 3.5, 4.0, 4.5)
 RATES = (3, 4, 5)
-REPAIR = 100  # the noise level that is for flawed input
+REPAIR = 100  # the noise level for flawed input
 PICTURED_CLIP, PICTURED_FRAME = "bikes", 7  # a new frame at every rate
 
 Row = dict[str, float]
@@ -51,7 +51,7 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Frames of one setting, the true ones, and what was measured of them."""
+    """Frames of one setting, the true ones, and the figures measured on them."""
 
     made: Frames
     truth: Frames
@@ -62,19 +62,19 @@ Study = Callable[[Frames, Enhance, metrics.Lpips], dict[str, Outcome]]
 
 
 def fitted(frames: Frames, scale: float) -> Frames:
-    """The middle of every frame at the size of the truth: f H W 3."""
+    """Crop the middle of every frame and resize it to the size of the truth: f H W 3."""
     size = round(WIDTH * scale), round(HEIGHT * scale)
     kernel = Image.Resampling.LANCZOS
     return np.stack([np.asarray(ImageOps.fit(Image.fromarray(f), size, kernel)) for f in frames])
 
 
 def resized(frames: Frames, scale: float) -> Frames:
-    """By the bicubic kernel, as the input is made and plainly enlarged."""
+    """Resize by the bicubic kernel, as for the input and for plain enlargement."""
     return np.stack([resize(frame, scale, Image.Resampling.BICUBIC) for frame in frames])
 
 
 def enhancer(device: str, **chosen: Any) -> Enhance:
-    """Our model, on every frame of a clip in one go; chosen: preset or weights."""
+    """Make a function that runs our model on a clip in one go; chosen: preset or weights."""
     common = {"device": device, "interpolate": 1, "scene_cuts": False, **chosen}
     return lambda frames, **options: enhanced(frames, {**common, **options})[0]
 
@@ -83,7 +83,7 @@ def enhancer(device: str, **chosen: Any) -> Enhance:
 
 
 def told_scales(source: Frames, enhance: Enhance, lpips: metrics.Lpips) -> dict[str, Outcome]:
-    """The downscaling s that the model is told, of the same input."""
+    """Vary the downscaling s that the model is told, on the same input."""
     truth = fitted(source[:FRAMES], SCALE)
     low = resized(truth, 1 / SCALE)
     found = {}
@@ -94,7 +94,7 @@ def told_scales(source: Frames, enhance: Enhance, lpips: metrics.Lpips) -> dict[
 
 
 def noise_levels(source: Frames, enhance: Enhance, lpips: metrics.Lpips) -> dict[str, Outcome]:
-    """`--refine`, which is the noise on the key frames: on an input with noise and a clean one."""
+    """Vary `--refine`, the noise on the key frames, on an input with noise and on a clean one."""
     truth = fitted(source[:FRAMES], SCALE)
     clean = resized(truth, 1 / SCALE)
     flawed = noisy(clean)
@@ -108,7 +108,7 @@ def noise_levels(source: Frames, enhance: Enhance, lpips: metrics.Lpips) -> dict
 
 
 def scales(source: Frames, enhance: Enhance, lpips: metrics.Lpips) -> dict[str, Outcome]:
-    """How many times larger: the same region, whose truth is of the size asked for."""
+    """Vary the output scale on the same region; the truth has the size asked for."""
     found = {}
     for scale in SCALES:
         truth = fitted(source[:FRAMES], scale)
@@ -118,7 +118,7 @@ def scales(source: Frames, enhance: Enhance, lpips: metrics.Lpips) -> dict[str, 
 
 
 def rates(source: Frames, enhance: Enhance, lpips: metrics.Lpips) -> dict[str, Outcome]:
-    """How many times as many frames: key frames and new ones are measured apart."""
+    """Vary the frame rate factor; key frames and new ones are measured apart."""
     truth = fitted(source, SCALE)
     found = {}
     for rate in RATES:
@@ -152,11 +152,11 @@ def measure(
     lpips: metrics.Lpips,
     chosen: NDArray[np.bool_] | slice = slice(None),
 ) -> Row:
-    """Means over the chosen frames; QualityError where the size is not exactly the wanted one."""
+    """Average over the chosen frames; QualityError if the size is not exactly the wanted one."""
     if made.shape != truth.shape:
         raise QualityError(f"the model made {made.shape}, expected {truth.shape}")
     pairs = list(zip(made[chosen], truth[chosen], strict=True))
-    cutoff = 0.5 / scale  # cycles a pixel: the finest that the input carries
+    cutoff = 0.5 / scale  # cycles a pixel: the finest detail in the input
     return {
         "psnr": statistics.fmean(metrics.psnr(*pair) for pair in pairs),
         "ssim": statistics.fmean(metrics.ssim(*pair) for pair in pairs),
@@ -166,7 +166,7 @@ def measure(
 
 
 def left(inputs: Sequence[Frames], outputs: Sequence[Frames]) -> Row:
-    """The shares of picture and noise in the output; each pair is without noise, then with it."""
+    """Compute the output's shares of picture and noise; each pair is (without noise, with it)."""
     clean, flawed = (resized(frames, SCALE).astype(np.float64) for frames in inputs)
     unflawed, made = (frames.astype(np.float64) for frames in outputs)
     picture = share(unflawed, clean - clean.mean())
@@ -177,13 +177,13 @@ def left(inputs: Sequence[Frames], outputs: Sequence[Frames]) -> Row:
 
 
 def share(values: Values, pattern: Values) -> float:
-    """How often `pattern` is contained in `values`, by least squares."""
+    """Compute the factor of `pattern` in `values`, by least squares."""
     return float((values * pattern).sum() / (pattern**2).sum())
 
 
 # --- claims -------------------------------------------------------------------------------------
 
-Rows = Mapping[str, Row]  # by settings, in their order
+Rows = Mapping[str, Row]  # by setting, in their order
 
 
 def is_rising(values: Sequence[float]) -> bool:
@@ -195,7 +195,7 @@ def more_told_is_more_detail(studies: Mapping[str, Rows]) -> bool:
 
 
 def of_input(studies: Mapping[str, Rows], kind: str) -> dict[int, Row]:
-    """Rows of `--refine` on one kind of input, by its level."""
+    """Return the rows of `--refine` on one kind of input, by level."""
     rows = studies["refine"].items()
     return {int(name.split()[-1]): row for name, row in rows if name.startswith(kind)}
 
@@ -249,7 +249,7 @@ CLAIMS = {
 
 
 def mean(clips: Sequence[Mapping[str, Rows]]) -> dict[str, dict[str, Row]]:
-    """Every figure, over the clips."""
+    """Average every figure over the clips."""
     return {
         study: {
             setting: {key: statistics.fmean(c[study][setting][key] for c in clips) for key in row}
@@ -260,7 +260,7 @@ def mean(clips: Sequence[Mapping[str, Rows]]) -> dict[str, dict[str, Row]]:
 
 
 def judge(clips: Mapping[str, Mapping[str, Rows]]) -> dict[str, dict[str, Any]]:
-    """Every claim whose study was made: whether the means bear it out, and which clips do."""
+    """Judge every claim whose study was made: do the means support it, and which clips do?"""
     means = mean(list(clips.values()))
     return {
         claim: {"holds": holds(means), "clips": {name: holds(c) for name, c in clips.items()}}
@@ -286,7 +286,7 @@ def show(studies: Mapping[str, Rows]) -> None:
 
 
 def save_pictures(folder: Path, studies: Mapping[str, Mapping[str, Outcome]]) -> list[str]:
-    """A sheet for each study -> their names."""
+    """Save a sheet for each study -> their names."""
     names = []
     for study, outcomes in studies.items():
         panels = {f"{study} {name}": o.made[PICTURED_FRAME] for name, o in outcomes.items()}
@@ -299,7 +299,7 @@ def save_pictures(folder: Path, studies: Mapping[str, Mapping[str, Outcome]]) ->
 def studied(
     source: Frames, enhance: Enhance, lpips: metrics.Lpips
 ) -> dict[str, dict[str, Outcome]]:
-    """Every study that the model takes part in; the others are told."""
+    """Run every study that the model supports; the others are reported."""
     found = {}
     for name, study in STUDIES.items():
         try:

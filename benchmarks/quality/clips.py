@@ -1,4 +1,4 @@
-"""True frames of real clips, and what goes in of them: fewer, smaller, noisy or compressed."""
+"""True frames of real clips, and the inputs made of them: fewer, smaller, noisy or compressed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from benchmarks.quality.metrics import Frames
 
 FRAMES = 17
-EXTRA_SIZE = 1280, 720  # larger clips of the user are made to fit into it
+EXTRA_SIZE = 1280, 720  # the user's larger clips are shrunk to fit into it
 
 
 class QualityError(Exception):
@@ -24,18 +24,18 @@ class QualityError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """17 true frames: where they start, and the size they are brought to (None: as they are)."""
+    """Position and size of 17 true frames: their start, and their size (None: unchanged)."""
 
     name: str
     start_seconds: float
     size: tuple[int, int] | None
     note: str
-    path: Path | None = None  # default: by its name, where `make data` puts it
+    path: Path | None = None  # default: by its name, in the folder of `make data`
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """The enlargement that is asked for: times the size, and times the frames."""
+    """The enlargement that is asked for: factors of size and of frames."""
 
     scale: int = 4
     interpolate: int = 2
@@ -69,7 +69,7 @@ def resize(frame: Frames, scale: float, kernel: Image.Resampling) -> Frames:
 
 
 def choose_clips(clips: Sequence[Clip], names: str | None) -> list[Clip]:
-    """Those of the names, with commas between; all without any."""
+    """Choose clips by comma-separated names; all clips if there are no names."""
     known = [clip.name for clip in clips]
     wanted = known if names is None else names.split(",")
     unknown = [name for name in wanted if name not in known]
@@ -79,7 +79,7 @@ def choose_clips(clips: Sequence[Clip], names: str | None) -> list[Clip]:
 
 
 def extra_clip(text: str) -> Clip:
-    """A clip of the user: FILE, or FILE@SECONDS where its true frames start."""
+    """Parse a clip of the user: FILE, or FILE@SECONDS, the start of its true frames."""
     name, _, start = text.rpartition("@") if "@" in text else (text, "", "0")
     path = Path(name)
     try:
@@ -89,7 +89,7 @@ def extra_clip(text: str) -> Clip:
 
 
 def path_of(clip: Clip, folder: Path) -> Path:
-    """The file of a clip; QualityError where there is none."""
+    """Return the file of a clip; QualityError if there is none."""
     path = clip.path or folder / f"{clip.name}.mp4"
     if not path.is_file():
         how = "" if clip.path else ": run `make data`"
@@ -98,7 +98,7 @@ def path_of(clip: Clip, folder: Path) -> Path:
 
 
 def load_clip(clip: Clip, folder: Path) -> Frames:
-    """The true frames of a clip: 17 H W 3."""
+    """Load the true frames of a clip: 17 H W 3."""
     path = path_of(clip, folder)
     frames: list[Frames] = []
     with av.open(str(path)) as container:
@@ -113,7 +113,7 @@ def load_clip(clip: Clip, folder: Path) -> Frames:
 
 
 def brought_to_size(image: Image.Image, clip: Clip) -> Image.Image:
-    """By Lanczos; clips of the user keep their shape and are never enlarged."""
+    """Resize by Lanczos; clips of the user keep their aspect ratio and are never enlarged."""
     kernel = Image.Resampling.LANCZOS
     if clip.size is None:
         return image
@@ -124,15 +124,15 @@ def brought_to_size(image: Image.Image, clip: Clip) -> Image.Image:
 
 
 def rate_of(clip: Clip, folder: Path) -> Fraction:
-    """Frames a second of the true clip."""
+    """Return the frames per second of the true clip."""
     with av.open(str(path_of(clip, folder))) as container:
         return container.streams.video[0].average_rate or Fraction(24)
 
 
 def cut_to_fit(truth: Frames, setting: Setting) -> Frames:
-    """The frames and pixels that the setting can make: the last ones are left out.
+    """Cut to the frames and pixels that the setting can make: the last ones are left out.
 
-    Sizes become even ones, of the input too, so that video files can hold both.
+    Sizes become even, those of the input too, so that video files can hold both.
     """
     frames = (len(truth) - 1) // setting.interpolate * setting.interpolate + 1
     multiple = 2 * setting.scale
@@ -141,7 +141,7 @@ def cut_to_fit(truth: Frames, setting: Setting) -> Frames:
 
 
 def degrade(truth: Frames, setting: Setting = MAIN) -> Frames:
-    """The frames that go in, fewer and smaller: 17 H W 3 -> 9 H/4 W/4 3."""
+    """Make the input frames, fewer and smaller: 17 H W 3 -> 9 H/4 W/4 3."""
     kept = truth[:: setting.interpolate]
     return np.stack([resize(frame, 1 / setting.scale, Image.Resampling.BICUBIC) for frame in kept])
 
@@ -149,21 +149,21 @@ def degrade(truth: Frames, setting: Setting = MAIN) -> Frames:
 # --- flaws ----------------------------------------------------------------------------------------
 
 
-NOISE = 10.0  # grey levels: the spread of the Gaussian noise
-CRF = 36  # of x264: coarse blocks, as in clips that were sent on
-FINE_CRF = 4  # where a file is needed and no flaw is meant
+NOISE = 10.0  # grey levels: the standard deviation of the Gaussian noise
+CRF = 36  # of x264: coarse blocks, as in clips that were re-shared
+FINE_CRF = 4  # for files that should show no flaw
 
-Degradation = Callable[[Frames, Fraction], Frames]  # frames, and how many a second
+Degradation = Callable[[Frames, Fraction], Frames]  # frames, and their rate per second
 
 
 def noisy(frames: Frames) -> Frames:
-    """Gaussian noise of `NOISE` grey levels added to every frame, always the same."""
+    """Add Gaussian noise of `NOISE` grey levels to every frame, always the same noise."""
     noise = np.random.default_rng(0).normal(0, NOISE, frames.shape)
     return np.clip(np.rint(frames + noise), 0, 255).astype(np.uint8)
 
 
 def write_h264(target: Path | io.BytesIO, frames: Frames, rate: Fraction, crf: int) -> None:
-    """An mp4 file by x264, in 4:2:0, so that sides have to be even."""
+    """Write an mp4 file by x264, in 4:2:0, so that sides must be even."""
     height, width = frames.shape[1:3]
     place = target if isinstance(target, io.BytesIO) else str(target)
     with av.open(place, "w", format="mp4") as container:
@@ -175,7 +175,7 @@ def write_h264(target: Path | io.BytesIO, frames: Frames, rate: Fraction, crf: i
 
 
 def compressed(frames: Frames, rate: Fraction, crf: int = CRF) -> Frames:
-    """The frames after H.264 of that quality."""
+    """Return the frames after H.264 of that quality."""
     file = io.BytesIO()
     write_h264(file, frames, rate, crf)
     file.seek(0)

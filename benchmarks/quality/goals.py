@@ -1,4 +1,4 @@
-"""Judge the figures of `quality`: nano against both baselines, and its goals beside RIFE + SPAN."""
+"""Judge the figures of `quality`: nano against both baselines, its goals against RIFE + SPAN."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ GRID_LIMIT = 1.5  # times the rival's
 SECONDS_LIMIT = 0.25  # a frame, from file to file
 LARGE = 1280 * 720  # pixels from which on the seconds are judged
 
-Results = Mapping[str, Mapping[str, Row]]  # of every clip, by method
+Results = Mapping[str, Mapping[str, Row]]  # by clip, then by method
 Rows = Mapping[str, Row]
 
 
 def have(results: Results, *methods: str) -> bool:
-    """Whether every clip has a row of each method."""
+    """Tell if every clip has a row of each method."""
     return all(name in rows for rows in results.values() for name in methods)
 
 
@@ -29,7 +29,7 @@ def have(results: Results, *methods: str) -> bool:
 
 
 def judge(results: Results) -> dict[str, Any] | None:
-    """How far `nano` is ahead of the better baseline, by the median over the clips."""
+    """Compute nano's lead over the better baseline, by the median over the clips."""
     if not have(results, *BASELINES, "nano"):
         return None
     present = {
@@ -48,7 +48,7 @@ def judge(results: Results) -> dict[str, Any] | None:
 
 
 def verdict_line(verdict: Mapping[str, Any] | None) -> str:
-    """The verdict in one line."""
+    """Format the verdict on one line."""
     if verdict is None:
         return "verdict: none (needs nano and both baselines)"
     margins = ", ".join(f"{key} {value:+.3f}" for key, value in verdict["median_margins"].items())
@@ -68,7 +68,7 @@ class Limit:
     value: float
     bound: float
     reached: bool
-    missing: float  # how far it is from the bound, in shares of that: 0 where it is reached
+    missing: float  # relative distance from the bound: 0 if it is reached
 
 
 def below(value: float, bound: float) -> Limit:
@@ -89,7 +89,7 @@ def vmaf(rows: Rows) -> Limit | None:
 
 
 def new_frames(rows: Rows) -> Limit | None:
-    """PSNR: what is missing is counted as energy of the error."""
+    """Compute the limit for the PSNR of new frames; the shortfall is in energy of the error."""
     if "psnr_odd" not in rows["nano"] or "psnr_odd" not in rows[RIVAL]:
         return None
     value, bound = rows["nano"]["psnr_odd"], rows[RIVAL]["psnr_odd"]
@@ -132,14 +132,14 @@ GOALS: Mapping[str, tuple[str, Callable[[Rows], Limit | None]]] = {
 
 
 def judge_goals(results: Results) -> list[dict[str, Any]] | None:
-    """Each goal with the figures of its clips, where nano and the rival have run on all."""
+    """Judge each goal with the figures of its clips, if nano and the rival have run on all."""
     if not have(results, "nano", RIVAL, "truth"):
         return None
     return [judged(key, results) for key in GOALS]
 
 
 def judged(key: str, results: Results) -> dict[str, Any]:
-    """One goal; `reached` is None where no clip has the figures."""
+    """Judge one goal; `reached` is None if no clip has the figures."""
     text, limit_of = GOALS[key]
     limits = {name: limit_of(rows) for name, rows in results.items()}
     found = {name: limit for name, limit in limits.items() if limit is not None}
@@ -157,13 +157,13 @@ def judged(key: str, results: Results) -> dict[str, Any]:
 
 
 def all_of(limits: Sequence[Limit]) -> tuple[bool, float]:
-    """Whether every clip reaches it, and the mean of what is missing."""
+    """Tell if every clip reaches the goal, and return the mean shortfall."""
     missing = statistics.fmean(limit.missing for limit in limits) if limits else 0.0
     return all(limit.reached for limit in limits), missing
 
 
 def two_of_three(limits: Sequence[Limit]) -> tuple[bool, float]:
-    """The same for VMAF: a third of the clips may be behind, by `VMAF_LOSS` at most."""
+    """Do the same for VMAF: a third of the clips may be behind, by `VMAF_LOSS` at most."""
     if not limits:
         return False, 0.0
     allowed = len(limits) // 3
@@ -175,7 +175,7 @@ def two_of_three(limits: Sequence[Limit]) -> tuple[bool, float]:
 
 
 def score(goals: Sequence[Mapping[str, Any]]) -> float:
-    """One number to choose weights by: goals reached, less the mean shortfall of all (below 1)."""
+    """Compute one number to choose weights by: goals reached, less the mean shortfall (below 1)."""
     known = [goal for goal in goals if goal["reached"] is not None]
     if not known:
         return 0.0
@@ -184,7 +184,7 @@ def score(goals: Sequence[Mapping[str, Any]]) -> float:
 
 
 def score_line(goals: Sequence[Mapping[str, Any]]) -> str:
-    """The number, and what it is."""
+    """Format the number with its meaning."""
     known = [goal for goal in goals if goal["reached"] is not None]
     reached = sum(goal["reached"] for goal in known)
     shortfall = reached - score(goals)
@@ -196,7 +196,7 @@ def score_line(goals: Sequence[Mapping[str, Any]]) -> str:
 
 
 def goal_lines(goals: Sequence[Mapping[str, Any]] | None) -> Iterator[str]:
-    """A line for each goal."""
+    """Yield a line for each goal."""
     if goals is None:
         yield f"goals: none (need nano and {RIVAL})"
         return
@@ -205,7 +205,7 @@ def goal_lines(goals: Sequence[Mapping[str, Any]] | None) -> Iterator[str]:
 
 
 def goal_cells(goal: Mapping[str, Any]) -> list[str]:
-    """What is wanted, the figure and bound of every clip, and whether it is reached."""
+    """Return the goal, the figure and bound of every clip, and the verdict."""
     clips = ", ".join(
         f"{name} {clip['value']:.3f} ({clip['bound']:.3f}) {word(clip['reached'])}"
         for name, clip in goal["clips"].items()

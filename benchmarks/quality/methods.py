@@ -1,7 +1,7 @@
-"""The methods that are compared: ours, two baselines that need no network, and those of others.
+"""The methods that are compared: ours, two baselines without a network, and third-party ones.
 
 Each takes low-resolution frames, f h w 3 uint8, and gives `scale` times the size and `interpolate`
-times the rate: (f - 1) * interpolate + 1 frames, whose every `interpolate`-th one belongs to an
+times the rate: (f - 1) * interpolate + 1 frames. Every `interpolate`-th of these belongs to an
 input frame.
 """
 
@@ -27,16 +27,16 @@ MINTERPOLATE_RATE = 24
 
 
 def bicubic_repeat(frames: Frames, scale: int = 4, interpolate: int = 2) -> Frames:
-    """Bicubic enlargement; the missing frames repeat the one before."""
+    """Enlarge by bicubic interpolation; the missing frames repeat the one before."""
     large = [resize(frame, scale, Image.Resampling.BICUBIC) for frame in frames]
     return np.repeat(np.stack(large), interpolate, axis=0)[: 1 - interpolate or None]
 
 
 def minterpolate(frames: Frames, interpolate: int = 2) -> Frames:
-    """ffmpeg's motion-compensated interpolation; the input frames stay as they are.
+    """Interpolate with ffmpeg's motion compensation; the input frames stay unchanged.
 
-    The clip goes in with its first and last frames repeated, and the result is cut where
-    its every `interpolate`-th frame is closest to the input frames.
+    The clip is extended by repeats of its first and last frames. The result is cut so that its
+    every `interpolate`-th frame is closest to the input frames.
     """
     if interpolate == 1:
         return frames
@@ -58,7 +58,7 @@ def minterpolate(frames: Frames, interpolate: int = 2) -> Frames:
 
 
 def keep_inputs(made: Frames, frames: Frames, interpolate: int) -> Frames:
-    """Cut an interpolated clip to where the input frames lie, and put those in unchanged."""
+    """Cut an interpolated clip to the span of the input frames, and put those in unchanged."""
     length = (len(frames) - 1) * interpolate + 1
     offsets = range(len(made) - length + 1)
     if not offsets:
@@ -76,7 +76,7 @@ def keep_inputs(made: Frames, frames: Frames, interpolate: int) -> Frames:
 
 
 def lanczos_minterpolate(frames: Frames, scale: int = 4, interpolate: int = 2) -> Frames:
-    """`minterpolate` at low resolution, then Lanczos enlargement of every frame."""
+    """Apply `minterpolate` at low resolution, then enlarge every frame by Lanczos."""
     return np.stack(
         [
             resize(frame, scale, Image.Resampling.LANCZOS)
@@ -97,7 +97,7 @@ FILE_RATE = Fraction(12)  # of the files that are timed: seconds do not depend o
 def enhanced(
     frames: Frames, options: Mapping[str, Any], setting: Setting = MAIN
 ) -> tuple[Frames, Report]:
-    """The frames that our enhancer makes, through folders of numbered PNGs."""
+    """Return the frames that our enhancer makes, through folders of numbered PNGs."""
     from venhancer import Options, enhance  # late: the baselines need no network
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -118,7 +118,7 @@ def enhanced(
 def choose_methods(
     names: Sequence[str], options: Mapping[str, Any], peers: Path, setting: Setting = MAIN
 ) -> dict[str, Method]:
-    """Those asked by name that the setting allows, each from low-resolution frames to full ones."""
+    """Choose methods by name, where the setting allows them; each maps low to full resolution."""
     scale, interpolate = setting.scale, setting.interpolate
     own: dict[str, Method] = {
         "bicubic": lambda frames: bicubic_repeat(frames, scale, interpolate),
@@ -139,7 +139,7 @@ def choose_methods(
 def file_seconds(
     name: str, low: Frames, options: Mapping[str, Any], peers: Path, setting: Setting
 ) -> float | None:
-    """Seconds from a video file to a video file, loading included; None where not measured."""
+    """Measure seconds from a video file to a video file, loading included; None if not measured."""
     with tempfile.TemporaryDirectory() as scratch:
         source, target = Path(scratch, "in.mp4"), Path(scratch, "out.mp4")
         write_h264(source, low, FILE_RATE, FINE_CRF)

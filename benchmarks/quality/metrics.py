@@ -1,4 +1,4 @@
-"""How close a video is to the truth, how sharp it looks and how steady it is.
+"""Metrics of a video: distance to the truth, sharpness and temporal stability.
 
 Frames are uint8 RGB arrays, f H W 3; luma is full-range BT.601, 0 to 255.
 """
@@ -44,7 +44,7 @@ def psnr(output: Frames, reference: Frames) -> float:
 
 
 def local_mean(plane: Plane) -> Plane:
-    """Gaussian 11x11 average, sigma 1.5, only where the window fits: H W -> H-10 W-10."""
+    """Compute the Gaussian 11x11 average, sigma 1.5, where the window fits: H W -> H-10 W-10."""
     kernel = cv2.getGaussianKernel(WINDOW_PIXELS, WINDOW_SIGMA)
     border = WINDOW_PIXELS // 2
     whole = cv2.sepFilter2D(plane, cv2.CV_64F, kernel, kernel)
@@ -68,14 +68,14 @@ def ssim(output: Frames, reference: Frames) -> float:
 
 
 def flow(first: Frames, second: Frames) -> NDArray[np.float32]:
-    """DIS optical flow from the first frame to the second, in pixels: H W 2."""
+    """Compute DIS optical flow from the first frame to the second, in pixels: H W 2."""
     gray = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (first, second)]
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     return np.asarray(search.calc(gray[0], gray[1], None), dtype=np.float32)  # type: ignore[call-overload]
 
 
 def fetch_along(image: NDArray[Any], motion: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Read `image` where the motion of every pixel leads: out(x) = image(x + motion(x))."""
+    """Sample `image` along the motion of every pixel: out(x) = image(x + motion(x))."""
     rows, columns = np.indices(motion.shape[:2], dtype=np.float32)
     warped = cv2.remap(
         image.astype(np.float32), columns + motion[..., 0], rows + motion[..., 1], cv2.INTER_LINEAR
@@ -84,7 +84,7 @@ def fetch_along(image: NDArray[Any], motion: NDArray[np.float32]) -> NDArray[np.
 
 
 def visible(forward: NDArray[np.float32], backward: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Pixels of the first frame that are inside the second and not hidden there: H W."""
+    """Find the pixels of the first frame that are inside the second and not hidden there: H W."""
     height, width = forward.shape[:2]
     rows, columns = np.indices((height, width), dtype=np.float32)
     x, y = columns + forward[..., 0], rows + forward[..., 1]
@@ -114,7 +114,7 @@ def warping_errors(videos: dict[str, Frames], reference: Frames) -> dict[str, fl
 
 
 def warping_error(output: Frames, reference: Frames) -> float:
-    """`warping_errors` of one video."""
+    """Return `warping_errors` of one video."""
     return warping_errors({"output": output}, reference)["output"]
 
 
@@ -131,8 +131,8 @@ def frame_difference_error(output: Frames, reference: Frames) -> float:
 def band_spectra(steps: Plane, band_rows: int = 32) -> Plane:
     """Power spectra of the mean absolute step per column, band by band: H W -> bands W/2+1.
 
-    The steps of a patch grid differ in sign from patch to patch, so their sizes are looked
-    at, and W is cut to a multiple of the patch so that its period is one exact bin.
+    The steps of a patch grid differ in sign from patch to patch, so absolute values are used. W is
+    cut to a multiple of the patch, so that its period is one exact bin.
     """
     width = steps.shape[1] // PATCH_PIXELS * PATCH_PIXELS
     bands = steps.shape[0] // band_rows
@@ -145,10 +145,10 @@ def band_spectra(steps: Plane, band_rows: int = 32) -> Plane:
 def patch_grid_energy(frame: Frames, neighbours: int = 8) -> float:
     """Energy of a frame's gradient at the 4-pixel patch period relative to nearby periods.
 
-    About 1 for a true frame (0.6 to 1.5 one by one); a grid of 4x4 patches that differ by a few
-    grey levels gives 2 to 100, the more the smoother the picture. Plain 4x interpolation
-    gives much too, since its gradient follows the input's pixels. Horizontal and vertical
-    gradients count alike; frames of at least 96x96.
+    About 1 for a true frame (0.6 to 1.5 for single frames). A grid of 4x4 patches that differ by a
+    few grey levels gives 2 to 100, more on smoother pictures. Plain 4x interpolation gives high
+    values too, since its gradient follows the input's pixels. Horizontal and vertical gradients
+    count alike; frames of at least 96x96.
     """
     y = luma(frame)
     at_period, nearby = [], []

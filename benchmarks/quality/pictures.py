@@ -1,4 +1,4 @@
-"""Side-by-side crops of what each method made of the same region."""
+"""Side-by-side crops of the same region from each method."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ JPEG_QUALITY = 85
 
 
 def detailed_region(frame: Frames) -> tuple[int, int, int, int]:
-    """Where a frame has most edges: left, top, right, bottom of a quarter of its width."""
+    """Find the region with most edges, a quarter of the width: left, top, right, bottom."""
     y = luma(frame).astype(np.float32)
     height, width = (side // CROPS_PER_SIDE for side in y.shape)
     edges = np.abs(cv2.Sobel(y, cv2.CV_32F, 1, 0)) + np.abs(cv2.Sobel(y, cv2.CV_32F, 0, 1))
@@ -37,7 +37,7 @@ def panel(frame: Frames, region: tuple[int, int, int, int], caption: str) -> Ima
 
 
 def captioned(image: Image.Image, caption: str) -> Image.Image:
-    """With a line of text above it."""
+    """Add a line of text above a picture."""
     framed = Image.new("RGB", (image.width, image.height + CAPTION_PIXELS), "white")
     framed.paste(image, (0, CAPTION_PIXELS))
     ImageDraw.Draw(framed).text((4, 5), caption, fill="black")
@@ -45,7 +45,7 @@ def captioned(image: Image.Image, caption: str) -> Image.Image:
 
 
 def save_sheet(path: Path, frames: Mapping[str, Frames]) -> None:
-    """The middle of each frame, all at one size, in rows of two; named above."""
+    """Save the middle of each frame with its name above, all at one size, in rows of two."""
     panels = [captioned(middle(frame), name) for name, frame in frames.items()]
     width, height = panels[0].size
     sheet = Image.new("RGB", (2 * width, -(-len(panels) // 2) * height), "white")
@@ -56,7 +56,7 @@ def save_sheet(path: Path, frames: Mapping[str, Frames]) -> None:
 
 
 def middle(frame: Frames) -> Image.Image:
-    """Its middle half or less, `PANEL_PIXELS` wide: enlarged or as it is; pixels stay visible."""
+    """Crop the middle half or less, enlarged or not to `PANEL_PIXELS` wide; pixels stay visible."""
     height, width = frame.shape[:2]
     share = min(0.5, PANEL_PIXELS / width)
     low, high = (1 - share) / 2, (1 + share) / 2
@@ -82,7 +82,7 @@ def save_comparison(
 
 
 def beside(panels: Sequence[Image.Image]) -> Image.Image:
-    """Pictures of one height in a row."""
+    """Join pictures of one height in a row."""
     row = Image.new("RGB", (sum(image.width for image in panels), panels[0].height), "white")
     left = 0
     for image in panels:
@@ -92,7 +92,7 @@ def beside(panels: Sequence[Image.Image]) -> Image.Image:
 
 
 def save_rows(path: Path, rows: Sequence[Mapping[str, Frames]], most_bytes: int) -> None:
-    """Rows of named pictures below each other as a JPEG file of limited size."""
+    """Save rows of named pictures, one below the other, as a JPEG file of limited size."""
     made = [beside([captioned(Image.fromarray(f), name) for name, f in r.items()]) for r in rows]
     width, height = max(row.width for row in made), sum(row.height for row in made)
     sheet = Image.new("RGB", (width, height), "white")

@@ -1,9 +1,10 @@
-"""Measure what `--refine` repairs: noise and compression in the frames that go in.
+"""Measure what `--refine` repairs: noise and compression in the input frames.
 
 Every second of 17 true frames, 4x smaller, with Gaussian noise of 10 grey levels or after H.264 at
 crf 36, is enlarged by plain bicubic and by nano at several levels of `--refine`; PSNR and LPIPS are
-to the truth. Repaired means: `--refine 100` is closer in both than `--refine 0` and than bicubic.
-`--clean-weights` are of an edition trained without flaws: what nano loses to them on clean input.
+to the truth. "Repaired" means: `--refine 100` is closer in both than `--refine 0` and than bicubic.
+`--clean-weights` names weights trained without flaws, to measure nano's loss against them on clean
+input.
 """
 
 from __future__ import annotations
@@ -54,12 +55,12 @@ Enhance = Callable[..., Frames]  # low-resolution frames, options by name
 
 
 def inputs_of(low: Frames, rate: Fraction) -> dict[str, Frames]:
-    """The small frames as they are, and with every flaw."""
+    """Make the inputs: the small frames unchanged, and with every flaw."""
     return {CLEAN: low, **{name: flaw(low, rate) for name, flaw in DEGRADATIONS.items()}}
 
 
 def enhancer(options: Mapping[str, Any]) -> Enhance:
-    """Nano on key frames alone: no new ones are made."""
+    """Make a function that runs nano on key frames alone: no new ones are made."""
     common = {"scale": MAIN.scale, "interpolate": 1, **options}
     return lambda frames, **chosen: enhanced(frames, {**common, **chosen})[0]
 
@@ -67,7 +68,7 @@ def enhancer(options: Mapping[str, Any]) -> Enhance:
 def measure(
     low: Frames, truth: Frames, enhance: Enhance, lpips: metrics.Lpips
 ) -> tuple[dict[str, Row], dict[str, Frames]]:
-    """A row for each method, and its frames."""
+    """Measure every method -> a row for each, and its frames."""
     made = {PLAIN: bicubic_repeat(low, MAIN.scale, 1)}
     made |= {f"refine {level}": enhance(low, refine=level) for level in LEVELS}
     return {name: row_of(frames, truth, lpips) for name, frames in made.items()}, made
@@ -94,7 +95,7 @@ def is_repaired(rows: Rows) -> bool:
 
 
 def judge(clips: Mapping[str, Inputs]) -> dict[str, dict[str, Any]]:
-    """Judge each flaw by clip, and the loss on clean input where that was measured."""
+    """Judge each flaw by clip, and the loss on clean input if that was measured."""
     found: dict[str, dict[str, Any]] = {}
     for flaw in DEGRADATIONS:
         each = {name: is_repaired(inputs[flaw]) for name, inputs in clips.items()}
@@ -111,7 +112,7 @@ def judge(clips: Mapping[str, Inputs]) -> dict[str, dict[str, Any]]:
 
 
 def verdict_lines(verdicts: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """A line for each."""
+    """Yield a line for each verdict."""
     for flaw, verdict in verdicts.items():
         goal = (
             f"clean input: refine 0 loses at most {LOSS_LIMIT:g} dB by being trained to repair"
@@ -135,7 +136,7 @@ def _word(reached: bool) -> str:
 
 
 def panels(clip: str, flaw: str, made: Mapping[str, Frames], truth: Frames) -> dict[str, Frames]:
-    """The region with most detail of the middle frame, by each pictured method and in truth."""
+    """Crop the most detailed region of the middle frame, from each method and the truth."""
     index = len(truth) // 2
     height, width = truth.shape[1:3]
     left, top, *_ = detailed_region(truth[index])
@@ -147,7 +148,7 @@ def panels(clip: str, flaw: str, made: Mapping[str, Frames], truth: Frames) -> d
 
 
 def _filled(frame: Frames) -> Frames:
-    """At the size of a panel, black where the picture ends."""
+    """Fill a panel's size with the frame, black beyond the picture's edges."""
     image = Image.new("RGB", PANEL)
     image.paste(Image.fromarray(frame))
     return np.asarray(image)
@@ -163,7 +164,7 @@ def measure_clip(
     clean: Enhance | None,
     lpips: metrics.Lpips,
 ) -> tuple[dict[str, dict[str, Row]], dict[str, dict[str, Frames]]]:
-    """Rows and frames of every input; clean: the edition that was trained without flaws."""
+    """Measure rows and frames of every input; clean: the enhancer trained without flaws."""
     keys = cut_to_fit(truth, MAIN)[:: MAIN.interpolate]
     rows, made = {}, {}
     for flaw, low in inputs_of(degrade(truth), rate / MAIN.interpolate).items():

@@ -1,4 +1,4 @@
-"""Rows of figures: measured against the truth, shown as a table, or out of an earlier file."""
+"""Rows of figures: measured against the truth, shown as a table, or read from an earlier file."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ COMPACT = ("PSNR key", "PSNR new", "VMAF", "LPIPS", "grid", "Ewarp", "file to fi
 def cells(
     row: Mapping[str, float], missing: str = "-", columns: tuple[str, ...] = (*COLUMNS,)
 ) -> list[str]:
-    """A row's figures in the order of the columns."""
+    """Format a row's figures in the order of the columns."""
     chosen = [COLUMNS[name] for name in columns]
     return [f"{row[key]:{form}}" if key in row else missing for key, form in chosen]
 
 
 def table(rows: Mapping[str, Row], notes: Mapping[str, str] | None = None) -> str:
-    """A clip's rows as a markdown table; notes stand beside the names of their methods."""
+    """Format a clip's rows as a markdown table; notes stand beside the names of their methods."""
     lines = ["| method | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
     lines += [
         f"| {noted(name, notes or {})} | " + " | ".join(cells(row)) + " |"
@@ -64,12 +64,12 @@ def table(rows: Mapping[str, Row], notes: Mapping[str, str] | None = None) -> st
 
 
 def noted(name: str, notes: Mapping[str, str]) -> str:
-    """A method with the way in which it ran, where that is told."""
+    """Return a method's name with the note about how it ran, if there is one."""
     return f"{name} ({notes[name]})" if name in notes else name
 
 
 def compact_table(results: Mapping[str, Mapping[str, Row]], methods: tuple[str, ...]) -> str:
-    """The columns that goals ask for, of some methods on every clip."""
+    """Format the columns that goals use, for some methods on every clip."""
     lines = ["| clip | method | " + " | ".join(COMPACT) + " |", "|---" * (len(COMPACT) + 2) + "|"]
     lines += [
         f"| {clip} | {name} | " + " | ".join(cells(rows[name], columns=COMPACT)) + " |"
@@ -97,10 +97,10 @@ def run_method(
 
 
 def measure(made: Frames, truth: Frames, lpips: metrics.Lpips, setting: Setting = MAIN) -> Row:
-    """Everything that compares one method's frames with the truth, but the warping error."""
+    """Compute every metric of one method's frames except the warping error."""
     pairs = list(zip(made, truth, strict=True))
     is_key = np.arange(len(truth)) % setting.interpolate == 0
-    cutoff = 0.5 / setting.scale  # cycles a pixel: the finest that the input carries
+    cutoff = 0.5 / setting.scale  # cycles a pixel: the finest detail in the input
     row: Row = {}
     for name, metric in (("psnr", metrics.psnr), ("ssim", metrics.ssim)):
         values = np.array([metric(*pair) for pair in pairs])
@@ -146,7 +146,7 @@ SECONDS = ("seconds_per_frame", "file_seconds")  # not compared: another run, an
 def borrow(
     path: Path, setting: Setting, clips: Sequence[Clip], own: Container[str]
 ) -> dict[str, dict[str, Row]]:
-    """By clip, the rows of all methods but the truth and those that run anew."""
+    """Return, by clip, the rows of all methods but the truth and those that run anew."""
     result = entry_of(path, setting)
     return {
         clip.name: {
@@ -159,7 +159,7 @@ def borrow(
 
 
 def entry_of(path: Path, setting: Setting) -> dict[str, Any]:
-    """The part of a results file that was measured at the setting."""
+    """Return the part of a results file that was measured at the setting."""
     try:
         file: dict[str, Any] = json.loads(path.read_text())
     except (OSError, ValueError) as error:
@@ -175,7 +175,7 @@ def entry_of(path: Path, setting: Setting) -> dict[str, Any]:
 
 
 def rows_of(entry: dict[str, Any], clip: Clip, path: Path) -> dict[str, Row]:
-    """The rows of a clip; QualityError where the file is of other frames, or lacks the rival."""
+    """Return a clip's rows; QualityError if the file is of other frames, or lacks the rival."""
     known = entry.get("clips", {}).get(clip.name)
     if known is None or known["start_seconds"] != clip.start_seconds:
         raise QualityError(

@@ -1,1 +1,1 @@
-"""Open questions of speed: ways to compute the same, each against what it would replace."""
+"""Open questions of speed: alternative implementations, each compared with the present one."""

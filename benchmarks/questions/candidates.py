@@ -1,10 +1,11 @@
-"""Speed-ups that change no result, each against what it would replace: layers at random weights at
-their real shapes, the ways of one in turns.
+"""Speed-ups that change no result, each compared with what it would replace.
 
-The layers are those of 3D-UNets. On a CPU they are TINY's at a small size, by one thread: several
-wait for each other, which is long where other work takes a core. On CUDA they are the released
-model's at 720p x 16 frames in both branches. NANO's flat body has none of them: it is measured
-whole, with freed memory kept or not, and in `denoise_step` (torch.compile, CUDA graphs).
+Layers have random weights and their real shapes; the ways of one case are timed in alternation. The
+layers are those of 3D-UNets. On a CPU they are TINY's at a small size, on one thread: several
+threads wait for each other, which takes long if other work uses a core. On CUDA they are the
+released model's at 720p x 16 frames in both branches. NANO's flat body has none of these layers: it
+is measured whole, with freed memory kept or not, and in `denoise_step` (torch.compile, CUDA
+graphs).
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ EVALUATED = (
     1280,
     720,
     NANO.defaults.window,
-)  # width, height and frames of NANO's, with freed memory kept or not
+)  # NANO's width, height and frames, for the measurement with freed memory kept
 MEMORY = {"given back": False, "kept": True}
 
 
 def settings(device: str) -> Iterator[Setting]:
-    """Models, and what they are shown: on a CPU little enough to be measured in a minute or two."""
+    """Yield models and their input sizes; on a CPU small enough to measure in a minute or two."""
     common: dict[str, Any] = {"device": device, "dtype": choose_dtype("auto", device)}
     if device == "cuda":
         yield Setting(preset=RELEASED, latent=(90, 160), frames=16, codec=(720, 1280), **common)
@@ -53,7 +54,7 @@ def cases(setting: Setting) -> Iterator[Case]:
 
 
 def prepare_evaluation(is_kept: bool, out: str) -> tuple[Work, Mapping[str, Any]]:
-    """In a process of its own: one evaluation by NANO, whose result goes to the file `out`."""
+    """Prepare one evaluation by NANO in a process of its own; its result goes to the file `out`."""
     if is_kept:
         keep_freed_memory()
     weights, dtype = embedded_checkpoint(NANO.name), choose_dtype("auto", "cpu")
@@ -75,7 +76,7 @@ def prepare_evaluation(is_kept: bool, out: str) -> tuple[Work, Mapping[str, Any]
 
 
 def measure_memory(rounds: int) -> dict[str, Any]:
-    """Large blocks that the C library gives back to the kernel, or keeps for itself."""
+    """Measure NANO with large blocks returned to the kernel by the C library, or kept by it."""
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         files = {name: Path(folder) / name for name in MEMORY}
@@ -104,7 +105,7 @@ def measure_all(device: str, rounds: int) -> Iterator[dict[str, Any]]:
 
 
 def table(case: dict[str, Any]) -> str:
-    """For the reader at the terminal."""
+    """Format a case for the terminal."""
     lines = [f"{case['candidate']}, {case['model']}: {case['layer']}"]
     for row in case["rows"]:
         if "failed" in row:

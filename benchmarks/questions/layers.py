@@ -1,8 +1,8 @@
-"""What the layers of a model see at every level, and candidates among them.
+"""Inputs of a model's layers at every level, and candidates among the layers.
 
-Layers without attention are measured at the finest level and at the coarsest with attention. Of
-attention there are three kinds: spatial, the tokens of a frame; cross, those of all frames with 77
-of text; temporal, the frames of a pixel, which are many short sequences.
+Layers without attention are measured at the finest level and at the coarsest with attention. There
+are three kinds of attention: spatial, over the tokens of a frame; cross, from the tokens of all
+frames to 77 of text; temporal, over the frames of a pixel, which gives many short sequences.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ Module = TypeVar("Module", bound=nn.Module)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """A model, the window that it is shown, and where it computes."""
+    """A model, the size of its window, and the device."""
 
     preset: Preset
     latent: tuple[int, int]  # rows and columns
     frames: int
-    codec: tuple[int, int]  # rows and columns of pixels that the autoencoder is shown
+    codec: tuple[int, int]  # rows and columns of pixels that the autoencoder is given
     device: str
     dtype: torch.dtype
 
@@ -56,11 +56,11 @@ class Setting:
 
     @property
     def images(self) -> int:
-        """Frames of all branches."""
+        """The number of frames of all branches."""
         return self.branches * self.frames
 
     def size(self, level: int) -> tuple[int, int]:
-        """Rows and columns, after as many `Downsample`s."""
+        """Return rows and columns after `level` downsamplings."""
         rows, columns = self.latent
         for _ in range(level):
             rows = (rows - 1) // 2 + 1 + self.unet.extra_rows
@@ -68,7 +68,7 @@ class Setting:
         return rows, columns
 
     def tokens(self, level: int) -> int:
-        """Of one frame."""
+        """Return the number of tokens of one frame."""
         rows, columns = self.size(level)
         return rows * columns
 
@@ -76,12 +76,12 @@ class Setting:
         return torch.randn(shape, device=self.device).to(self.dtype)
 
     def pixels(self, level: int) -> Tensor:
-        """(b f) c h w, channels last."""
+        """Make a random input, (b f) c h w, channels last."""
         x = self.random(self.images, self.unet.widths[level], *self.size(level))
         return x.contiguous(memory_format=torch.channels_last)
 
     def build(self, make: Callable[[], Module]) -> Module:
-        """A layer; no weight is zero, and filters are channels last."""
+        """Build a layer; no weight is zero, and filters are channels last."""
         with torch.device(self.device):
             state = random_state(make, self.dtype)
         with torch.device("meta"):
@@ -91,7 +91,7 @@ class Setting:
         return made.eval().requires_grad_(False)
 
     def denoiser(self) -> UNetDenoiser:
-        """The whole network, as the product loads it; candidates are parts of a UNet."""
+        """Build the whole network, as the product loads it; candidates are parts of a UNet."""
         model = self.preset.model
         with torch.device(self.device):
             state = random_state(lambda: make_denoiser(model), self.dtype)
@@ -150,7 +150,7 @@ def temporal_ways(setting: Setting, level: int) -> Ways:
 
 
 def norm_ways(setting: Setting, level: int, is_clip: bool) -> Ways:
-    """Over one frame, as before spatial layers, or over all frames of a clip; channels last."""
+    """Normalise one frame, as before spatial layers, or all frames of a clip; channels last."""
     groups, width = setting.unet.norm_groups, setting.unet.widths[level]
     norm = setting.build(lambda: nn.GroupNorm(groups, width))
     ours = setting.build(lambda: GroupNorm(groups, width))
@@ -191,7 +191,7 @@ BACK_ENDS = {
 
 
 def attention_cases(setting: Setting, lengths: Sequence[int]) -> Iterator[Case]:
-    """lengths: frames of the windows that temporal attention is measured at."""
+    """lengths: window lengths in frames at which temporal attention is measured"""
     config = setting.unet
     for level in config.spatial_levels:
         width, tokens = config.widths[level], setting.tokens(level)
@@ -205,7 +205,7 @@ def attention_cases(setting: Setting, lengths: Sequence[int]) -> Iterator[Case]:
 
 
 def temporal_widths(setting: Setting) -> Iterator[tuple[int, int]]:
-    """Levels and channels of the temporal transformers."""
+    """Yield the levels and channels of the temporal transformers."""
     config = setting.unet
     if config.first_temporal_heads:
         yield 0, config.first_temporal_heads * config.head_channels
@@ -214,7 +214,7 @@ def temporal_widths(setting: Setting) -> Iterator[tuple[int, int]]:
 
 
 def attention_case(setting: Setting, kind: str, queries: Shape, keys: int | None = None) -> Case:
-    """keys: tokens that are attended to, if they are others."""
+    """keys: number of tokens that are attended to, if it is not that of the queries"""
     heads = queries[-1] // setting.unet.head_channels
     size = f"{queries[0]} x {heads} heads x {queries[1]}"
     layer = size if keys is None else f"{size} to {keys}"
@@ -239,7 +239,7 @@ def attention_ways(setting: Setting, queries: Shape, keys: int, is_short: bool) 
 
 @contextmanager
 def flash_3() -> Iterator[None]:
-    """FlashAttention-3, which PyTorch takes from a package of its own."""
+    """Use FlashAttention-3 within the block; PyTorch takes it from a separate package."""
     attention.activate_flash_attention_impl("FA3")
     try:
         with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
@@ -249,7 +249,7 @@ def flash_3() -> Iterator[None]:
 
 
 def attend_plainly(query: Tensor, key: Tensor, value: Tensor, head_channels: int) -> Tensor:
-    """As `attend`, with scores that lie in memory."""
+    """Compute `attend` with the scores written to memory."""
     q, k, v = (rearrange(x, "b l (n c) -> b n l c", c=head_channels) for x in (query, key, value))
     weights = torch.softmax(q * head_channels**-0.5 @ k.mT, dim=-1)
     return rearrange(weights @ v, "b n l c -> b l (n c)")

@@ -25,7 +25,7 @@ BATCH = 3  # frames that the autoencoder takes at a time
 
 
 def cases(setting: Setting) -> Iterator[Case]:
-    """Those of a model with text; guidance and the Stable Diffusion autoencoder come with it."""
+    """Yield the cases of a model with text; guidance and the autoencoder come with it."""
     rows, columns = setting.latent
     for level in LEVELS:
         size = "{} x {}".format(*setting.size(level))
@@ -54,7 +54,7 @@ def text_ways(setting: Setting, level: int) -> Ways:
 
 
 def prepare(setting: Setting, model: Denoiser, hint: Tensor, text: Tensor) -> Prepared:
-    """What the branches of `text` (b l d) are shown; hint: 1 c f h w."""
+    """Prepare an evaluation for the branches of `text` (b l d); hint: 1 c f h w."""
     device = setting.device
     is_key = (torch.arange(setting.frames, device=device) % 2 == 0).float()
     return model.prepare(
@@ -131,7 +131,7 @@ def decoding_ways(setting: Setting) -> Ways:
 def codec_ways(
     setting: Setting, work: Callable[[AutoencoderCodec, Tensor, int], Tensor], x: Tensor
 ) -> Ways:
-    """One by one and all at once, in both layouts of the same random weights."""
+    """Process frames one by one and all at once, in both layouts of the same random weights."""
     network = autoencoder().eval().requires_grad_(False)
     nn.Module.to(network, setting.device, setting.dtype)
     ways = {}

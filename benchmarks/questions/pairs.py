@@ -1,7 +1,7 @@
-"""Ways to do the same work, on the same inputs in one process, timed in turns.
+"""Alternative ways to do the same work, on the same inputs in one process, timed in alternation.
 
-The first is what the others would replace: how many times faster is by pairs of turns, and the
-difference of the outputs is relative (L2) to its own.
+The first way is the present one. The speed-up of each other way is computed from pairs of rounds,
+and its error is relative (L2) to the first one's output.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Output = Tensor | Sequence[Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """Some work, and the setting that holds while it is done."""
+    """Some work, and the context manager that is active while it is done."""
 
     run: Callable[[], Output]
     around: Callable[[], AbstractContextManager[Any]] = nullcontext
@@ -36,7 +36,7 @@ Ways = Mapping[str, Way]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One candidate at one layer; `make` allocates what its ways share."""
+    """One candidate at one layer; `make` allocates the inputs that its ways share."""
 
     candidate: str
     layer: str
@@ -44,14 +44,14 @@ class Case:
 
 
 class Timed:
-    """A way that has run before, and how often a turn does it."""
+    """A way that has already run once, and its repetitions per round."""
 
     def __init__(self, way: Way, device: str) -> None:
         self._way, self._device, self._times = way, device, 1
         self._times = math.ceil(TURN / self.turn())
 
     def turn(self) -> float:
-        """Seconds of the work, done once."""
+        """Repeat the work -> the seconds of one repetition."""
         return seconds_of(self._repeat, self._device) / self._times
 
     def _repeat(self) -> None:
@@ -61,7 +61,7 @@ class Timed:
 
 
 def warm_up(way: Way) -> Sequence[Tensor]:
-    """What it gives."""
+    """Run a way until it is warm and return its output."""
     with way.around():
         for _ in range(WARM_UPS):
             output = way.run()
@@ -69,7 +69,7 @@ def warm_up(way: Way) -> Sequence[Tensor]:
 
 
 def difference(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> float:
-    """Relative L2, over all tensors; ArithmeticError where it is not a number."""
+    """Compute the relative L2 error over all tensors; ArithmeticError if it is not a number."""
     pairs = zip(found, wanted, strict=True)
     away = sum(float((a.float() - b.float()).norm()) ** 2 for a, b in pairs)
     size = sum(float(b.float().norm()) ** 2 for b in wanted)
@@ -79,7 +79,7 @@ def difference(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> float:
 
 
 def prepare(case: Case, device: str) -> tuple[list[dict[str, Any]], dict[str, Timed]]:
-    """A row for each way, and those that can be timed; one that fails says why."""
+    """Make a row for each way, and list those that can be timed; one that fails says why."""
     try:
         ways = case.make()
     except Exception as error:  # of any kind: other cases go on
@@ -101,7 +101,7 @@ def prepare(case: Case, device: str) -> tuple[list[dict[str, Any]], dict[str, Ti
 
 
 def fill(rows: list[dict[str, Any]], seconds: Mapping[str, Sequence[float]]) -> None:
-    """Milliseconds, and how many times faster than the first row each is, where both ran."""
+    """Add milliseconds, and the speed-up over the first row if both ran."""
     before = seconds.get(rows[0]["way"], ())
     for row in rows:
         taken = seconds.get(row["way"], ())
@@ -113,7 +113,7 @@ def fill(rows: list[dict[str, Any]], seconds: Mapping[str, Sequence[float]]) -> 
 
 @torch.inference_mode()
 def measure(case: Case, device: str, rounds: int) -> dict[str, Any]:
-    """Every way of a case, in turns."""
+    """Time every way of a case in alternation."""
     rows, timed = prepare(case, device)
     taken = in_turns(timed, rounds)
     for row in rows:

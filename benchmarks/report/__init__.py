@@ -1,1 +1,1 @@
-"""The page that is generated out of results files."""
+"""The page that is generated from results files."""

@@ -1,4 +1,4 @@
-"""Writes benchmarks/README.md, and the stages in GPU_TODO.md, out of benchmarks/results/."""
+"""Writes benchmarks/README.md, and the stages in GPU_TODO.md, from benchmarks/results/."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ and the most.
 
 
 def read_results(folder: Path) -> dict[str, Result]:
-    """By the name of the file."""
+    """Read all results, by the name of the file."""
     return {path.name: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
 
 
 def device(result: Result) -> str:
-    """The card, or the processor with the threads that were used."""
+    """Return the card, or the processor with the number of its threads."""
     machine, found = result["machine"], result.get("device", "cpu")
     name = found["name"] if isinstance(found, dict) else found
     if name != "cpu":
@@ -61,12 +61,12 @@ def device(result: Result) -> str:
 
 
 def is_of(card: str, result: Result) -> bool:
-    """Whether it was measured on that card."""
+    """Tell if a result was measured on that card."""
     return card.lower() in device(result).lower().replace("-", " ").split()
 
 
 def table(question: Question, results: Sequence[Result]) -> str:
-    """Rows of every result, and one for each card that none is from; or one that says none is."""
+    """Format rows of every result, and one for each card without any; or say that there is none."""
     rows: list[Row] = [(device(r), *row) for r in results for row in question.rows(r)]
     wanted = CARDS if question.has_cards else () if rows else ("any",)
     missing = [card for card in wanted if not any(is_of(card, r) for r in results)]
@@ -76,7 +76,7 @@ def table(question: Question, results: Sequence[Result]) -> str:
 
 
 def provenance(name: str, result: Result) -> str:
-    """Where a file came from, on one line."""
+    """Describe the origin of a file on one line."""
     machine, versions = result["machine"], result["versions"]
     said = ", ".join(f"{package} {version}" for package, version in versions.items())
     where = f"{machine['cpu']}, {machine['cores']} cores"
@@ -90,12 +90,12 @@ def provenance(name: str, result: Result) -> str:
 
 
 def belongs(result: Result, question: Question) -> bool:
-    """Whether a file is one of those that the table is made of."""
+    """Tell if a file belongs to a table."""
     return bool(module_of(result) == question.benchmark and question.wants(result))
 
 
 def module_of(result: Result) -> str:
-    """The benchmark's own name; the folder before it is missing in older files."""
+    """Return the benchmark's own name; the folder before it is missing in older files."""
     return str(result["benchmark"]).rpartition(".")[2]
 
 
@@ -104,7 +104,7 @@ def sections(results: dict[str, Result]) -> Iterator[str]:
     for question in (*QUESTIONS, *FIDELITY, *QUALITY):
         own = {file: r for file, r in results.items() if belongs(r, question)}
         for file in own:
-            rest.pop(file, None)  # two tables may be of one file
+            rest.pop(file, None)  # two tables may use one file
         yield f"## {question.title}\n\n{question.about}\n\n{table(question, [*own.values()])}"
         for result in own.values():
             yield from question.reading(result)
@@ -118,20 +118,20 @@ def sections(results: dict[str, Result]) -> Iterator[str]:
 
 
 def moved_section() -> str:
-    """Where the modules went that results files of an older commit name in their commands."""
+    """List the new places of modules that older results files name in their commands."""
     rows = ((f"`benchmarks.{old}`", f"`{new}`" if new else DELETED) for old, new in MOVED.items())
     about = "A results file names its command as it was at its commit. The modules are now:"
     return f"## Commands of older results\n\n{about}\n\n{markdown(('was', 'is'), rows)}"
 
 
 def render(folder: Path) -> str:
-    """The whole page."""
+    """Render the whole page."""
     runs = cards.runs_section(cards.read_runs(folder))
     return "\n\n".join([HEAD.rstrip(), *sections(read_results(folder)), runs]) + "\n"
 
 
 def render_todo(folder: Path) -> str:
-    """GPU_TODO.md with the stages as they stand; the rest of it is written by hand."""
+    """Return GPU_TODO.md with the present state of the stages; the rest is written by hand."""
     page = GPU_TODO.read_text(encoding="utf-8")
     return cards.with_stages(page, cards.read_runs(folder))
 

@@ -1,7 +1,7 @@
-"""What pages tell of cards: what they would take, the commands to run, and what runs found.
+"""Parts of the pages about cards: projected cost, the commands to run, and results of runs.
 
-A run is a folder of benchmarks/results/card/, named CARD-COMMIT, that `benchmarks.gpu.records`
-wrote.
+A run is a folder of benchmarks/results/card/, named CARD-COMMIT, written by
+`benchmarks.gpu.records`.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ PROJECTION_COLUMNS = (
 
 
 def minute(window: int) -> Plan:
-    """A minute at 24 frames a second without a cut, from 640x360 to 1280x720, as it would run."""
+    """Plan a minute at 24 frames a second without a cut, from 640x360 to 1280x720."""
     clip = Clip(
         path=Path("minute.mp4"),
         width=640,
@@ -117,14 +117,14 @@ BUILDERS = {
     "L4": ("tensorrt-rtx", "tensorrt"),
     "H200": ("tensorrt",),
 }
-WAYS = ("eager", "compiled", "graph")  # of `denoise_step`
+WAYS = ("eager", "compiled", "graph")  # variants of `denoise_step`
 RANDOM = "bundles/random"
 STEP_COMMAND = "python -m benchmarks.speed.denoise_step --device cuda"
 SHAPE = "--preset released --size 1280x720 --window 16"
 
 
 def commands(card: str) -> Iterator[str]:
-    """In order; the last of them with engines beside PyTorch."""
+    """Yield the commands in order; the last one measures engines beside PyTorch."""
     name = card.lower()
     yield from one_at_a_time(name) if card == "L4" else ("make bench-gpu",)
     yield f"python -m benchmarks.random_models {RANDOM}"
@@ -141,7 +141,7 @@ def commands(card: str) -> Iterator[str]:
 
 
 def one_at_a_time(name: str) -> Iterator[str]:
-    """What of `make bench-gpu` fits a small card."""
+    """Yield the commands of `make bench-gpu` that fit a small card."""
     yield f"python -m benchmarks.speed.ceiling --device cuda {out('ceiling', name)}"
     for way in WAYS:
         yield f"{STEP_COMMAND} {SHAPE} --variant {way} {out('denoise_step', f'{name}_{way}')}"
@@ -182,7 +182,7 @@ STAGES = {
     "C": "train: updates of NANO, and a run of some minutes",
     "D": "the rest: candidates layer by layer, whole films of both models",
 }
-STEPS = {  # as card_run.sh names them
+STEPS = {  # names from card_run.sh
     "A": ("environment", "captures", "kernels", "enhance", "graphs", "golden"),
     "B": (
         *("profile", "denoise", "denoise_bfloat16", "codec", "denoise_plain"),
@@ -217,7 +217,7 @@ class CardRun:
 
 
 def read_runs(folder: Path) -> list[CardRun]:
-    """All runs below the results' folder, the newest last."""
+    """Read all runs below the results' folder, the newest last."""
     found = []
     for path in sorted(p for p in (folder / FOLDER).glob("*") if p.is_dir()):
         results = read_results(path)
@@ -226,7 +226,7 @@ def read_runs(folder: Path) -> list[CardRun]:
 
 
 def status(stage: str, runs: Sequence[CardRun]) -> str:
-    """Whether the newest run with that stage has done all its steps, or that none has it."""
+    """Say if the newest run with that stage has done all its steps, or that no run has it."""
     own = [run for run in runs if run.of_stage(stage)]
     if not own:
         return WAITING
@@ -238,7 +238,7 @@ def status(stage: str, runs: Sequence[CardRun]) -> str:
 
 
 def stage_table(runs: Sequence[CardRun]) -> str:
-    """A line for every stage, with the command that runs it."""
+    """Format a line for every stage, with the command that runs it."""
     rows = [
         (stage, what, f"`bash benchmarks/gpu/card_run.sh {stage}`", status(stage, runs))
         for stage, what in STAGES.items()
@@ -247,7 +247,7 @@ def stage_table(runs: Sequence[CardRun]) -> str:
 
 
 def with_stages(page: str, runs: Sequence[CardRun]) -> str:
-    """The page with its table of stages written anew, between the two marks."""
+    """Rewrite the table of stages between the two marks of the page."""
     before, _, rest = page.partition(BEGIN)
     _, mark, after = rest.partition(END)
     if not mark:
@@ -256,13 +256,13 @@ def with_stages(page: str, runs: Sequence[CardRun]) -> str:
 
 
 def runs_section(runs: Sequence[CardRun]) -> str:
-    """A part of benchmarks/README.md."""
+    """Render the section on runs of benchmarks/README.md."""
     parts = [part for run in runs for part in run_tables(run)]
     return "\n\n".join([f"## {RUNS}", ABOUT_RUNS, *(parts or [NO_RUN])])
 
 
 def run_tables(run: CardRun) -> Iterator[str]:
-    """Write where it ran, how every step ended, and what it found."""
+    """Yield the place of a run, the end of every step, and the results."""
     versions = ", ".join(f"{name} {text}" for name, text in run.machine["versions"].items())
     yield f"### {run.card}, commit {run.commit}, {run.machine['date']}\n\n{versions}"
     yield markdown(

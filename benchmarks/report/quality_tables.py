@@ -28,7 +28,7 @@ def has_settings(result: Result) -> bool:
 
 
 def entries(result: Result) -> list[Result]:
-    """What a file holds of each setting: one or several."""
+    """Return the entries of a file, one for each setting."""
     found: list[Result] = result.get("settings", [result])
     return found
 
@@ -54,13 +54,13 @@ def setting_rows(result: Result) -> Iterator[Row]:
 
 
 def goal_rows(result: Result) -> Iterator[Row]:
-    """Judged anew, so that old files meet the goals of today."""
+    """Judge the goals anew, so that old files are held to the present goals."""
     for goal in judge_goals(result["results"]) or ():
         yield tuple(goal_cells(goal))
 
 
 def verdict(result: Result) -> Iterator[str]:
-    """Nano against the baselines in one line."""
+    """Compare nano with the baselines in one line."""
     yield f"- {verdict_line(result.get('verdict'))}"
 
 
@@ -71,7 +71,7 @@ def held_out_reading(result: Result) -> Iterator[str]:
 
 
 def setting_reading(result: Result) -> Iterator[str]:
-    """How many goals are reached at each setting."""
+    """Yield the number of goals reached at each setting."""
     lines = []
     for entry in entries(result):
         goals = [g for g in judge_goals(entry["results"]) or () if g["reached"] is not None]
@@ -94,7 +94,7 @@ def repair_rows(result: Result) -> Iterator[Row]:
 
 
 def repair_reading(result: Result) -> Iterator[str]:
-    """The verdicts, then the pictures."""
+    """Yield the verdicts, then the pictures."""
     yield "\n".join(f"- {line}" for line in verdict_lines(result["verdicts"]))
     yield from (f"![{name}](pictures/{name})" for name in result["pictures"])
 
@@ -213,7 +213,7 @@ NO_REFERENCE = {
 
 
 def generated_reading(result: Result) -> Iterator[str]:
-    """How often nano is more natural, or steadier, than each of the others."""
+    """Count how often nano is more natural, or steadier, than each of the others."""
     others = [name for name in next(iter(result["clips"].values())) if name != "nano"]
     yield "\n".join(
         f"- {title} than {other}: {_lower(result, other, key)}."
@@ -227,7 +227,7 @@ def generated_reading(result: Result) -> Iterator[str]:
 
 
 def _lower(result: Result, other: str, key: str) -> str:
-    """In how many clips, and the median of the differences."""
+    """Count the clips in which nano's figure is lower, and give the median difference."""
     clips = [(_key(rows["nano"], key), _key(rows[other], key)) for rows in result["clips"].values()]
     lower = sum(nano < theirs for nano, theirs in clips)
     change = statistics.median(nano - theirs for nano, theirs in clips)
@@ -235,7 +235,7 @@ def _lower(result: Result, other: str, key: str) -> str:
 
 
 def _key(row: Result, key: str) -> float:
-    """A figure of key frames, where new ones are apart."""
+    """Return the figure of key frames if new ones are apart, else the figure of all."""
     return float(row[f"{key}_key"] if f"{key}_key" in row else row[key])
 
 
@@ -244,14 +244,14 @@ def _figures(row: Result, forms: Mapping[str, str]) -> Iterator[str]:
 
 
 def _figure(row: Result, key: str, form: str) -> str:
-    """One, or those of key frames and of new ones."""
+    """Format one figure, or those of key frames and of new ones."""
     if f"{key}_key" in row:
         return " / ".join(f"{row[f'{key}_{kind}']:{form}}" for kind in ("key", "new"))
     return f"{row[key]:{form}}" if key in row else NONE
 
 
 def ablation_reading(result: Result) -> Iterator[str]:
-    """The claims with what they come to, then the pictures."""
+    """Yield the claims with their verdicts, then the pictures."""
     yield "\n".join(f"- {claim_line(*claim)}" for claim in result["claims"].items())
     yield from (f"![{name}](pictures/{name})" for name in result["pictures"])
 

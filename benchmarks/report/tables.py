@@ -1,4 +1,4 @@
-"""The figures of one results file as rows of a table, by the benchmark that wrote it."""
+"""Rows of tables from the figures of one results file, by the benchmark that wrote it."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ CARDS = ("A100", "L4", "H200")
 
 
 def every(result: Result) -> bool:
-    """A table of all files of a benchmark."""
+    """Accept every file of a benchmark."""
     return True
 
 
 def nothing(result: Result) -> Iterator[str]:
-    """A table that speaks for itself."""
+    """Yield no paragraph: the table speaks for itself."""
     return iter(())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """A table: what it tells, and where its rows come from."""
+    """A table: its question, and the source of its rows."""
 
     title: str
     benchmark: str
@@ -33,7 +33,7 @@ class Question:
     rows: Callable[[Result], Iterator[Row]]
     reading: Callable[[Result], Iterator[str]] = nothing  # paragraphs, computed as well
     has_cards: bool = True  # a row for each card that is to be measured
-    wants: Callable[[Result], bool] = every  # files of the benchmark that belong into it
+    wants: Callable[[Result], bool] = every  # selects the files of the benchmark for this table
 
 
 def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -65,7 +65,7 @@ def step_rows(result: Result) -> Iterator[Row]:
 
 
 def _taken(row: Result) -> Row:
-    """Seconds or why there are none, and what belongs to them."""
+    """Return the figures of a variant's row, or why there are none."""
     if "seconds" not in row:
         return (row.get("failed", NONE), *[NONE] * 4)
     error = row["relative_error"]
@@ -79,7 +79,7 @@ def _taken(row: Result) -> Row:
 
 
 def candidate_rows(result: Result) -> Iterator[Row]:
-    """A row for each way, then one for each reason why a way could not run."""
+    """Yield a row for each way, then one for each reason why a way could not run."""
     failures: dict[Row, list[str]] = {}
     for case in result["cases"]:
         layer = f"{case['model']}: {case['layer']}"
@@ -95,7 +95,7 @@ def candidate_rows(result: Result) -> Iterator[Row]:
 
 
 def _compared(row: Result) -> Row:
-    """Against the first way, where that ran."""
+    """Compare with the first way, if that ran."""
     faster, is_same = row.get("times_faster"), row["difference"] == 0
     times = NONE if faster is None else "{median:.2f} ({least:.2f} to {most:.2f})".format(**faster)
     return ranged(row["ms"]), times, "0" if is_same else f"{row['difference']:.1e}"
@@ -142,7 +142,7 @@ def run_rows(result: Result) -> Iterator[Row]:
 
 
 def _both(run: Result, name: str) -> str:
-    """From file to file, and of the model."""
+    """Format both costs: from file to file, and of the model."""
     if name not in run:
         return NONE
     figures = run[name], run[f"model_{name}"]

@@ -1,7 +1,7 @@
-"""What the device could do: its rate of matrix products and of copies, measured.
+"""Measured ceilings of the device: its rates of matrix products and of copies.
 
-Every share of a ceiling in these benchmarks is the work counted, over the time taken, over the rate
-of matrix products in the same precision.
+Every share of a ceiling in these benchmarks is the counted work, divided by the time taken and by
+the rate of matrix products in the same precision.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ DTYPES = {"cpu": ("float32", "bfloat16"), "cuda": ("float32", "float16", "bfloat
 SIZES = {"cpu": (512, 1024, 2048), "cuda": (4096, 8192, 16384)}
 COPIED = {"cpu": 2**28, "cuda": 2**32}  # bytes, more than any cache
 LIMIT = 1.0  # seconds for each size
-SMALL = 64  # of a product in a dry run
+SMALL = 64  # side of a product in a dry run
 
 
 def branches(model: ModelConfig) -> int:
-    """Count those of one evaluation: with text there is guidance, which evaluates both."""
+    """Count the branches of one evaluation: with text there is guidance, which evaluates both."""
     return 2 if model.unet.text_width else 1
 
 
 def evaluation_flop(model: ModelConfig, frames: int, rows: int, columns: int) -> int:
-    """Operations (two a multiply-add) of one evaluation, with guidance where the model has it."""
+    """Count the operations (two a multiply-add) of one evaluation, guided if the model has text."""
     return denoiser_flop(model, frames, rows, columns, branches(model))
 
 
 def best_seconds(work: Work, device: str, limit: float = LIMIT) -> float:
-    """The fastest of as many runs as the limit (seconds) allows, after one that does not count."""
+    """Time the fastest of as many runs as the limit (seconds) allows, after an uncounted one."""
     seconds_of(work, device)
     end = time.perf_counter() + limit
     best = seconds_of(work, device)
@@ -46,7 +46,7 @@ def best_seconds(work: Work, device: str, limit: float = LIMIT) -> float:
 
 
 def matmul_rate(dtype: str, device: str, is_small: bool = False) -> dict[str, Any]:
-    """TFLOP/s of the size at which a square product is fastest; random numbers, not zeros."""
+    """Measure TFLOP/s at the size where a square product is fastest; random numbers, not zeros."""
     rates = {}
     for size in (SMALL,) if is_small else SIZES[device]:
         left, right = (
@@ -61,7 +61,7 @@ def matmul_rate(dtype: str, device: str, is_small: bool = False) -> dict[str, An
 
 
 def copy_rate(device: str, is_small: bool = False) -> float:
-    """GB/s, what is read and what is written together."""
+    """Measure GB/s, reads and writes together."""
     size = SMALL**2 if is_small else COPIED[device]
     source = torch.ones(size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
@@ -71,7 +71,7 @@ def copy_rate(device: str, is_small: bool = False) -> float:
 
 
 def measure(device: str, dtypes: Sequence[str], is_small: bool = False) -> dict[str, Any]:
-    """Both rates; memory that they took on a card is given back.
+    """Measure both rates; memory that they took on a card is given back.
 
     is_small: at no cost, for dry runs, whose numbers mean nothing
     """
@@ -85,7 +85,7 @@ def measure(device: str, dtypes: Sequence[str], is_small: bool = False) -> dict[
 
 
 def share(flop: float, seconds: float, ceiling: Mapping[str, Any], dtype: str) -> float:
-    """Share of the rate of matrix products in that precision."""
+    """Return the achieved share of the rate of matrix products in that precision."""
     return round(flop / seconds / 1e12 / ceiling["matmul"][dtype]["tflops"], 3)
 
 

@@ -1,12 +1,12 @@
-"""One evaluation of the network, with guidance where the model has it, in several ways in turns.
+"""One evaluation of the network, guided if the model has text, in several variants in alternation.
 
-plain: the release's path (`--baseline pytorch`); eager; reuse: eager, the finest level alone, round
+plain: the release's path (`--baseline pytorch`); eager; reuse: eager, the finest level alone, with
 coarse features of the same step; compiled: torch.compile; graph: eager as a CUDA graph; onnx: ONNX
 Runtime in float32, exported on the way (CPU); engine: the TensorRT plans of `--bundle`, as a CUDA
-graph. NANO has neither `plain` nor `reuse`. Each in a process of its own, and once more without the
-others where memory was short beside them; errors are of x_0, relative (L2), against eager float32.
+graph. NANO has neither `plain` nor `reuse`. Each runs in a process of its own, and once more alone
+if memory was short beside the others; errors are of x_0, relative (L2), against eager float32.
 Weights are NANO's own or random ones, made on the device: speed does not depend on them. NANO takes
-one step, so that its work is `prepare` and one evaluation; on a CPU without the repair, which clean
+one step, so its work is `prepare` and one evaluation; on a CPU without the repair, which clean
 frames skip.
 """
 
@@ -50,12 +50,12 @@ WAYS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """What all cases have in common."""
+    """Settings that all cases share."""
 
     preset: str
     device: str
     dtype: str
-    weights: Path | None  # None: random ones, which every process makes alike
+    weights: Path | None  # None: random ones, which every process generates identically
     bundle: Path | None
     variants: tuple[str, ...]
     rounds: int
@@ -64,7 +64,7 @@ class Setting:
 
 
 def precision(setting: Setting, variant: str) -> str:
-    """What a variant computes in."""
+    """Return the precision in which a variant computes."""
     if variant == "plain":
         return "float16" if setting.device == "cuda" else "float32"
     if variant == "engine":
@@ -74,7 +74,7 @@ def precision(setting: Setting, variant: str) -> str:
 
 
 def make_task(setting: Setting, variant: str, shape: tuple[int, int, int]) -> Task:
-    """Exports the network first where the variant needs that."""
+    """Make a variant's task; exports the network first if the variant needs that."""
     bundle = None
     if variant == "onnx":
         bundle = export_onnx(setting, shape)
@@ -93,7 +93,7 @@ def make_task(setting: Setting, variant: str, shape: tuple[int, int, int]) -> Ta
 
 
 def export_onnx(setting: Setting, shape: tuple[int, int, int]) -> Path:
-    """A bundle of the network for ONNX Runtime, made of the same weights as the other ways."""
+    """Write a bundle for ONNX Runtime, made of the same weights as the other variants."""
     width, height, window = shape
     weights, bundle = setting.weights, setting.folder / f"onnx_{width}x{height}x{window}"
     if weights is None:
@@ -115,16 +115,16 @@ def result_file(setting: Setting, variant: str, shape: tuple[int, int, int]) -> 
 
 
 def start(setting: Setting, variant: str, shape: tuple[int, int, int]) -> Worker:
-    """A process that has the variant ready; WorkerError where it could not."""
+    """Start a process that has the variant ready; WorkerError if it could not."""
     try:
         task = make_task(setting, variant, shape)
-    except VEnhancerError as error:  # of the export
+    except VEnhancerError as error:  # raised by the export
         raise WorkerError(reason(error)) from error
     return Worker(MODULE, dataclasses.asdict(task))
 
 
 def measure_case(setting: Setting, shape: tuple[int, int, int]) -> dict[str, Any]:
-    """Every variant at one shape; one that fails says why, and the others go on."""
+    """Measure every variant at one shape; one that fails says why, and the others go on."""
     starts = {name: partial(start, setting, name, shape) for name in setting.variants}
     run_ways({REFERENCE: partial(start, setting, REFERENCE, shape)}, 0)  # leaves its file
     found = run_ways(starts, setting.rounds)
@@ -145,7 +145,7 @@ def measure_case(setting: Setting, shape: tuple[int, int, int]) -> dict[str, Any
 
 
 def latent_size(setting: Setting, shape: tuple[int, int, int]) -> tuple[int, int]:
-    """Rows and columns of latents."""
+    """Return rows and columns of latents."""
     stride = PRESETS[setting.preset].model.latent_stride
     return shape[1] // stride, shape[0] // stride
 
@@ -157,7 +157,7 @@ def figures(
     seconds: list[float],
     first: list[float],
 ) -> dict[str, Any]:
-    """Rates that follow from the seconds of a variant, and of the one that it is compared with."""
+    """Compute rates from the seconds of a variant, and from those of the first one."""
     flop = variant_flop(setting, variant, shape[2], *latent_size(setting, shape))
     taken, dtype = spread(seconds), precision(setting, variant)
     return {
@@ -170,7 +170,7 @@ def figures(
 
 
 def variant_flop(setting: Setting, variant: str, window: int, rows: int, columns: int) -> int:
-    """Operations that a variant does; exported networks always repair."""
+    """Count the operations of a variant; exported networks always repair."""
     preset = PRESETS[setting.preset]
     model, shape = preset.model, (window, rows, columns)
     if variant == "reuse":
@@ -182,7 +182,7 @@ def variant_flop(setting: Setting, variant: str, window: int, rows: int, columns
 
 
 def relative_error(setting: Setting, variant: str, shape: tuple[int, int, int]) -> float | None:
-    """Against the reference, unless that did not fit."""
+    """Compute the error against the reference, unless the reference did not fit."""
     found, wanted = (result_file(setting, name, shape) for name in (variant, REFERENCE))
     if not wanted.is_file():
         return None
@@ -191,7 +191,7 @@ def relative_error(setting: Setting, variant: str, shape: tuple[int, int, int]) 
 
 
 def table(case: dict[str, Any]) -> str:
-    """For the reader at the terminal."""
+    """Format a case for the terminal."""
     lines = [f"{case['size']} x {case['window']}: {case['flop'] / 1e12:.3g} TFLOP"]
     for row in case["rows"]:
         name = f"  {row['variant']:9} {row['dtype']:9}"
@@ -208,7 +208,7 @@ def table(case: dict[str, Any]) -> str:
 
 
 def find_weights(args: argparse.Namespace) -> Path | None:
-    """Those given, NANO's own, or None for random ones; SystemExit for engines of unknown ones."""
+    """Return the given weights, NANO's, or None for random ones; SystemExit for unknown engines."""
     if args.weights:
         return Path(args.weights.resolve())
     if args.preset == NANO.name:
@@ -219,7 +219,7 @@ def find_weights(args: argparse.Namespace) -> Path | None:
 
 
 def find_variants(args: argparse.Namespace, device: str) -> tuple[str, ...]:
-    """Those asked for, or all that the model has; SystemExit for one that it has not."""
+    """Return the given variants, or all of the model; SystemExit for one that it does not have."""
     if PRESETS[args.preset].model.unet.has_coarse_features:
         return tuple(args.variant or WAYS[device])
     if "reuse" in (args.variant or ()):
@@ -254,7 +254,7 @@ def make_setting(args: argparse.Namespace, folder: Path) -> Setting:
 
 
 def shapes(args: argparse.Namespace) -> Iterator[tuple[int, int, int]]:
-    """Sizes as the network takes them, each with every window."""
+    """Yield the sizes as the network takes them, each with every window."""
     for (width, height), window in itertools.product(args.size, args.window):
         padded = fit(width, height, PRESETS[args.preset].model)
         yield padded.padded_width, padded.padded_height, window

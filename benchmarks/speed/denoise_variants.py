@@ -1,4 +1,4 @@
-"""One evaluation, made ready in one of several ways: what a worker of `denoise_step` does."""
+"""One evaluation prepared as one of several variants: the work of a `denoise_step` worker."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ from venhancer_rt.bundle_reader import open_bundle
 from venhancer_rt.cuda_graph import WARM_UPS, GraphCapture
 from venhancer_rt.onnx_session import OnnxSession
 
-REFERENCE = "reference"  # eager in float32, with nothing that shortens a product
+REFERENCE = "reference"  # eager in float32, without reduced-precision products
 CAPTURED = ("graph", "engine")
-KEY_STRIDE = 2  # frames from one key frame to the next, where the model makes those between
+KEY_STRIDE = 2  # frames from one key frame to the next, if the model makes those between
 DOWNSCALING = 4.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One way, at one shape."""
+    """One variant at one shape."""
 
     variant: str
     preset: str
@@ -48,19 +48,19 @@ class Task:
     dtype: str
     device: str
     weights: str  # empty: random ones
-    bundle: str | None = None  # of `onnx` and `engine`
+    bundle: str | None = None  # for `onnx` and `engine`
     out: str  # the file that takes the result
 
     @property
     def sizes(self) -> dict[str, int]:
-        """By the contract's letters."""
+        """The sizes by the contract's letters."""
         width, height, window = self.shape
         shape = Shape(width=width, height=height, window=window)
         return sizes(PRESETS[self.preset].model, shape)
 
 
 def prepare(task: Task) -> tuple[Work, Mapping[str, Any]]:
-    """The evaluation, warmed up, and what it took to get there."""
+    """Prepare and warm up the evaluation -> it, and the memory and time of preparing it."""
     torch.backends.cudnn.allow_tf32 = task.variant != REFERENCE
     start, memory = time.perf_counter(), Memory(task.device)
     evaluation = make_evaluation(load(task), task)
@@ -70,7 +70,7 @@ def prepare(task: Task) -> tuple[Work, Mapping[str, Any]]:
         evaluation.prepare()
         work = repeated(task, evaluation, is_guided)
         if task.variant == "reuse":
-            evaluation.run(is_guided)  # keeps what it reuses
+            evaluation.run(is_guided)  # keeps the features to reuse
         for _ in range(WARM_UPS + 1 if task.device == "cuda" else 1):
             work()
     wait(task.device)
@@ -82,7 +82,7 @@ def prepare(task: Task) -> tuple[Work, Mapping[str, Any]]:
 
 
 def load(task: Task) -> Model:
-    """The network; where the product would, with freed memory kept."""
+    """Load the network; with freed memory kept if the product would keep it."""
     if task.bundle is not None:
         return StaticDenoiser(PRESETS[task.preset].model, task.sizes, open_networks(task))
     if task.variant == "plain":
@@ -93,7 +93,7 @@ def load(task: Task) -> Model:
 
 
 def load_denoiser(task: Task, dtype: torch.dtype) -> Denoiser:
-    """The weights of the task, or random ones, in a precision."""
+    """Load the weights of the task, or random ones, in a precision."""
     preset = PRESETS[task.preset]
     if not task.weights:
         return random_model(preset, dtype, task.device)
@@ -101,7 +101,10 @@ def load_denoiser(task: Task, dtype: torch.dtype) -> Denoiser:
 
 
 def open_networks(task: Task) -> Mapping[str, Any]:
-    """Those of a bundle. TINY's has no codec, so that ONNX files are opened one by one."""
+    """Open the networks of a bundle.
+
+    TINY's has no codec, so its ONNX files are opened one by one.
+    """
     folder = Path(task.bundle or "")
     if task.variant == "onnx":
         entries = read_manifest(folder).entries
@@ -112,9 +115,9 @@ def open_networks(task: Task) -> Mapping[str, Any]:
 
 
 def repeated(task: Task, evaluation: Evaluation, is_guided: bool) -> Work:
-    """The evaluation as it is, of the finest level, compiled or captured.
+    """Return the evaluation as the variant repeats it: eager, finest level, compiled or captured.
 
-    A model of one step prepares for every evaluation, so that preparing belongs to its work.
+    A model of one step prepares for every evaluation, so preparing is part of its work.
     """
     work: Callable[[], None] = partial(evaluation.run, is_guided, task.variant == "reuse")
     if task.variant == "compiled":
@@ -132,9 +135,9 @@ def repeated(task: Task, evaluation: Evaluation, is_guided: bool) -> Work:
 
 
 def make_evaluation(model: Model, task: Task) -> Evaluation:
-    """The first, noisiest step of the preset's schedule, on random inputs that are always the same.
+    """Make the first, noisiest step of the preset's schedule, on fixed random inputs.
 
-    There x_0 owes most to the network.
+    There x_0 depends most on the network.
     """
     preset, generator = PRESETS[task.preset], torch.Generator().manual_seed(0)
     width, length = model.config.unet.text_width, task.sizes["f"]
@@ -153,13 +156,13 @@ def make_evaluation(model: Model, task: Task) -> Evaluation:
 
 
 def keep_coarse(model: Model, sampling: Sampling, task: Task) -> CoarseFeatures:
-    """Make room for one window's coarse features."""
+    """Allocate one window's coarse features."""
     dtype = getattr(torch, task.dtype)
     return CoarseFeatures(model.config.unet, sampling, 1, dtype, task.device)
 
 
 def make_sampling(preset: Preset, letters: Mapping[str, int]) -> Sampling:
-    """One window and one tile, of the preset's own steps."""
+    """Make a plan of one window and one tile, with the preset's own steps."""
     defaults = preset.defaults
     return Sampling(
         solver=defaults.solver,

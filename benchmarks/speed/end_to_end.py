@@ -1,10 +1,10 @@
 """Seconds from file to file and of the model alone, per stage, and the peak of memory.
 
-NANO: 16 frames of 512x320, twice the size and frames: the model makes key frames, and those between
-come of motion. The released model at random weights: 32 frames of 640x360, twice the size, in one
-window, with `--mode fast` too. `--baseline pytorch`: the released one also as the release's path
-does it, and how near our frames are to that one's; too far from float32 is an error. `--baseline
-rife-span`: RIFE and SPAN too. Every run has a process of its own, and loading counts.
+NANO: 16 frames of 512x320, twice the size and frames: the model makes key frames, and the frames
+between are made by motion. The released model at random weights: 32 frames of 640x360, twice the
+size, in one window, with `--mode fast` too. `--baseline pytorch` also runs the released model by
+the release's path and compares our frames with its frames; too far from float32 is an error.
+`--baseline rife-span`: RIFE and SPAN too. Every run has a process of its own, and loading counts.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ Told = Mapping[str, Any]  # by the process of a run
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clip:
-    """What is enhanced, to twice its size."""
+    """The input clip, which is enlarged to twice its size."""
 
     frames: int
     width: int
@@ -64,12 +64,12 @@ class Clip:
 
     @property
     def made(self) -> int:
-        """Frames of the output."""
+        """The number of frames of the output."""
         return (self.frames - 1) * self.interpolate + 1
 
     @property
     def key_stride(self) -> int:
-        """Frames that the model makes from one key frame to the next."""
+        """The number of frames that the model makes from one key frame to the next."""
         return self.interpolate if self.new_frames == "model" else 1
 
 
@@ -107,7 +107,7 @@ class Task:
 
 
 def prepare(task: Task) -> tuple[Work, Told]:
-    """The run itself, and what it took: no worker has turns here."""
+    """Do the run itself -> its figures; the worker is not asked to repeat it."""
     clip, memory = CLIPS[task.preset], Memory(task.device)
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "in.mp4", Path(folder) / "out.mp4"
@@ -158,7 +158,7 @@ def run_ours(task: Task, source: Path, target: Path) -> Told:
 
 
 def open_plain(plan: Plan, options: Options) -> Networks:
-    """The release's path through the network, and the same codec and text encoder as ours."""
+    """Open the release's path through the network, and the same codec and text encoder as ours."""
     preset, device = plan.preset, options.device
     weights, placement = find_weights(preset, options.weights), Placement(device=device)
     model = PlainModel(load_model(weights, preset, device=device)[0])
@@ -173,7 +173,7 @@ def open_plain(plan: Plan, options: Options) -> Networks:
     return Networks(model, codec, text_encoder, placement)
 
 
-# --- all runs, in turns ---------------------------------------------------------------------------
+# --- all runs, in alternation ---------------------------------------------------------------------
 
 
 MODULE = "benchmarks.speed.end_to_end"
@@ -185,7 +185,7 @@ Row = dict[str, Any]
 
 
 def tasks(args: argparse.Namespace, folder: Path) -> Iterator[Task]:
-    """The baselines first."""
+    """Yield the tasks, the baselines first."""
     weights = random_released(folder) if args.preset == RELEASED.name else None
     own = (OURS, FAST) if args.preset == RELEASED.name else (OURS,)  # NANO's modes are the same
     for name in (*(BASELINES[b] for b in BASELINES if b in args.baseline), *own):
@@ -199,7 +199,7 @@ def tasks(args: argparse.Namespace, folder: Path) -> Iterator[Task]:
 
 
 def random_released(folder: Path) -> str:
-    """A checkpoint, and the networks round it where the environment tells children of them."""
+    """Write a checkpoint and the networks round it; set the variables that child processes read."""
     os.environ.update(dict.fromkeys(VARIABLES, str(folder)))
     write_checkpoint(folder / "random.safetensors", RELEASED)
     write_companions(folder)
@@ -207,7 +207,7 @@ def random_released(folder: Path) -> str:
 
 
 class Repeated:
-    """A task that a fresh process does at every turn."""
+    """A task that a fresh process does in every round."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -223,7 +223,7 @@ class Repeated:
 
 
 def measure(todo: Sequence[Task], rounds: int, ceiling: Mapping[str, Any]) -> list[Row]:
-    """A row of figures for each task, in turns; those that failed come last and say why."""
+    """Measure a row for each task, in alternation; those that failed come last and say why."""
     runs = {task.name: Repeated(task) for task in todo}
     taken = in_turns(runs, rounds)
     told = {name: runs[name].told for name in taken.seconds}
@@ -240,7 +240,7 @@ def measure(todo: Sequence[Task], rounds: int, ceiling: Mapping[str, Any]) -> li
 
 
 def summaries(told: Mapping[str, Sequence[Told]], clip: Clip) -> list[Row]:
-    """What all rounds say together, of each run; ratios are to the first baseline."""
+    """Combine the rounds of each run; ratios are to the first baseline."""
     first = next((name for name in (PLAIN, PEER) if name in told), None)
     ratio = views(MINUTE // clip.interpolate * clip.interpolate + 1, clip) / views(clip.made, clip)
     rows = []
@@ -259,7 +259,7 @@ def seconds(told: Sequence[Told], name: str) -> list[float]:
 
 
 def summary(told: Sequence[Told], frames: int, ratio: float) -> Row:
-    """frames: of the output. ratio: how much oftener the model sees a frame of a minute."""
+    """frames: of the output; ratio: how many times more often the model sees a frame of a minute"""
     named = {name: [one["stages"][name] for one in told] for name in told[0]["stages"]}
     stages = {name: spread(taken)["median"] for name, taken in named.items()}
     files, model = (spread(seconds(told, name)) for name in ("seconds", "model_seconds"))
@@ -281,14 +281,14 @@ def summary(told: Sequence[Told], frames: int, ratio: float) -> Row:
 
 
 def views(frames: int, clip: Clip) -> float:
-    """Frames that the model sees for each one of the output; where windows overlap, some twice."""
+    """Return frames evaluated per output frame; windows overlap, so some frames count twice."""
     made = frames if clip.key_stride > 1 else (frames - 1) // clip.interpolate + 1
     windows = temporal_windows(made, clip.window, clip.key_stride, clip.overlap)
     return len(windows) * len(windows[0]) / frames
 
 
 def complaint(rows: Sequence[Row]) -> str | None:
-    """One line where a run failed, or where our frames are too far from float32."""
+    """Return one line if a run failed, or if our frames are too far from float32."""
     lost = [f"{row['network']}: {row['failed']}" for row in rows if "failed" in row]
     if lost:
         return "; ".join(lost)
@@ -324,7 +324,7 @@ def run(args: argparse.Namespace) -> None:
     if "rife-span" in args.baseline:
         if args.device != "cpu":
             raise PeerError("RIFE and SPAN run on the processor: take --device cpu")
-        peers.load_rife_span(SCALE)  # tells what is missing before anything runs
+        peers.load_rife_span(SCALE)  # reports what is missing before anything runs
     ceiling = ceilings.measure(args.device, ceilings.DTYPES[args.device])
     print(ceilings.told(ceiling))
     with tempfile.TemporaryDirectory() as folder:

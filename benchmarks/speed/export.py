@@ -1,7 +1,7 @@
-"""Seconds and memory from a checkpoint to a bundle; with random weights where none are given.
+"""Seconds and memory from a checkpoint to a bundle; random weights if none are given.
 
-Each stage runs in a process of its own, started by a small one, so that its peak memory is its
-own. `--torch-onnx` also exports the denoiser with torch.onnx (needs onnxscript), for comparison.
+Each stage runs in a process of its own, started by a small one, so that its peak memory is its own.
+`--torch-onnx` also exports the denoiser with torch.onnx (needs onnxscript), for comparison.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from venhancer.planning.cost import sample_inputs
 
 
 def stage(models: Path, *options: str) -> dict[str, Any]:
-    """This module again, as a process that prints what it measured."""
+    """Run this module again, as a process that prints its measurements."""
     command = [sys.executable, "-m", "benchmarks.speed.export", *options]
     found = {"VENHANCER_VAE": models, "VENHANCER_TEXT_ENCODER": models}
     environment = {**os.environ, **{name: str(path) for name, path in found.items()}}
@@ -75,7 +75,7 @@ def build(args: argparse.Namespace) -> dict[str, Any]:
 
 
 class Whole(nn.Module):
-    """The denoiser with positional inputs, as torch.onnx wants it."""
+    """The denoiser with positional inputs, as torch.onnx requires."""
 
     def __init__(self, preset: Preset) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class Whole(nn.Module):
 
 
 def by_torch_onnx(args: argparse.Namespace) -> dict[str, Any]:
-    """torch.onnx's export of the same network at the same shape."""
+    """Export the same network at the same shape with torch.onnx."""
     preset = PRESETS[args.preset]
     letters = sizes(
         preset.model, Shape(width=args.size[0], height=args.size[1], window=args.window)
@@ -109,7 +109,7 @@ def by_torch_onnx(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def random_weights(args: argparse.Namespace) -> dict[str, Any]:
-    """A checkpoint, and the networks round it, in `args.bundle`."""
+    """Write a checkpoint, and the networks round it, in `args.bundle`."""
     preset = PRESETS[args.preset]
     write_checkpoint(args.bundle / "random.safetensors", preset)
     if preset is RELEASED:
@@ -136,7 +136,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """ONNX alone, then the engines on top, then torch.onnx; all files in `folder`."""
+    """Measure ONNX alone, then the engines in addition, then torch.onnx; all files in `folder`."""
     preset, size = PRESETS[args.preset], "x".join(map(str, args.size))
     what = ["--preset", preset.name, "--size", size, "--window", str(args.window)]
     result: dict[str, Any] = {"preset": preset.name, "shape": f"{size}x{args.window}"}

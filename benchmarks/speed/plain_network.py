@@ -1,8 +1,8 @@
-"""The PyTorch path of the release: the same network as whoever has its code would run it.
+"""The PyTorch path of the release: the same network as a user of its code would run it.
 
-The layers have the release's order of operations, over the weights of ours: nothing is channels
-last, convolutions over frames are (3,1,1) ones, and every frame has keys and values of the text of
-its own; x: (b f) c h w throughout. The model is eager, with float32 weights (on CUDA under float16
+The layers have the release's order of operations, over our weights: nothing is channels last,
+convolutions over frames are (3,1,1) ones, and the text's keys and values are computed for every
+frame; x: (b f) c h w throughout. The model is eager, with float32 weights (on CUDA under float16
 autocast) and SDPA; both branches of guidance run one after the other; hint, embeddings and the
 text's keys and values are computed anew at every evaluation.
 """
@@ -27,7 +27,7 @@ from venhancer.model.denoiser import Denoiser, Prepared, UNetDenoiser, fill_betw
 
 
 def plain_conv(ours: nn.Module) -> nn.Conv2d:
-    """A convolution with the same weights, laid out as PyTorch does by default."""
+    """Make a convolution with the same weights, in PyTorch's default layout."""
     assert isinstance(ours, nn.Conv2d)
     made = nn.Conv2d(
         ours.in_channels,
@@ -44,7 +44,7 @@ def plain_conv(ours: nn.Module) -> nn.Conv2d:
 
 
 def plain_conv3d(ours: nn.Module) -> nn.Conv3d:
-    """The (3,1) convolution on frames and pixels as a (3,1,1) one."""
+    """Make the (3,1) convolution over frames and pixels a (3,1,1) one."""
     flat = plain_conv(ours)
     channels = flat.in_channels
     made = nn.Conv3d(channels, flat.out_channels, (3, 1, 1), padding=(1, 0, 0), device="meta")
@@ -54,7 +54,7 @@ def plain_conv3d(ours: nn.Module) -> nn.Conv3d:
 
 
 class TemporalConv(nn.Module):
-    """Of `layers.TemporalConv`."""
+    """The plain form of `layers.TemporalConv`."""
 
     def __init__(self, ours: layers.TemporalConv) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class TemporalConv(nn.Module):
 
 
 class ResBlock(nn.Module):
-    """Of `layers.ResBlock`; embedding: (b f) e."""
+    """The plain form of `layers.ResBlock`; embedding: (b f) e."""
 
     def __init__(self, ours: layers.ResBlock) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ def attend(ours: attention.Attention, x: Tensor, context: Tensor) -> Tensor:
 
 
 def transform(block: attention.TransformerBlock, x: Tensor, context: Tensor | None) -> Tensor:
-    """x: b l c -> b l c; without context the second attention is to x itself."""
+    """Apply a block, x: b l c -> b l c; without context the second attention is to x itself."""
     first = block.norm_first(x)
     x = x + attend(block.first, first, first)
     second = block.norm_second(x)
@@ -104,7 +104,7 @@ def transform(block: attention.TransformerBlock, x: Tensor, context: Tensor | No
 
 
 class Transformer(nn.Module):
-    """What both kinds hold."""
+    """The parts that both kinds of transformer share."""
 
     def __init__(self, ours: attention.SpatialTransformer | attention.TemporalTransformer) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ class Transformer(nn.Module):
 
 
 class SpatialTransformer(Transformer):
-    """Of `attention.SpatialTransformer`; text: (b f) l d."""
+    """The plain form of `attention.SpatialTransformer`; text: (b f) l d."""
 
     def forward(self, x: Tensor, text: Tensor) -> Tensor:
         h, w = x.shape[-2:]
@@ -123,7 +123,7 @@ class SpatialTransformer(Transformer):
 
 
 class TemporalTransformer(Transformer):
-    """Of `attention.TemporalTransformer`."""
+    """The plain form of `attention.TemporalTransformer`."""
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
         h, w = x.shape[-2:]
@@ -135,7 +135,7 @@ class TemporalTransformer(Transformer):
 
 
 class Upsample(nn.Module):
-    """Of `layers.Upsample`."""
+    """The plain form of `layers.Upsample`."""
 
     def __init__(self, ours: layers.Upsample) -> None:
         super().__init__()
@@ -147,7 +147,7 @@ class Upsample(nn.Module):
 
 
 class Stage(nn.Module):
-    """Of `unet.Stage`; embedding: (b f) e, text: (b f) l d."""
+    """The plain form of `unet.Stage`; embedding: (b f) e, text: (b f) l d."""
 
     def __init__(self, ours: nn.Module) -> None:
         super().__init__()
@@ -168,7 +168,7 @@ class Stage(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Of `unet.Encoder`; hint, added after the first convolution: (b f) c h w."""
+    """The plain form of `unet.Encoder`; hint, added after the first convolution: (b f) c h w."""
 
     def __init__(self, ours: unet.Encoder) -> None:
         super().__init__()
@@ -198,7 +198,7 @@ class Encoder(nn.Module):
 
 
 class Middle(nn.Module):
-    """Of `unet.Middle`."""
+    """The plain form of `unet.Middle`."""
 
     def __init__(self, ours: unet.Middle) -> None:
         super().__init__()
@@ -209,7 +209,7 @@ class Middle(nn.Module):
 
 
 class UNet(nn.Module):
-    """Of `unet.UNet`; control: the controller's residuals, finest first, the middle's last."""
+    """The plain `unet.UNet`; control: the controller's residuals, finest first, middle last."""
 
     def __init__(self, ours: unet.UNet) -> None:
         super().__init__()
@@ -238,7 +238,7 @@ class UNet(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What one branch is shown of its window."""
+    """The inputs of one branch for its window."""
 
     text: Tensor | None  # 1 l d
     hint: Tensor  # 1 c f h w
@@ -248,13 +248,13 @@ class Shown:
 
     @classmethod
     def of(cls, prepared: Prepared, text: Tensor | None) -> Shown:
-        """Out of what `PlainModel.prepare` kept, with the text of the branch."""
+        """Make the inputs from those that `PlainModel.prepare` kept, with the branch's text."""
         told = prepared.condition
         return cls(text, prepared.hint_features, told[:, :-2], told[:, -2], told[:, -1])
 
 
 def check_has_plain(preset: Preset) -> None:
-    """SystemExit for a preset whose body the release does not have."""
+    """Exit with SystemExit if the release does not have the preset's body."""
     if preset.model.unet.body != "unet":
         raise SystemExit(
             f"--baseline pytorch: the release's path is of a 3D-UNet, and {preset.name} has a "
@@ -263,7 +263,7 @@ def check_has_plain(preset: Preset) -> None:
 
 
 class PlainController(nn.Module):
-    """Of `Controller`."""
+    """The plain form of `Controller`."""
 
     def __init__(self, ours: Controller) -> None:
         super().__init__()
@@ -294,8 +294,8 @@ class PlainController(nn.Module):
 class PlainModel:
     """An `evaluation.Model` over the weights of one in float32.
 
-    What is prepared is only kept, `step` does everything: `hint_features` is the hint, `condition`
-    which frames are keys, the noise level and the scale (b (f + 2)), `text_features` the text.
+    `prepare` only stores its inputs, `step` does all work: `hint_features` is the hint, `condition`
+    holds the key-frame mask, the noise level and the scale (b (f + 2)), `text_features` the text.
     """
 
     def __init__(self, ours: Denoiser) -> None:
@@ -325,14 +325,14 @@ class PlainModel:
         return Prepared(hint.clone(), told, text_features)
 
     def step(self, latents: Tensor, timestep: Tensor, prepared: Prepared) -> Tensor:
-        """Text by text, the conditional one first: latents 1 c f h w -> b c f h w."""
+        """Evaluate text by text, the conditional one first: latents 1 c f h w -> b c f h w."""
         text = prepared.text_features
         texts = [None] if text is None else list(text.split(1))
         evaluate = self._corrected if self.is_sample else self._network
         return torch.cat([evaluate(latents, timestep, Shown.of(prepared, text)) for text in texts])
 
     def _corrected(self, latents: Tensor, timestep: Tensor, shown: Shown) -> Tensor:
-        """As `Denoiser.step` does where the model predicts x_0."""
+        """Correct the prediction as `Denoiser.step` does for a model that predicts x_0."""
         dimmed, _ = alpha_sigma(self.sigmas, shown.noise_level.long(), latents.ndim)
         anchor = fill_between_keys(shown.hint, shown.is_key) / dimmed
         sigma = self.sigmas[timestep][:, None, None, None, None]
@@ -358,5 +358,5 @@ class PlainModel:
 
 
 def autocast(device: str) -> AbstractContextManager[Any]:
-    """float16 on CUDA; a CPU computes as the weights are."""
+    """Use float16 on CUDA; a CPU computes in the type of the weights."""
     return torch.autocast("cuda", torch.float16) if device == "cuda" else nullcontext()

@@ -1,9 +1,9 @@
-"""How time and memory of a run, from file to file, grow with frames, resolution, window and ranks.
+"""Growth of a run's time and memory with frames, resolution, window and ranks, file to file.
 
-Twice the size, all steps of the preset; NANO unless weights are given. Around one setting, each of
-the four is changed alone; every run has a process of its own, and loading does not count. Ranks
-are processes at a time, each with a clip of its own and its share of the cores, or a card of its
-own: seconds are those of the slowest, a frame's are over all that were made.
+Twice the size, all steps of the preset; NANO unless weights are given. From one setting, each of
+the four is changed alone; every run has a process of its own, and loading does not count. Ranks are
+simultaneous processes, each with a clip of its own and its share of the cores, or a card of its
+own: seconds are those of the slowest; seconds per frame are over the frames of all ranks.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ RANKS = (1, 2, 4, 8)
 
 
 def points(device: str) -> dict[str, list[Point]]:
-    """By what is changed; as many ranks as there are cores or cards."""
+    """List the points by what is changed; as many ranks as there are cores or cards."""
     count = torch.cuda.device_count() if device == "cuda" else torch.get_num_threads()
     axes = {**AXES[device], "ranks": [n for n in RANKS if n <= count]}
     return {
@@ -78,7 +78,7 @@ def points(device: str) -> dict[str, list[Point]]:
 
 
 def prepare(task: Mapping[str, Any]) -> tuple[Work, Mapping[str, Any]]:
-    """The run itself, and what it took: no worker has turns here."""
+    """Do the run itself -> its figures; the worker is not asked to repeat it."""
     point, device = Point(**task["point"]), task["device"]
     memory = Memory(device)
     with tempfile.TemporaryDirectory() as folder:
@@ -100,7 +100,7 @@ def prepare(task: Mapping[str, Any]) -> tuple[Work, Mapping[str, Any]]:
 
 
 def enhance(source: Path, point: Point, device: Device, weights: str | None) -> pipeline.Report:
-    """As the command does."""
+    """Enhance a clip as the command does."""
     options = Options(
         scale=SCALE,
         window=point.window,
@@ -115,7 +115,7 @@ def enhance(source: Path, point: Point, device: Device, weights: str | None) -> 
 def measure(
     point: Point, device: str, weights: Path | None, ceiling: dict[str, Any]
 ) -> dict[str, Any]:
-    """One row: of the slowest rank, or why there is none."""
+    """Measure one row: the slowest rank's figures, or why there are none."""
     given = None if weights is None else str(weights.resolve())
     task = {"point": dataclasses.asdict(point), "device": device, "weights": given}
     size = "{}x{}".format(*point.size)
@@ -137,14 +137,14 @@ def measure(
 
 
 def run(task: Mapping[str, Any], own: Mapping[str, str]) -> dict[str, Any]:
-    """One rank: a process that has done its work when it answers."""
+    """Run one rank: its process has done its work when it answers."""
     worker = Worker(MODULE, task, own)
     worker.close()
     return worker.told
 
 
 def variables(rank: int, ranks: int) -> dict[str, str]:
-    """A rank's share of the cores, and its card."""
+    """Return the environment that gives a rank its share of the cores, and its card."""
     if ranks == 1:
         return {}
     cores = max(1, torch.get_num_threads() // ranks)
@@ -176,7 +176,7 @@ def main() -> None:
 
 
 def line(row: dict[str, Any]) -> str:
-    """For the reader at the terminal."""
+    """Format a row for the terminal."""
     if "failed" in row:
         return f"{row['ranks']} x {row['frames']} frames of {row['input']}: {row['failed']}"
     return (

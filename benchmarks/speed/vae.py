@@ -1,8 +1,7 @@
-"""Milliseconds a frame of the autoencoder, encoding and decoding, as PyTorch lays it out and
-channels last, in turns.
+"""Milliseconds a frame of the autoencoder, in PyTorch's layout and channels last, in alternation.
 
-Stable Diffusion 2.1's sizes at random weights; `frames` go through at a time. Each in a process of
-its own, and once more without the other where memory was short beside it.
+Encoding and decoding, at Stable Diffusion 2.1's sizes with random weights; `frames` go through at a
+time. Each runs in a process of its own, and once more alone if memory was short beside the other.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ WORKS = ("encode", "decode")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What one worker does; the size in pixels."""
+    """The work of one worker; the size in pixels."""
 
     work: str
     layout: str
@@ -45,7 +44,7 @@ class Task:
 
 
 def given(task: Task, device: str) -> Tensor:
-    """Frames or latents."""
+    """Make the input: frames or latents."""
     width, height = task.size
     if task.work == "encode":
         return torch.rand(task.frames, 3, height, width, device=device) * 2 - 1
@@ -58,7 +57,7 @@ def apply(codec: AutoencoderCodec, task: Task, x: Tensor) -> object:
 
 
 def prepare(task: Task) -> tuple[Work, Mapping[str, Any]]:
-    """The codec, warmed up, and what it takes."""
+    """Prepare and warm up the codec -> its work, and the memory that it takes."""
     if task.device == "cpu":
         keep_freed_memory()
     with torch.device("meta"):
@@ -82,7 +81,7 @@ def prepare(task: Task) -> tuple[Work, Mapping[str, Any]]:
 
 @cache
 def codec_flop(task: Task) -> int:
-    """Operations (two a multiply-add), counted on shapes alone."""
+    """Count operations (two a multiply-add), on shapes alone."""
     with torch.device("meta"):
         codec = AutoencoderCodec(autoencoder().eval())
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -91,7 +90,7 @@ def codec_flop(task: Task) -> int:
 
 
 def measure_case(tasks: list[Task], rounds: int, ceiling: dict[str, Any]) -> dict[str, Any]:
-    """Tasks that differ in their layout."""
+    """Measure tasks that differ in their layout."""
     starts = {task.layout: partial(Worker, MODULE, dataclasses.asdict(task)) for task in tasks}
     found = run_ways(starts, rounds)
     rows = {layout: {"layout": layout, **outcome.row()} for layout, outcome in found.items()}
@@ -110,7 +109,7 @@ def measure_case(tasks: list[Task], rounds: int, ceiling: dict[str, Any]) -> dic
 
 
 def table(case: dict[str, Any]) -> str:
-    """For the reader at the terminal."""
+    """Format a case for the terminal."""
     lines = [f"{case['work']} {case['frames']} x {case['size']}, {case['dtype']}"]
     for row in case["rows"]:
         if "failed" in row:

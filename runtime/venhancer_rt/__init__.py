@@ -1,4 +1,4 @@
-"""Engines and networks to video: the `venhancer-rt` command, and `Enhancer` for Python."""
+"""Runtime that enhances videos: the `venhancer-rt` command, and `Enhancer` for Python."""
 
 from __future__ import annotations
 

@@ -12,16 +12,19 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from venhancer.errors import OptionError
 from venhancer.options import Options, flag_of
 
-PLAIN = (int, float, str, Path)  # types that argparse calls by itself
+PLAIN = (int, float, str, Path)  # types that argparse can call on the text
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add one argument for each option that has a group, in the order of the fields."""
+def add_options(parser: argparse.ArgumentParser, *, has_target: bool = True) -> None:
+    """Add one argument for each option that has a group, in the order of the fields.
+
+    has_target: whether the command writes an output, which a few options are about
+    """
     hints = get_type_hints(Options)
     groups: dict[str, argparse._ArgumentGroup] = {}
     for option in fields(Options):
         title = option.metadata.get("group")
-        if title is None:
+        if title is None or (option.metadata["is_about_target"] and not has_target):
             continue
         if title not in groups:
             groups[title] = parser.add_argument_group(title)
@@ -29,13 +32,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def read_options(args: argparse.Namespace) -> Options:
-    """Take only what was given; the rest keeps the defaults of `Options`."""
+    """Read the options that were given; the others keep the defaults of `Options`."""
     names = {option.name for option in fields(Options)}
     return Options(**{k: v for k, v in vars(args).items() if k in names and v is not None})
 
 
 def _arguments(option: Field[Any], hint: Any) -> dict[str, Any]:
-    """Say to argparse how one option is read; None stands for what was not given."""
+    """Make argparse's arguments for one option; None means that it was not given."""
     told = {"help": option.metadata["help"], "dest": option.name, "default": None}
     if hint is bool:
         return {**told, "action": "store_false" if option.default else "store_true"}
@@ -55,7 +58,7 @@ def _without_none(hint: Any) -> Any:
 
 
 def _spoken(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Let argparse show the message of a parser of ours."""
+    """Wrap one of our parsers so that argparse shows its message."""
 
     def parsed(text: str) -> Any:
         try:

@@ -1,17 +1,19 @@
-"""What carries a plan out: PyTorch with a checkpoint, or a bundle's networks."""
+"""Backends that carry out a plan: PyTorch with a checkpoint, or a bundle's networks."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import torch
 
 import venhancer
+from venhancer.bundle.manifest import NAME
 from venhancer.bundle.static_networks import StaticCodec, StaticDenoiser, StaticTextEncoder
 from venhancer.contract import Shape
 from venhancer.device import Compute
@@ -20,7 +22,7 @@ from venhancer.errors import OptionError
 from venhancer.files import fingerprint
 from venhancer.options import Options, flag_of, marked
 from venhancer.pipeline.networks import Networks
-from venhancer.planning.fitting import fitting, static_arrangements
+from venhancer.planning.fitting import Limits, fitting, static_arrangements
 from venhancer.planning.memory import pays_by_graph
 from venhancer.planning.plan import Arrangement, Plan, static_plans
 from venhancer.video.probe import probe
@@ -36,31 +38,33 @@ DEFAULT_FPS = Fraction(24)  # of a folder of pictures
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backend:
-    """A run, planned; `open` loads its networks, unless they are there already."""
+    """Plan of a run, and how its networks are loaded: by `open`, unless they are loaded already."""
 
     name: str
     compute: Compute
-    capture: GraphCapture | None  # repeats its work as CUDA graphs
+    capture: GraphCapture | None  # repeats the networks' work as CUDA graphs
     plan: Plan
-    fallbacks: tuple[Plan, ...]  # smaller plans, for when memory runs out
-    weights: Callable[[], str]  # tells its networks from others
-    key: object  # equal for two runs that the same networks serve
+    fallbacks: tuple[Plan, ...]  # for when memory runs out
+    weights: Callable[[], str]  # identifies the networks' weights
+    key: Callable[[], object]  # equal for runs that can share loaded networks
+    limit: int  # bytes that the run may take
     open: Callable[[], Networks]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What the command was asked for."""
+    """Input, options and backend settings of one run."""
 
     source: Path
     options: Options
     bundle: Path | None = None
     uses_graphs: bool = True
-    arrangement: Arrangement | None = None  # of a run that goes on
+    arrangement: Arrangement | None = None  # of a run that is resumed
+    limits: Limits = field(default_factory=Limits)
 
 
 def choose_backend(request: Request) -> Backend:
-    """PyTorch, or what runs the bundle; VEnhancerError for whatever the user can mend."""
+    """Choose PyTorch, or what runs the bundle; VEnhancerError for whatever the user can fix."""
     if request.bundle is None:
         return _pytorch(request)
     return _static(request, request.bundle)
@@ -72,33 +76,37 @@ def _pytorch(request: Request) -> Backend:
     options = request.options
     setup = api.Setup.choose(options)
     compute, clip = setup.compute, api.open_clip(request.source, options)
-    plan, *fallbacks = api.plan_run(clip, options, setup, request.arrangement, request.uses_graphs)
+    plan, *fallbacks = api.plan_run(
+        clip, options, setup, request.arrangement, request.uses_graphs, request.limits
+    )
     has_graphs = request.uses_graphs and pays_by_graph(plan, compute.device, compute.dtype)
     capture = GraphCapture() if has_graphs else None
     return Backend(
-        name=_pytorch_name(setup.kernels.takes_triton),
+        name=_pytorch_name(setup.kernels.takes_triton, setup.kernels.back_ends),
         compute=compute,
         capture=capture,
         plan=plan,
         fallbacks=tuple(fallbacks),
         weights=lambda: _weights(setup.checkpoint),
-        key=(setup, has_graphs),
+        key=lambda: (setup, _weights(setup.checkpoint), has_graphs),
+        limit=request.limits.limit(options, compute.device),
         open=lambda: api.load_networks(setup, capture),
     )
 
 
-def _pytorch_name(uses_triton: bool) -> str:
-    """PyTorch's version and, where frames depend on it, Triton's."""
+def _pytorch_name(takes_triton: bool, back_ends: Mapping[Any, Any]) -> str:
+    """Name PyTorch's version and, if frames depend on them, Triton's and the back ends."""
     name = f"PyTorch {torch.__version__}"
-    if not uses_triton:
-        return name
-    import triton  # late: most installations are without
+    if takes_triton:
+        import triton  # imported late: most installations lack it
 
-    return f"{name} with Triton {triton.__version__}"
+        name += f" with Triton {triton.__version__}"
+    chosen = [f"{kind} attention by {it.name}" for kind, it in sorted(back_ends.items())]
+    return ", ".join([name, *chosen])
 
 
 def _weights(checkpoint: Checkpoint) -> str:
-    """The checkpoint's fingerprint; where a codec and a text encoder belong to it, theirs too."""
+    """Identify the checkpoint by its fingerprint, and the codec and text encoder that it needs."""
     own = fingerprint(checkpoint.path)
     if not checkpoint.preset.model.has_learned_codec:
         return own
@@ -111,14 +119,16 @@ def _weights(checkpoint: Checkpoint) -> str:
 
 def _static(request: Request, folder: Path) -> Backend:
     refuse_settled(request.options)
-    options = dataclasses.replace(request.options, reuse=1)  # its networks have one form each
+    options = dataclasses.replace(request.options, reuse=1)  # bundles hold no reusing networks
     bundle = open_bundle(folder)
     name, device = _runner(bundle, options.device)
     compute = Compute(device, getattr(torch, bundle.manifest.precision))
     clip = probe(request.source, folder_fps=options.input_fps or DEFAULT_FPS)
     possible = static_plans(clip, bundle.manifest.preset, options, bundle.manifest.shapes)
     plans = static_arrangements(possible, device)
-    plan, *fallbacks = fitting(plans, options, device, compute.dtype, request.arrangement)
+    plan, *fallbacks = fitting(
+        plans, options, device, compute.dtype, request.arrangement, limits=request.limits
+    )
     # ONNX Runtime computes on a stream of its own, which a capture does not see
     can_capture = device == "cuda" and bundle.manifest.builder != "onnx"
     capture = GraphCapture() if request.uses_graphs and can_capture else None
@@ -129,13 +139,14 @@ def _static(request: Request, folder: Path) -> Backend:
         plan=plan,
         fallbacks=tuple(fallbacks),
         weights=lambda: bundle.manifest.request[:16],
-        key=(compute, folder, bundle.manifest.request, plan.shape, capture is not None),
+        key=lambda: (compute, fingerprint(folder / NAME), plan.shape, capture is not None),
+        limit=request.limits.limit(options, device),
         open=lambda: open_bundle_networks(bundle, plan, device, capture),
     )
 
 
 def _runner(bundle: Bundle, asked: str) -> tuple[str, str]:
-    """What runs the bundle, with its version, and where."""
+    """Return the name and version of what runs the bundle, and the device."""
     builder = bundle.manifest.builder
     if builder == "onnx":
         return f"ONNX Runtime {require_onnxruntime().__version__}", choose_onnx_device(asked)
@@ -143,7 +154,7 @@ def _runner(bundle: Bundle, asked: str) -> tuple[str, str]:
 
 
 def refuse_settled(options: Options) -> None:
-    """OptionError names the options that were settled when the bundle was built."""
+    """Raise OptionError for given options that were settled when the bundle was built."""
     given = options.given()
     names = [flag_of(o) for o in marked("is_settled_by_bundle") if o.name in given]
     if names:
@@ -156,7 +167,7 @@ def refuse_settled(options: Options) -> None:
 def open_bundle_networks(
     bundle: Bundle, plan: Plan, device: str, capture: GraphCapture | None
 ) -> Networks:
-    """Load the networks that the plan was made for."""
+    """Load the bundle's networks that the plan was made for."""
     from venhancer.pipeline.networks import LappedCodec, Networks
     from venhancer.sampling.sampler import Placement
 
@@ -174,7 +185,7 @@ def open_bundle_networks(
 
 
 def open_runs(bundle: Bundle, shape: Shape, device: str) -> Mapping[str, Engine | OnnxSession]:
-    """Every network of the bundle at one shape, by its name."""
+    """Load every network of the bundle at one shape, by its name."""
     if bundle.manifest.builder != "onnx":
         return open_engines(bundle, shape, device)
     return {
@@ -184,9 +195,9 @@ def open_runs(bundle: Bundle, shape: Shape, device: str) -> Mapping[str, Engine 
 
 
 def identity(backend: Backend, options: Options, plan: Plan) -> dict[str, str]:
-    """Everything that the frames of a run depend on, by a word that a user knows."""
+    """Describe everything that the frames of a run depend on, by words that a user knows."""
     g, t, s = plan.geometry, plan.timeline, plan.sampling
-    size = f"{g.width}x{g.height} in {g.padded_width}x{g.padded_height}"
+    size = f"{g.width}x{g.height} at {g.left},{g.top} of {g.padded_width}x{g.padded_height}"
     parts = f"{plan.windows} of {s.window}, {len(s.columns)}x{len(s.rows)} tiles"
     tile = f"{len(s.columns[0])}x{len(s.rows[0])}"
     low, high = s.guidance_interval

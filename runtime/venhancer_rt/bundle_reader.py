@@ -24,14 +24,14 @@ from venhancer_rt.tensorrt_package import require_tensorrt
 class Gpu:
     """A GPU of this machine."""
 
-    name: str  # as the driver has it: "NVIDIA A100-SXM4-80GB"
-    capability: str  # compute capability, as "8.0"
+    name: str  # the driver's name, such as "NVIDIA A100-SXM4-80GB"
+    capability: str  # compute capability, such as "8.0"
 
     def __str__(self) -> str:
         return f"{self.name} ({self.capability})"
 
     def is_called(self, gpu: str) -> bool:
-        """Whether a bundle means this model: by its short name, "a100", or by all of its words."""
+        """True if `gpu` names this model: by its short name, "a100", or by all of its words."""
         words = self.name.lower().replace("-", " ").removeprefix("nvidia ").split()
         full = "-".join("".join(filter(str.isalnum, word)) for word in words)
         return gpu == full or set(gpu.replace("rtx", "rtx ").split()) <= set(words)
@@ -46,18 +46,18 @@ class Bundle:
 
     @property
     def specs(self) -> dict[str, NetworkSpec]:
-        """What each of its networks takes and gives."""
+        """Inputs and outputs of each network, by its name."""
         return networks(self.manifest.preset.model, self.manifest.precision)
 
     def sizes(self, shape: Shape) -> dict[str, int]:
         return sizes(self.manifest.preset.model, shape)
 
     def entries(self, shape: Shape) -> dict[str, Entry]:
-        """Every network at one shape."""
+        """Find the entry of every network at one shape."""
         return {name: self.manifest.find(name, shape) for name in self.specs}
 
     def plan(self, entry: Entry) -> Path:
-        """The engine of a network; `open_bundle` has made sure that there is one."""
+        """Return the path of a network's engine; `open_bundle` has checked that there is one."""
         gpu = gpu_here()
         engine = find_engine(self.manifest, entry, gpu) if gpu else None
         assert engine is not None
@@ -65,9 +65,9 @@ class Bundle:
 
 
 def open_bundle(folder: Path) -> Bundle:
-    """BundleError for one that is cut short, edited or made for another machine.
+    """Open a bundle; BundleError if it is cut short, edited or made for another machine.
 
-    DeviceError where the package that runs it is missing.
+    DeviceError if the package that runs it is missing.
     """
     manifest = read_manifest(folder)
     if manifest.builder == "onnx":
@@ -82,7 +82,7 @@ def open_bundle(folder: Path) -> Bundle:
 
 
 def check_engines(folder: Path, manifest: Manifest) -> None:
-    """BundleError unless this machine has the GPU and the package that the engines are for."""
+    """Raise BundleError unless this machine has the engines' GPU and the package they need."""
     built = dict.fromkeys(
         (e.gpu, e.capability) for entry in manifest.entries for e in entry.engines
     )
@@ -108,9 +108,10 @@ def check_engines(folder: Path, manifest: Manifest) -> None:
 
 
 def find_engine(manifest: Manifest, entry: Entry, gpu: Gpu) -> Engine | None:
-    """The engine of a network that is for `gpu`.
+    """Find the engine of a network for `gpu`.
 
-    A plan of TensorRT-RTX is compiled for the very device when it is loaded, one of TensorRT was.
+    TensorRT-RTX compiles an engine for the device when it is loaded, so the compute capability must
+    match. TensorRT compiled it when it was built, so the model must match too.
     """
     for engine in entry.engines:
         is_same_model = manifest.builder == "tensorrt-rtx" or gpu.is_called(engine.gpu)
@@ -120,7 +121,7 @@ def find_engine(manifest: Manifest, entry: Entry, gpu: Gpu) -> Engine | None:
 
 
 def gpu_here() -> Gpu | None:
-    """The first GPU of this machine."""
+    """Return the first GPU of this machine, or None."""
     import torch
 
     if not torch.cuda.is_available():
@@ -130,7 +131,7 @@ def gpu_here() -> Gpu | None:
 
 
 def check_networks(bundle: Bundle, shape: Shape) -> None:
-    """BundleError for a network that is missing or takes other tensors than this version gives."""
+    """Raise BundleError for a network that is missing or has other tensors than this version's."""
     letters = bundle.sizes(shape)
     for name, entry in bundle.entries(shape).items():
         spec = bundle.specs[name]

@@ -35,10 +35,10 @@ info     describe a video, a checkpoint, a bundle or a preset
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that answers a wrong argument in one line."""
+    """Parser that reports a wrong argument in one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"venhancer-rt: {message} ({self.prog} --help lists what there is)\n")
+        self.exit(2, f"venhancer-rt: {message} ({self.prog} --help lists the arguments)\n")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -53,12 +53,12 @@ def build_parser() -> argparse.ArgumentParser:
     enhance.add_argument(
         "--resume", action="store_true", help="go on with the job of a run that was cut off"
     )
-    _add_run_options(enhance)
+    _add_run_options(enhance, has_target=True)
     enhance.set_defaults(run=run_enhance)
 
     plan = commands.add_parser("plan", help="print what `enhance` would do, and what it would cost")
     plan.add_argument("input", type=Path)
-    _add_run_options(plan)
+    _add_run_options(plan, has_target=False)
     plan.set_defaults(run=run_plan)
 
     jobs = commands.add_parser("jobs", help="list the runs that were cut off")
@@ -72,21 +72,21 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_run_options(parser: argparse.ArgumentParser) -> None:
-    add_options(parser)
+def _add_run_options(parser: argparse.ArgumentParser, *, has_target: bool) -> None:
+    add_options(parser, has_target=has_target)
     parser.add_argument(
         "--bundle",
         type=Path,
         metavar="DIR",
-        help="networks made by venhancer-export, in place of PyTorch's",
+        help="use networks made by venhancer-export instead of PyTorch's",
     )
     parser.add_argument(
         "--no-graph",
         dest="graph",
         action="store_false",
-        help="run the network's work one by one, not as CUDA graphs: the same frames",
+        help="launch kernels one by one, not as CUDA graphs; the frames are the same",
     )
-    parser.add_argument("--json", action="store_true", help="plan and timings as the last line")
+    parser.add_argument("--json", action="store_true", help="print plan and timings as JSON, last")
 
 
 def _output(args: argparse.Namespace) -> Path:
@@ -100,7 +100,6 @@ def run_usage(_: argparse.Namespace) -> None:
 
 
 def run_enhance(args: argparse.Namespace) -> None:
-    from venhancer.planning.fitting import memory_limit
     from venhancer_rt import describe
     from venhancer_rt.progress import Bar
     from venhancer_rt.session import Enhancer
@@ -108,8 +107,7 @@ def run_enhance(args: argparse.Namespace) -> None:
     with Enhancer(read_options(args), bundle=args.bundle, uses_graphs=args.graph) as enhancer:
         run = enhancer.prepare(args.input, _output(args), resume=args.resume)
         backend, options = run.backend, run.options
-        limit = memory_limit(options, backend.compute.device)
-        print("\n".join(_told(backend, limit)), flush=True)
+        print("\n".join(_told(backend)), flush=True)
         with run.open_journal() as journal:
             print("\n".join(describe.job_lines(run)), end="", flush=True)
             args.prepared = run
@@ -117,7 +115,7 @@ def run_enhance(args: argparse.Namespace) -> None:
                 report = run.carry_out(journal, bar)
     print("\n".join(describe.report_lines(report, options.compare)))
     if args.json:
-        told = {**_told_json(backend, report.plan, limit), "fell_back": report.plan != backend.plan}
+        told = {**_told_json(backend, report.plan), "fell_back": report.plan != backend.plan}
         told["options"] = describe.options_json(options)
         print(json.dumps({**describe.report_json(report), **told}))
 
@@ -129,24 +127,24 @@ def _needed(backend: Backend, plan: Plan) -> Need:
     return need(plan, compute.device, compute.dtype, backend.capture is not None)
 
 
-def _told(backend: Backend, limit: int) -> list[str]:
+def _told(backend: Backend) -> list[str]:
     from venhancer_rt import describe
 
     needed = _needed(backend, backend.plan)
-    memory = describe.memory_line(backend.plan, needed, limit)
+    memory = describe.memory_line(backend.plan, needed, backend.limit)
     return [*describe.plan_lines(backend.plan), *describe.backend_lines(backend), memory]
 
 
-def _told_json(backend: Backend, plan: Plan, limit: int) -> dict[str, Any]:
+def _told_json(backend: Backend, plan: Plan) -> dict[str, Any]:
     from venhancer_rt import describe
 
     needed = _needed(backend, plan)
-    return {**describe.backend_json(backend), **describe.memory_json(plan, needed, limit)}
+    return {**describe.backend_json(backend), **describe.memory_json(plan, needed, backend.limit)}
 
 
 def run_jobs(args: argparse.Namespace) -> None:
     from venhancer_rt import describe
-    from venhancer_rt.job import clean, find_jobs, find_leftovers
+    from venhancer_rt.job import clean, find_jobs, find_leftovers, find_unreadable
 
     jobs = find_jobs(args.folder)
     for job in jobs:
@@ -154,7 +152,12 @@ def run_jobs(args: argparse.Namespace) -> None:
     leftovers = find_leftovers(args.folder)
     for name in leftovers:
         print(f"{name}: killed before its first state, or just begun; --clean removes what is left")
-    if not jobs and not leftovers:
+    unreadable = find_unreadable(args.folder)
+    for name in unreadable:
+        print(
+            f"{name}: damaged, or of another version, which may go on with it; --clean removes it"
+        )
+    if not jobs and not leftovers and not unreadable:
         print(f"no states in {args.folder}")
     if args.clean:
         gone = clean(args.folder)
@@ -163,7 +166,6 @@ def run_jobs(args: argparse.Namespace) -> None:
 
 def run_plan(args: argparse.Namespace) -> None:
     from venhancer.planning.cost import estimate
-    from venhancer.planning.fitting import memory_limit
     from venhancer_rt import describe
     from venhancer_rt.backends import Request, choose_backend
 
@@ -174,11 +176,10 @@ def run_plan(args: argparse.Namespace) -> None:
     backend = choose_backend(request)
     compute = backend.compute
     cost = estimate(backend.plan, compute.device, compute.dtype)
-    limit = memory_limit(options, compute.device)
-    lines = _told(backend, limit)
+    lines = _told(backend)
     print("\n".join([*lines, *describe.cost_lines(backend.plan, cost, compute.device)]))
     if args.json:
-        told = {**describe.plan_json(backend.plan), **_told_json(backend, backend.plan, limit)}
+        told = {**describe.plan_json(backend.plan), **_told_json(backend, backend.plan)}
         told["options"] = describe.options_json(options)
         print(json.dumps({**told, **describe.cost_json(backend.plan, cost)}))
 
@@ -190,7 +191,7 @@ def run_info(args: argparse.Namespace) -> None:
 
 
 def _job_left(run: Run | None) -> str:
-    """Tell of the job that an interrupted run has left."""
+    """Describe the job that an interrupted run has left."""
     from venhancer_rt.job import folder_of, read_job
 
     job = read_job(folder_of(run.target)) if run is not None and run.keeps_job else None
@@ -198,7 +199,7 @@ def _job_left(run: Run | None) -> str:
 
 
 def _cuda_here(error: VEnhancerError) -> str:
-    """Versions of CUDA, where a device is at fault and they can be told."""
+    """Name the versions of CUDA for a DeviceError, if they can be read."""
     from venhancer_rt import cuda_facts
 
     known = cuda_facts.versions() if isinstance(error, DeviceError) else {}

@@ -1,4 +1,4 @@
-"""Facts that cuda-python tells, where it is installed: nodes of a captured graph, versions."""
+"""Facts read by cuda-python, if it is installed: nodes of a captured graph, versions of CUDA."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from venhancer.errors import DeviceError
 
 
 def bindings() -> Any:
-    """CUDA's runtime as cuda-python binds it; None where that is not installed."""
+    """Import cuda-python's bindings of CUDA's runtime; None if it is not installed."""
     try:
         from cuda.bindings import runtime
     except ImportError:
@@ -21,9 +21,9 @@ def bindings() -> Any:
 
 
 def versions() -> dict[str, str]:
-    """Versions of CUDA of the driver and of cuda-python; empty where they cannot be told.
+    """Read the CUDA versions of the driver and of cuda-python; empty if they cannot be read.
 
-    A driver of version 0.0 is none.
+    A driver of version 0.0 means that there is no driver.
     """
     runtime = bindings()
     if runtime is None:
@@ -46,13 +46,13 @@ def count_nodes(graph: int) -> Counter[str]:
 
 
 def upload(executable: int, stream: int) -> None:
-    """Bring a graph to the card now, not at its first launch: `cudaGraphExec_t`, `cudaStream_t`."""
+    """Upload a graph (`cudaGraphExec_t`) on a stream (`cudaStream_t`) before its first launch."""
     runtime = bindings()
     _checked(runtime, *runtime.cudaGraphUpload(executable, stream))
 
 
 def _checked(runtime: Any, error: Any, *found: Any) -> Any:
-    """Return what a call gave; OutOfMemoryError or DeviceError where it failed."""
+    """Return what a call returned; OutOfMemoryError or DeviceError if it failed."""
     if error != runtime.cudaError_t.cudaSuccess:
         kind = torch.OutOfMemoryError if says_no_memory(error.name) else DeviceError
         raise kind(f"CUDA: {error.name}")
@@ -60,5 +60,5 @@ def _checked(runtime: Any, error: Any, *found: Any) -> Any:
 
 
 def _version(number: int) -> str:
-    """CUDA writes 12.4 as 12040."""
+    """Format a version of CUDA, which writes 12.4 as 12040."""
     return f"{number // 1000}.{number % 1000 // 10}"

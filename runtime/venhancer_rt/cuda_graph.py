@@ -1,4 +1,4 @@
-"""Work that is repeated, as a CUDA graph: captured once, then launched as one."""
+"""CUDA graphs of repeated work: captured once, then launched as one."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ from venhancer_rt import cuda_facts
 
 logger = logging.getLogger(__name__)
 
-WARM_UPS = 2  # calls before the first capture: kernels are chosen, and a few never pay for one
+WARM_UPS = 2  # calls before the first capture: kernels are chosen; work of few calls needs no graph
 
 
 class Graph(Protocol):
-    """Captured work."""
+    """Interface of captured work."""
 
     def replay(self) -> None:
-        """Queue it on the current stream."""
+        """Queue the work on the current stream."""
 
     def pool(self) -> Any:
-        """The memory that it works in."""
+        """Return the memory pool that the work uses."""
 
 
 class Recorder(Protocol):
-    """What is needed of CUDA."""
+    """Interface of the CUDA functions that capturing needs."""
 
     def run(self, work: Work) -> None:
-        """Do work, in order with the current stream, on the stream that captures."""
+        """Run work on the stream that captures, in order with the current stream."""
 
     def capture(self, work: Work, beside: Graph | None) -> Graph:
-        """Record what work would do, without doing it, in the memory of another graph."""
+        """Record work without running it, in the memory pool of another graph."""
 
     @property
     def nodes(self) -> Counter[str]:
-        """Nodes of all graphs so far by kind; empty where they cannot be counted."""
+        """Nodes of all graphs so far by kind; empty if they cannot be counted."""
 
 
 class GraphCapture:
-    """Makes functions of work that become CUDA graphs.
+    """Maker of functions that become CUDA graphs.
 
-    These share one pool of memory, so no two of them may run at the same time, and none finds
-    there what another one left: what is to be kept, work copies to a tensor of its own.
+    The graphs share one memory pool. So no two of them may run at the same time, and a graph may
+    overwrite what another one left there: work copies what is to be kept to a tensor of its own.
     """
 
     def __init__(self, recorder: Recorder | None = None) -> None:
@@ -60,24 +60,24 @@ class GraphCapture:
         return self._recorder.nodes
 
     def __call__(self, work: Work) -> Work:
-        """A function that does `work`: as it is at first, as a graph from the third call on.
+        """Make a function that runs `work`: as it is at first, as a graph from the third call on.
 
-        Once there is a graph, other work is captured after its first call, before such calls have
-        taken memory that its graph cannot use. Where a capture fails by lack of memory, work stays
-        as it is.
+        Once there is a graph, other work is captured after its first call, before further calls
+        take memory that its graph cannot use. If a capture fails for lack of memory, work runs on
+        without a graph.
         """
         return _Step(work, self._recorder, self._captured)
 
 
 class _Step:
-    """Work on its way to a graph. captured: all that are there"""
+    """Work that becomes a graph; captured: all work that has become one."""
 
     def __init__(self, work: Work, recorder: Recorder, captured: WeakSet[_Step]) -> None:
         self.work = work
         self.recorder = recorder
         self.captured = captured
         self.calls = 0
-        self.was_tried = False  # to capture it
+        self.was_tried = False  # True once a capture was tried
         self.graph: Graph | None = None
 
     @torch.inference_mode()
@@ -91,7 +91,7 @@ class _Step:
             self._capture()
 
     def _capture(self) -> None:
-        """The work was done: what goes wrong here must not make anybody do it again."""
+        """Capture the work; it has been run, so an error here must not make a caller repeat it."""
         self.was_tried = True
         other = next(iter(self.captured), None)
         try:
@@ -105,10 +105,10 @@ class _Step:
 
 
 class CudaRecorder:
-    """CUDA's graphs, by PyTorch, on one stream: what is captured on it can share its memory.
+    """Recorder of CUDA graphs by PyTorch, on one stream, so that graphs can share its memory.
 
-    With cuda-python the nodes of all graphs are counted, and graphs are on the card before their
-    first launch.
+    With cuda-python the nodes of all graphs are counted, and graphs are uploaded to the card before
+    their first launch.
     """
 
     def __init__(self) -> None:
@@ -120,7 +120,7 @@ class CudaRecorder:
 
     @property
     def stream(self) -> torch.cuda.Stream:
-        """Made when there is work, so that nothing is asked of a machine without CUDA."""
+        """Stream that captures, made on first use, because a machine without CUDA has none."""
         if self._stream is None:
             self._stream = torch.cuda.Stream()
         return self._stream
@@ -136,7 +136,7 @@ class CudaRecorder:
         graph = torch.cuda.CUDAGraph(keep_graph=True) if self.counts else torch.cuda.CUDAGraph()
         pool = beside.pool() if beside else None
         try:
-            # the outer `stream`: where the capture cannot end, the inner one leaves its own behind
+            # the outer `stream` restores the current one, also when the capture fails to end
             with (
                 torch.cuda.stream(self.stream),
                 torch.cuda.graph(
@@ -154,11 +154,11 @@ class CudaRecorder:
         return graph
 
     def _inspect(self, graph: torch.cuda.CUDAGraph) -> None:
-        """Count its nodes and bring it to the card; only a lack of memory for it is an error."""
+        """Count the graph's nodes and upload it; of errors, only a lack of memory is raised."""
         try:
             self.nodes += cuda_facts.count_nodes(graph.raw_cuda_graph())
             graph.instantiate()
-            stream = torch.cuda.current_stream()  # on which it will be launched
+            stream = torch.cuda.current_stream()  # the graph is launched on it
             cuda_facts.upload(graph.raw_cuda_graph_exec(), stream.cuda_stream)
         except DeviceError as error:
             logger.warning("CUDA graphs are no longer inspected: %s", error)
@@ -166,7 +166,7 @@ class CudaRecorder:
 
 
 def lack_of_memory(error: BaseException | None) -> BaseException | None:
-    """What ended a capture, where ending it failed in turn; None where it was something else."""
+    """Find the lack of memory behind a failed capture, whose end may have failed too; else None."""
     while error is not None and not is_out_of_memory(error):
         error = error.__context__
     return error

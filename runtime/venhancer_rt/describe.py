@@ -1,4 +1,4 @@
-"""Plans, reports and files in words, and as JSON."""
+"""Descriptions of plans, reports and files, in words and as JSON."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def clip_lines(clip: Clip) -> list[str]:
 
 
 def plan_lines(plan: Plan) -> list[str]:
-    """What would happen, line by line."""
+    """Describe what a run would do, line by line."""
     times = [_time_line(plan), *_between_lines(plan)]
     return [*clip_lines(plan.source), _output_line(plan), *times, *_model_lines(plan)]
 
@@ -63,7 +63,7 @@ def _time_line(plan: Plan) -> str:
 
 
 def _between_lines(plan: Plan) -> list[str]:
-    """Who makes the new frames, where it is not the model."""
+    """Describe how the new frames are made, if not by the model."""
     if not plan.is_by_motion:
         return []
     return [f"between  {plan.frames_by_motion} new frames by motion"]
@@ -88,7 +88,7 @@ def _model_lines(plan: Plan) -> list[str]:
 
 
 def _shortcut_lines(plan: Plan) -> list[str]:
-    """What makes it other than an exact run; fewer steps are told with the steps."""
+    """Describe the shortcuts that change frames; fewer steps are described with the steps."""
     s, (low, high) = plan.sampling, plan.sampling.guidance_interval
     reused = sum(s.reusing)
     told = [f"{reused} of them reuse coarse features"] if reused else []
@@ -98,7 +98,7 @@ def _shortcut_lines(plan: Plan) -> list[str]:
 
 
 def backend_lines(backend: Backend) -> list[str]:
-    """What runs the networks, where and how precisely."""
+    """Describe what runs the networks, on which device and in which precision."""
     shape = backend.plan.shape
     static = f", networks of {shape}" if shape else ""
     graphs = "" if backend.capture is None else ", by CUDA graphs"
@@ -107,7 +107,7 @@ def backend_lines(backend: Backend) -> list[str]:
 
 
 def _cuda(device: str) -> str:
-    """The card, and versions of CUDA where they can be told."""
+    """Name the card, and versions of CUDA if they can be read."""
     if device == "cpu":
         return ""
     known = [f"{name} {version}" for name, version in cuda_facts.versions().items()]
@@ -127,13 +127,13 @@ def backend_json(backend: Backend) -> dict[str, Any]:
 
 
 def _dtype(backend: Backend) -> str:
-    """The type that it computes in; in float32 a card could take TF32, which is off."""
+    """Name the precision; in float32 a card could use TF32, which is off."""
     could_take_tf32 = backend.compute.device == "cuda" and backend.compute.precision == "float32"
     return backend.compute.precision + " (not TF32)" * could_take_tf32
 
 
 def memory_line(plan: Plan, needed: Need, limit: int) -> str:
-    """What the plan takes, and how it fits."""
+    """Describe the memory that the plan takes, and how it fits."""
     parts = {"weights": needed.weights, "latents": needed.latents, "working": needed.working}
     told = ", ".join(f"{name} {size / GB:.1f}" for name, size in parts.items())
     over = "; it may not fit" if needed.total > limit else ""
@@ -144,11 +144,11 @@ def memory_line(plan: Plan, needed: Need, limit: int) -> str:
 
 
 def cost_lines(plan: Plan, cost: Cost, device: str) -> list[str]:
-    """What it would cost here."""
+    """Describe what the run would cost on this machine."""
     return [
         f"work     {cost.tflop:.4g} TFLOP",
-        f"disk     up to {plan.output_bytes / GB:.3f} GB, and while it runs up to "
-        f"{plan.job_bytes / GB:.3f} GB beside it, where there is room, to go on from",
+        f"disk     up to {plan.output_bytes / GB:.3f} GB, and during the run up to "
+        f"{plan.job_bytes / GB:.3f} GB more, if free, for the job that --resume reads",
         f"time     about {duration(cost.seconds)} on this {device}, for the denoiser",
     ]
 
@@ -166,28 +166,28 @@ def report_lines(report: Report, compare: Path | None) -> list[str]:
 
 
 def job_lines(run: Run) -> list[str]:
-    """Tell how a run stands to the job of an earlier one; each line ends the one before."""
+    """Describe what a run does with the job of an earlier one; an empty last line ends the text."""
     if run.job is not None and not run.is_resumed:
         return [
             f"state    a run that was cut off stands at {run.job.stand}: with --resume it goes on; "
-            "it is left alone now, and this run keeps no state",
+            "without it, this run does not change that job and keeps none of its own",
             "",
         ]
     if run.job is not None:
         return [f"state    goes on after {run.job.stand}", ""]
     if run.is_resumed:
-        return ["state    there is none to go on from: the run begins anew", ""]
+        return ["state    there is no job to go on from: the run starts from the beginning", ""]
     return []
 
 
 def options_json(options: Options) -> dict[str, Any]:
-    """The options that are not at their defaults, as plain values."""
+    """Collect the options that are not at their defaults, as plain values."""
     plain = (str, int, float, bool)
     return {k: v if isinstance(v, plain) else str(v) for k, v in options.given().items()}
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:
-    """The plan as plain values."""
+    """Collect the plan's facts as plain values."""
     g, t, s = plan.geometry, plan.timeline, plan.sampling
     return {
         "input": {
@@ -244,13 +244,13 @@ def report_json(report: Report) -> dict[str, Any]:
 
 
 def job_line(job: Job) -> str:
-    """A run that was cut off, or that is under way."""
+    """Describe the job of a run that was cut off, or that is under way."""
     now = "under way" if job.is_running else "venhancer-rt enhance ... --resume goes on"
     return f"{job.target.name}: {job.stand}, {job.size / 1e6:.0f} MB; {now}"
 
 
 def info_lines(name: str) -> list[str]:
-    """A preset by its name, or whatever a file turns out to be."""
+    """Describe a preset, by its name, or a file of any kind that we know."""
     if name in PRESETS:
         return preset_lines(PRESETS[name])
     path = Path(name)

@@ -1,4 +1,4 @@
-"""One network by TensorRT or TensorRT-RTX, on tensors of PyTorch and on its stream."""
+"""Network run by TensorRT or TensorRT-RTX, on PyTorch's tensors and its current stream."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from venhancer_rt.bundle_reader import Bundle
 from venhancer_rt.ports import as_input, empty_output
 from venhancer_rt.tensorrt_package import collect_log, require_tensorrt
 
-ALIGNMENT = 256  # bytes, of every address that TensorRT is given
+ALIGNMENT = 256  # bytes, for every address that is passed to TensorRT
 DTYPES = {"FLOAT": "float32", "HALF": "float16", "INT64": "int64"}
 
 
 def choose_engine_device(asked: str) -> str:
-    """CUDA, or OptionError: an engine runs nowhere else."""
+    """Choose CUDA; OptionError for a CPU, because engines run on GPUs only."""
     if asked == "cpu":
         raise OptionError(
             "--device cpu: the bundle holds engines, which run on a GPU: leave it out, "
@@ -34,10 +34,10 @@ def choose_engine_device(asked: str) -> str:
 
 
 def open_engines(bundle: Bundle, shape: Shape, device: str) -> dict[str, Engine]:
-    """Every network of the bundle at one shape, by its name.
+    """Load every network of the bundle at one shape, by its name.
 
-    They share the memory that they compute in, as large as the largest needs it: no two of them
-    may run at the same time, so call them on one stream, or let one stream wait for the other.
+    They share one scratch memory, as large as the largest network needs. So no two of them may run
+    at the same time: call them on one stream, or let one stream wait for the other.
     """
     trt = require_tensorrt(bundle.manifest.builder)
     again = f"run `{bundle.manifest.command(bundle.folder)}`"
@@ -53,15 +53,15 @@ def open_engines(bundle: Bundle, shape: Shape, device: str) -> dict[str, Engine]
 
 
 class Engine:
-    """A `static.Run`: inputs by name -> outputs by name, both on `device`.
+    """Network as `StaticDenoiser` calls it: inputs by name -> outputs by name, on `device`.
 
     A call queues work on PyTorch's current stream and does not wait for it. After a first call it
-    can be captured in a CUDA graph, if its inputs are on the device. On the default stream
-    TensorRT itself waits for the device at times; take another where that matters.
+    can be captured in a CUDA graph, if its inputs are on the device. On the default stream TensorRT
+    itself waits for the device at times; use another stream where that matters.
     """
 
     def __init__(self, trt: Any, path: Path, entry: Entry, device: str, again: str) -> None:
-        """BundleError, with what builds it again, for a plan that is not for this machine."""
+        """Load an engine; BundleError if it is for another machine; `again` says how to rebuild."""
         self.path = path
         self.entry = entry
         self.device = device
@@ -75,15 +75,15 @@ class Engine:
         if self._context is None:
             raise self._refusal()
         self._log.start()
-        self._scratch: Tensor | None = None  # held, for the context has its address only
+        self._scratch: Tensor | None = None  # kept alive: the context holds only its address
 
     @property
     def scratch_bytes(self) -> int:
-        """The memory that it computes in, beside its weights, inputs and outputs."""
+        """Bytes of memory that it computes in, besides its weights, inputs and outputs."""
         return int(self._engine.device_memory_size_v2)
 
     def compute_in(self, scratch: Tensor) -> None:
-        """Give it the memory to compute in, `scratch_bytes` or more; before the first call."""
+        """Set the memory to compute in, `scratch_bytes` or more; needed before the first call."""
         assert scratch.nbytes >= self.scratch_bytes
         self._context.set_device_memory(scratch.data_ptr(), scratch.nbytes)
         self._scratch = scratch
@@ -103,22 +103,22 @@ class Engine:
         return made
 
     def _failure(self) -> Exception:
-        """OutOfMemoryError where a smaller plan may help, else DeviceError."""
+        """Make an OutOfMemoryError if a fallback plan may help, else a DeviceError."""
         reason = self._log.take()
         kind = torch.OutOfMemoryError if says_no_memory(reason) else DeviceError
         return kind(f"{self.path}: {self._title} failed: {reason}")
 
     def _load(self, trt: Any) -> Any:
-        """The plan is mapped, so that there is no copy of it in memory beside the GPU's.
+        """Load the file by mapping it, so that host memory holds no copy beside the GPU's.
 
-        It stays mapped as long as the engine lives: that costs nothing.
+        It stays mapped as long as the engine lives, which costs nothing.
         """
         self._log.start()
         with self.path.open("rb") as file:
             self._plan = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         try:
             runtime = trt.Runtime(self._log)
-        except TypeError as error:  # what the bindings make of a null pointer
+        except TypeError as error:  # raised by the bindings for a null pointer
             reason = self._log.take()
             raise DeviceError(f"{self._title} cannot start here: {reason}") from error
         engine = runtime.deserialize_cuda_engine(self._plan)
@@ -134,7 +134,7 @@ class Engine:
         )
 
     def _check(self, trt: Any) -> None:
-        """BundleError where an engine is not what the bundle says of it, or lacks its weights."""
+        """Raise BundleError if the engine is not as the bundle describes or lacks its weights."""
         if self._engine.get_engine_stat(trt.EngineStat.STRIPPED_WEIGHTS_SIZE) > 0:
             raise BundleError(
                 f"{self.path} was built without its weights, which this version cannot put in: "
@@ -165,5 +165,5 @@ def _dtype(dtype: Any) -> str:
 
 
 def _aligned(x: Tensor) -> Tensor:
-    """A tensor at an address that TensorRT takes: part of another one may lie anywhere."""
+    """Copy a tensor unless its address is aligned; a view of another tensor's may not be."""
     return x if x.data_ptr() % ALIGNMENT == 0 else x.clone()

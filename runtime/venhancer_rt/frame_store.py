@@ -1,12 +1,17 @@
-"""Frames that already left a run, kept losslessly in its folder until the run ends.
+"""Frame store: frames that have left a run, kept losslessly in its folder until the run ends.
 
-They lie in pieces `frames-FIRST.spool`, FIRST the number of the piece's first frame: a header,
-then for each frame the length and the CRC-32 of its packet, and the packet: MagicYUV, which keeps
-RGB bit by bit at every size and says itself how large a frame is.
+It writes pieces `frames-FIRST.store`; FIRST is the number of the piece's first frame. A piece is a
+header, then for each frame the length and the CRC-32 of its packet, and the packet. The codec is
+MagicYUV, which keeps RGB bit by bit at every size and stores the size of the frame.
 
-What it was chosen from, with FFmpeg 8.1 on one core of a busy AMD EPYC: ms to encode and to decode
-a frame, and the bytes left of a hundred. "x4" is butterfly.mp4 enlarged to 640x360, "live" two
-camera clips of 1280x720, "noisy" one of them with grain of 1.5 levels.
+The pieces are no Matroska files: FFmpeg's Matroska muxer writes whole clusters and an index at the
+end, so a piece could be settled only by closing it, and its demuxer checks no CRC unless asked to.
+When the process is killed, our records lose at most the packet that is being written and what
+Python's write buffer still holds, some KiB.
+
+The codec was chosen by this table, measured with FFmpeg 8.1 on one core of a busy AMD EPYC: ms to
+encode and to decode a frame, and the compressed size. "x4" is butterfly.mp4 enlarged to 640x360,
+"live" two camera clips of 1280x720, "noisy" one of them with grain of 1.5 levels.
 
                      x4               live              noisy
     MagicYUV          3    3   29 %     7    8   22 %     7   10   52 %
@@ -44,15 +49,15 @@ _MAGIC = b"VEFRAME1"
 _RECORD = struct.Struct("<II")  # bytes of the packet, CRC-32 of the packet
 
 
-class SpoolError(VEnhancerError):
-    """A piece that is missing, cut short or not what it should be."""
+class FrameStoreError(VEnhancerError):
+    """A piece that is missing, cut short, changed or of other frames."""
 
 
 class FrameStore:
-    """Takes frames (uint8 H W 3, all of one size) and writes them into pieces.
+    """Writer of frames (uint8 H W 3, all of one size) into pieces.
 
-    pieces, frames: what was settled by the run that is taken up again; other pieces are removed.
-    Where the disk refuses, `OSError` is raised, and nothing but `close` may follow.
+    pieces, frames: those that the resumed run had settled; other pieces are removed.
+    If the disk refuses a write, `OSError` is raised, and only `close` may follow.
     """
 
     def __init__(self, folder: Path, pieces: Sequence[str] = (), frames: int = 0) -> None:
@@ -60,24 +65,24 @@ class FrameStore:
         self._pieces = list(pieces)
         self._file: BinaryIO | None = None
         self._encoder: _Encoder | None = None
-        for path in folder.glob("frames-*.spool"):
+        for path in folder.glob("frames-*.store"):
             if path.name not in pieces:
                 path.unlink()
 
     def add(self, frame: Frame) -> None:
-        """Write a frame; it is there to stay from the next `settle` on."""
+        """Write a frame; it is safe from the next `settle` on."""
         if self._encoder is None:
             self._encoder = _Encoder(frame.shape[1], frame.shape[0])
         packet = self._encoder.encode(frame)
         if self._file is None:
-            self._file = (self.folder / f"frames-{self.frames:09d}.spool").open("wb")
+            self._file = (self.folder / f"frames-{self.frames:09d}.store").open("wb")
             self._file.write(_HEADER.pack(_MAGIC, self.frames))
         self._file.write(_RECORD.pack(len(packet), zlib.crc32(packet)))
         self._file.write(packet)
         self.frames += 1
 
     def settle(self) -> tuple[str, ...]:
-        """Close the open piece when its bytes are on the disk; the names of all, in order."""
+        """Close the open piece once its bytes are on the disk; return all names, in order."""
         if self._file is not None:
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -88,9 +93,9 @@ class FrameStore:
         return tuple(self._pieces)
 
     def close(self) -> None:
-        """Drop the piece that is not settled."""
+        """Remove the piece that is not settled."""
         if self._file is not None:
-            with suppress(OSError):  # what is left in its buffer may not fit the disk
+            with suppress(OSError):  # the rest of its buffer may not fit on the disk
                 self._file.close()
             with suppress(OSError):
                 Path(self._file.name).unlink()
@@ -98,21 +103,21 @@ class FrameStore:
 
 
 def read(folder: Path, pieces: Sequence[str], frames: int) -> Iterator[Frame]:
-    """The first `frames` frames of a run: all that `pieces` hold, one at a time.
+    """Read the first `frames` frames of a run, all that `pieces` hold, one at a time.
 
-    Raises SpoolError, naming the file, where they do not hold just these.
+    Raises FrameStoreError, naming the file, if the pieces do not hold exactly these.
     """
     bounds = [*(_first(folder, piece) for piece in pieces), frames]
     if bounds[0] != 0:
-        raise SpoolError(f"{folder}: the first {bounds[0]} frames are missing")
+        raise FrameStoreError(f"{folder}: the first {bounds[0]} frames are missing")
     for piece, (first, after) in zip(pieces, pairwise(bounds), strict=True):
         yield from _read_piece(folder / piece, first, after)
 
 
 def _first(folder: Path, piece: str) -> int:
-    match = re.fullmatch(r"frames-(\d{9,})\.spool", piece)
+    match = re.fullmatch(r"frames-(\d{9,})\.store", piece)
     if match is None:
-        raise SpoolError(f"{folder / piece} is no name of a piece of frames")
+        raise FrameStoreError(f"{folder / piece} is no name of a piece of frames")
     return int(match[1])
 
 
@@ -123,23 +128,23 @@ def _read_piece(path: Path, first: int, after: int) -> Iterator[Frame]:
         decoder.thread_count = 1  # more would hold frames back
         size = os.fstat(file.fileno()).st_size
         if file.read(_HEADER.size) != _HEADER.pack(_MAGIC, first):
-            raise SpoolError(f"{path} does not begin as the frames from {first} on would")
+            raise FrameStoreError(f"{path} does not begin as the frames from {first} on would")
         for number in range(first, after):
             (frame,) = decoder.decode(av.Packet(_read_packet(file, size, number)))
             yield frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
         if file.tell() != size:
-            raise SpoolError(f"{path} holds more than the frames from {first} to {after - 1}")
+            raise FrameStoreError(f"{path} holds more than the frames from {first} to {after - 1}")
 
 
 def _read_packet(file: BinaryIO, size: int, number: int) -> bytes:
-    """The packet of a frame from a file of so many bytes."""
+    """Read the packet of a frame from a file of `size` bytes."""
     record = file.read(_RECORD.size)
     if len(record) == _RECORD.size:
         length, checksum = _RECORD.unpack(record)
         packet = file.read(min(length, size))
         if len(packet) == length and zlib.crc32(packet) == checksum:
             return packet
-    raise SpoolError(f"{file.name} is cut short or changed at frame {number}")
+    raise FrameStoreError(f"{file.name} is cut short or changed at frame {number}")
 
 
 @contextmanager
@@ -148,11 +153,11 @@ def _speaking_errors(path: Path) -> Iterator[None]:
         yield
     except (av.error.FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise SpoolError(f"{path} cannot be read: {reason}") from error
+        raise FrameStoreError(f"{path} cannot be read: {reason}") from error
 
 
 class _Encoder:
-    """RGB -> packets of MagicYUV."""
+    """Encoder of RGB frames into packets of MagicYUV."""
 
     def __init__(self, width: int, height: int) -> None:
         self._scaler = VideoReformatter()
@@ -162,7 +167,7 @@ class _Encoder:
             raise OSError("this FFmpeg has no MagicYUV") from error
         assert isinstance(codec, VideoCodecContext)
         codec.width, codec.height, codec.pix_fmt = width, height, "gbrp"
-        codec.time_base = Fraction(1, 24)  # wanted, and not used
+        codec.time_base = Fraction(1, 24)  # required, but not used
         codec.options = {"pred": "median"}
         codec.thread_count = 1  # more would hold frames back
         self._codec = codec
@@ -177,7 +182,7 @@ class _Encoder:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Put the names in it on the disk."""
+    """Write the folder's own entries to the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,8 +1,8 @@
-"""Runs that were cut off: found beside their outputs, compared with what is asked for, removed.
+"""Jobs of runs that were cut off: found beside their outputs, compared with a new run, removed.
 
-A job lies in `.NAME.venhancer-job`: `job.json` says which run it is of, `state-N.safetensors`
-holds the latents after N window steps, `frames-*` the frames that have left by then.
-`journal.py` writes them.
+A job is a folder `.NAME.venhancer-job`. In it, `job.json` identifies the run, `state-N.safetensors`
+holds the latents after N window steps, and `frames-*` the frames that had left by then.
+`journal.py` writes these files.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from venhancer.video.target import sweep_folder
 SUFFIX = ".venhancer-job"
 JOB = "job.json"
 LOCK = "lock"
-FORMAT = 2  # of job.json; 1 is that of version 0.1.0 and before
+FORMAT = 2  # of job.json; 1 was written by version 0.1.0 and before
 
 
 class JobError(VEnhancerError):
-    """A state that belongs to another run, or cannot be read."""
+    """A job that belongs to another run, is in use, or cannot be read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A run that was cut off."""
+    """Job of a run that was cut off."""
 
     folder: Path
     identity: Mapping[str, str]
@@ -39,8 +39,8 @@ class Job:
     window_steps: int  # of the sampler, in this scene
     done: int  # window steps in all
     total: int
-    frames: int  # of those that the model makes, that have left
-    pieces: tuple[str, ...]  # files that hold them
+    frames: int  # frames of the model that have left
+    pieces: tuple[str, ...]  # files that hold these frames
     digest: str  # of the latents' file
 
     @property
@@ -56,7 +56,7 @@ class Job:
     def is_running(self) -> bool:
         try:
             lock = try_lock(self.folder / LOCK)
-        except OSError:  # a place where nothing can be written
+        except OSError:  # nothing can be written there
             return False
         if lock is not None:
             lock.close()
@@ -68,7 +68,7 @@ class Job:
 
     @property
     def stand(self) -> str:
-        """Its progress, in words."""
+        """Progress of the run, in words."""
         return f"{100 * self.done // self.total} % ({self.frames} frames)"
 
 
@@ -77,14 +77,20 @@ def folder_of(target: Path) -> Path:
 
 
 def find_jobs(folder: Path) -> list[Job]:
-    """Every state in a folder, by name; one that cannot be read is left out."""
+    """Find every job in a folder, sorted by name; those that cannot be read are left out."""
     found = (read_job(path) for path in sorted(folder.glob(f".*{SUFFIX}")))
     return [job for job in found if job is not None]
 
 
 def find_leftovers(folder: Path) -> list[str]:
-    """Outputs of runs that were killed before their first state: their frames take disk."""
+    """List outputs of runs that were killed before their first state; their frames take disk."""
     folders = sorted(folder.glob(f".*{SUFFIX}"))
+    return [_target_name(path) for path in folders if not (path / JOB).exists()]
+
+
+def find_unreadable(folder: Path) -> list[str]:
+    """List outputs whose jobs this version cannot read: damaged, or of another version."""
+    folders = (path for path in sorted(folder.glob(f".*{SUFFIX}")) if (path / JOB).exists())
     return [_target_name(path) for path in folders if read_job(path) is None]
 
 
@@ -93,9 +99,9 @@ def _target_name(folder: Path) -> str:
 
 
 def clean(folder: Path) -> list[str]:
-    """Remove every state in a folder but those of runs that are under way; the outputs' names.
+    """Remove every job in a folder whose run is not under way; return the outputs' names.
 
-    Half-written outputs of processes that were killed go too.
+    Half-written outputs of processes that were killed are removed too.
     """
     gone = []
     sweep_folder(folder)
@@ -109,7 +115,7 @@ def clean(folder: Path) -> list[str]:
 
 
 def read_job(folder: Path) -> Job | None:
-    """The state in `folder`; None where there is none, or none that is whole."""
+    """Read the job in `folder`; None if there is none or it is incomplete."""
     try:
         fields = json.loads((folder / JOB).read_text(encoding="utf-8"))
         if fields["format"] != FORMAT:
@@ -129,7 +135,7 @@ def read_job(folder: Path) -> Job | None:
 
 
 def refuse_unreadable(folder: Path) -> None:
-    """JobError where there is a job that this version cannot read: damaged, or of another one."""
+    """Raise JobError for a job that this version cannot read: damaged, or of another version."""
     if not (folder / JOB).exists():
         return
     name = _target_name(folder)
@@ -147,7 +153,7 @@ def refuse_unreadable(folder: Path) -> None:
 
 
 def refuse_other(job: Job, identity: Mapping[str, str]) -> None:
-    """JobError names what the state was made with, where that is not what is asked for now."""
+    """Raise JobError, naming the differences, if the job was made with other settings than now."""
     names = [n for n in {**job.identity, **identity} if job.identity.get(n) != identity.get(n)]
     if names:
         told = "; ".join(

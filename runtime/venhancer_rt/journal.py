@@ -1,8 +1,8 @@
-"""What a run keeps on its way, so that another one can go on from there with `--resume`.
+"""Journal on disk: a run keeps a job, from which another run can go on with `--resume`.
 
-The files of a job (`job.py`) appear whole, and the older state goes when the newer one is there.
-Writing states takes at most `SHARE` of a run's time; frames are kept beside the network's work, by
-the thread that writes.
+The files of a job (`job.py`) are written whole, and the older state is removed when the newer one
+is complete. Writing states takes at most `SHARE` of a run's time. Frames are kept by the thread
+that writes, while the network works.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ SHORTEST_WAIT = 30.0  # seconds between two states
 
 
 class DiskJournal:
-    """A `Journal` in a folder beside the output, and a context: what it kept goes at a good end.
+    """`Journal` in a folder beside the output; as a context, it removes the folder on success.
 
-    identify: everything that the frames of a plan depend on, by a word that a user knows
+    identify: describes all that the frames of a plan depend on, by words that a user knows
     """
 
     def __init__(
@@ -60,17 +60,17 @@ class DiskJournal:
         self.adopt(plan)
         self.job: Job | None = None
         self.store: FrameStore | None = None
-        self.lock: IO[bytes] | None = None  # held while the run lives, and released by its death
+        self.lock: IO[bytes] | None = None  # released when the process ends, however it ends
         self.is_kept = True
         self.due = time.monotonic() + SHORTEST_WAIT
 
     def adopt(self, plan: Plan) -> None:
-        """Whose states are kept from now on."""
+        """Switch to the states of another plan."""
         self.plan = plan
         self.identity = dict(self.identify(plan))
 
     def resume(self) -> Job | None:
-        """Find the state to go on from; JobError where it is another run's, or still running."""
+        """Find the job to go on from; JobError if it is another run's, or still under way."""
         job = read_job(self.folder)
         if job is None:
             refuse_unreadable(self.folder)
@@ -86,9 +86,11 @@ class DiskJournal:
             self.lock = try_lock(self.folder / LOCK)
         if self.lock is None:
             raise JobError(f"another process is at work on {self.target}: wait for it")
+        for left in self.folder.glob(".*.part"):  # of a process that was killed as it wrote
+            left.unlink()
 
     def load(self) -> State | None:
-        """The state of the job that `resume` found; None without one."""
+        """Load the state of the job that `resume` found; None without one."""
         if self.job is None:
             return None
         try:
@@ -101,13 +103,13 @@ class DiskJournal:
         return State(self.job.scene, self.job.window_steps, self.job.frames, tensors)
 
     def frames(self) -> Iterator[Frame]:
-        """The frames that had left by then."""
+        """Read the frames that had left before that state."""
         if self.job is None:
             return iter(())
         return frame_store.read(self.folder, self.job.pieces, self.job.frames)
 
     def add(self, frame: Frame) -> None:
-        """Keep a frame that leaves; where that fails, the run goes on without a state."""
+        """Keep a frame that leaves; if that fails, the run goes on without a job."""
         if not self.is_kept:
             return
         with self._or_without():
@@ -119,7 +121,7 @@ class DiskJournal:
             self.store.add(frame)
 
     def _leave_room(self, frame: Frame) -> None:
-        """OSError before the frames that are kept take the disk that the output needs."""
+        """Raise OSError before kept frames take the disk space that the output needs."""
         free = shutil.disk_usage(self.folder.parent).free
         if free < self.plan.output_bytes + frame.nbytes:
             raise OSError(ENOSPC, f"{free / 1e6:.0f} MB are free, which the output may need")
@@ -128,7 +130,7 @@ class DiskJournal:
         return self.is_kept and time.monotonic() >= self.due
 
     def keep(self, state: State) -> None:
-        if not self.is_kept:  # since it was due, a frame could not be kept
+        if not self.is_kept:  # keeping a frame has failed since `is_due`
             return
         start = time.monotonic()
         with self._or_without():
@@ -146,7 +148,7 @@ class DiskJournal:
             self._drop_frames()
 
     def _drop_frames(self) -> None:
-        """Give back the disk of frames that no state needs."""
+        """Free the disk space of frames that no state needs."""
         if self.store is not None:
             self.store.close()
             self.store = None
@@ -155,7 +157,7 @@ class DiskJournal:
                 path.unlink(missing_ok=True)
 
     def _write(self, state: State) -> None:
-        """First frames and latents, then the word that they are there; then older ones go."""
+        """Write the latents and settle the frames, then write `job.json`, then drop old states."""
         self._take()
         steps = [self.plan.window_steps_of(scene) for scene in self.plan.scenes]
         done = sum(steps[: state.scene]) + state.window_steps
@@ -190,7 +192,7 @@ class DiskJournal:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """The output is complete, or a state waits: without one, nothing stays."""
+        """Remove the folder if the run succeeded, or if it has no job to go on from."""
         if self.store is not None:
             self.store.close()
         if self.lock is None:

@@ -1,4 +1,4 @@
-"""One network by ONNX Runtime, on tensors of PyTorch that are neither copied nor moved."""
+"""Network run by ONNX Runtime, on PyTorch's tensors, without copies to other memory."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from venhancer_rt.ports import as_input, empty_output
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 TYPES = {"float32": "tensor(float)", "float16": "tensor(float16)", "int64": "tensor(int64)"}
-SILENT = 4  # only what ends the process: whatever else goes wrong, the session raises
+SILENT = 4  # log only what ends the process; the session raises all other errors
 
 
 def require_onnxruntime() -> Any:
-    """The package; DeviceError says how to install it."""
+    """Import the package; DeviceError says how to install it."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -34,7 +34,7 @@ def require_onnxruntime() -> Any:
 
 
 def choose_onnx_device(asked: str) -> str:
-    """As `choose_device`; `auto` takes CUDA only where ONNX Runtime has it too."""
+    """Choose as `choose_device` does; `auto` takes CUDA only if ONNX Runtime has it too."""
     device = choose_device(asked)
     if device == "cpu" or CUDA in require_onnxruntime().get_available_providers():
         return device
@@ -47,7 +47,7 @@ def choose_onnx_device(asked: str) -> str:
 
 
 class OnnxSession:
-    """A `static.Run`: inputs by name -> outputs by name, both on `device`."""
+    """Network as `StaticDenoiser` calls it: inputs by name -> outputs by name, on `device`."""
 
     def __init__(self, path: Path, entry: Entry, device: str) -> None:
         self.path = path
@@ -68,7 +68,7 @@ class OnnxSession:
             binding.bind_input(name, **self._place(x))
         for name, x in made.items():
             binding.bind_output(name, **self._place(x))
-        if self.device == "cuda":  # what is queued there is not ordered with the session's stream
+        if self.device == "cuda":  # the session's own stream does not wait for this one
             torch.cuda.current_stream().synchronize()
         self.session.run_with_iobinding(binding)
         binding.synchronize_outputs()
@@ -92,7 +92,7 @@ def _open(path: Path, device: str) -> Any:
     providers = [CUDA, CPU] if device == "cuda" else [CPU]
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=providers)
-    except Exception as error:  # its kinds of error have nothing else in common
+    except Exception as error:  # its errors have no other base class in common
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise BundleError(
             f"{path}: onnxruntime {onnxruntime.__version__} cannot load it ({reason}): "
@@ -107,7 +107,7 @@ def _open(path: Path, device: str) -> Any:
 
 
 def _check(path: Path, found: Sequence[Any], ports: Sequence[TensorInfo]) -> None:
-    """BundleError where a graph is not what the bundle says of it."""
+    """Raise BundleError if a graph is not as the bundle describes it."""
     has = [(x.name, tuple(x.shape), x.type) for x in found]
     said = [(port.name, port.shape, TYPES.get(port.dtype)) for port in ports]
     if has != said:

@@ -1,4 +1,4 @@
-"""Tensors as a network of fixed shapes takes and gives them."""
+"""Input and output tensors of a network of fixed shapes."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from venhancer.errors import ShapeError
 
 
 def as_input(x: Tensor, port: TensorInfo, device: str, network: str) -> Tensor:
-    """The input as the network takes it; ShapeError where it is of another size."""
+    """Convert an input to what the network takes; ShapeError if it is of another size."""
     if tuple(x.shape) != port.shape:
         raise ShapeError(f"{network} takes {port.name} of {port.shape}, not {tuple(x.shape)}")
     return x.to(device, dtype_of(port)).contiguous()
 
 
 def empty_output(port: TensorInfo, device: str) -> Tensor:
-    """Where an output goes: new memory, so that results are kept."""
+    """Allocate an output in new memory, so that earlier results are kept."""
     return torch.empty(port.shape, dtype=dtype_of(port), device=device)
 
 

@@ -1,4 +1,4 @@
-"""One line that tells how much is done, and the time that is left."""
+"""Progress bar: one line with the work that is done and the time that is left."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from tqdm import tqdm
 
 
 class Bar:
-    """A `Progress`: evaluations of the network, with the frames read and made beside them.
+    """`Progress` that shows evaluations of the network, and the frames read and made.
 
-    On stderr; silent where that is no terminal.
+    It writes to stderr, and is silent if that is no terminal.
     """
 
     def __init__(self) -> None:

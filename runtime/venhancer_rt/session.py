@@ -10,24 +10,27 @@ from __future__ import annotations
 import dataclasses
 import gc
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Lock
 from types import TracebackType
 
 import torch
 
-from venhancer.options import Options
+from venhancer.errors import OptionError, VEnhancerError
+from venhancer.options import Options, parse_rate
 from venhancer.pipeline import run as pipeline
 from venhancer.pipeline.frames import QUEUE, Progress
 from venhancer.pipeline.networks import Networks
 from venhancer.pipeline.pixels import Frame
-from venhancer.pipeline.queues import handed_on
+from venhancer.pipeline.queues import Giver, handed_on
 from venhancer.pipeline.run import Report, silent
 from venhancer.pipeline.state import Journal, NoJournal
+from venhancer.planning.fitting import Limits
 from venhancer.planning.plan import Plan
 from venhancer.video.writer import write_frames
 from venhancer_rt.backends import Backend, Request, choose_backend, identity
@@ -38,9 +41,9 @@ from venhancer_rt.journal import DiskJournal
 class Enhancer:
     """Networks that are loaded once and enhance many clips, one after the other.
 
-    options: of every run that names none of its own
+    options: used by every run that is given none of its own
     bundle: a folder made by `venhancer-export`, in place of PyTorch's networks
-    uses_graphs: repeat work as CUDA graphs where that pays
+    uses_graphs: repeat work as CUDA graphs where that pays off
     """
 
     def __init__(
@@ -53,8 +56,10 @@ class Enhancer:
         self.options = options or Options()
         self.bundle = None if bundle is None else Path(bundle)
         self.uses_graphs = uses_graphs
+        self._limits = Limits()
         self._key: object = None  # of the backend whose networks are loaded
         self._networks: Networks | None = None
+        self._busy = Lock()  # held while a run uses them
 
     def __enter__(self) -> Enhancer:
         return self
@@ -65,7 +70,11 @@ class Enhancer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except RuntimeError:  # the device has failed: the error that led here is the one to raise
+            if error is None:
+                raise
 
     def close(self) -> None:
         """Free the networks; the next run loads them again."""
@@ -75,7 +84,7 @@ class Enhancer:
             torch.cuda.empty_cache()
 
     def plan(self, source: Path | str, options: Options | None = None) -> Plan:
-        """Plan a run without loading the networks; VEnhancerError for what the user can mend."""
+        """Plan a run without loading the networks; VEnhancerError for what the user can fix."""
         return choose_backend(self._request(source, options or self.options)).plan
 
     def prepare(
@@ -118,38 +127,62 @@ class Enhancer:
     def frames(
         self,
         frames: Iterable[Frame],
-        fps: Fraction | int = 24,
+        fps: Fraction | float = 24,
         options: Options | None = None,
         *,
         progress: Progress = silent,
     ) -> Iterator[Frame]:
         """Enhance frames in memory: uint8 H W 3 each, at a constant rate -> frames, one by one.
 
-        The given frames lie on the disk, without loss, while the run lasts: it looks at them more
-        than once. Of the result only a few frames are in memory at a time.
+        The given frames are stored on the disk, without loss, during the run, which reads them more
+        than once. Only a few frames of the result are in memory at a time. The run is in a thread
+        of its own, which also calls `progress`, until the iterator ends or is closed.
         """
-        chosen = dataclasses.replace(options or self.options, input_fps=Fraction(fps))
-        with TemporaryDirectory() as folder:
-            write_frames(Path(folder) / "frames", frames, Fraction(fps))
-            backend = choose_backend(self._request(Path(folder) / "frames", chosen))
-            networks = self.networks(backend)
+        rate = fps if isinstance(fps, Fraction) else parse_rate(f"{fps:g}")
+        chosen = dataclasses.replace(options or self.options, input_fps=rate)
+        if chosen.compare is not None:
+            raise OptionError("compare: frames in memory are written nowhere; leave it out")
+        return self._frames(frames, rate, chosen, progress)
 
-            def work(give: Callable[[Frame], None]) -> None:
-                output = _Handed(give)
+    def _frames(
+        self, frames: Iterable[Frame], rate: Fraction, options: Options, progress: Progress
+    ) -> Iterator[Frame]:
+        with TemporaryDirectory() as folder:
+            source = Path(folder) / "frames"
+            write_frames(source, frames, rate)
+            backend = choose_backend(self._request(source, options))
+
+            def work(give: Giver[Frame]) -> None:
+                def told(stage: str, done: int, total: int) -> None:
+                    give.check()
+                    progress(stage, done, total)
+
+                plans = backend.plan, backend.fallbacks
                 pipeline.generate(
-                    backend.plan, output, networks, chosen, progress, fallbacks=backend.fallbacks
+                    plans[0], _Handed(give), networks, options, told, fallbacks=plans[1]
                 )
 
-            with handed_on(work, QUEUE) as made:
+            with self.networks(backend) as networks, handed_on(work, QUEUE) as made:
                 yield from made
 
-    def networks(self, backend: Backend) -> Networks:
-        """The backend's networks, loaded unless those of an earlier run serve it too."""
-        if self._networks is None or self._key != backend.key:
-            self.close()
-            self._networks = backend.open()
-            self._key = backend.key
-        return self._networks
+    @contextmanager
+    def networks(self, backend: Backend) -> Iterator[Networks]:
+        """Lend the backend's networks to one run; load them unless an earlier run's can be used.
+
+        BusyError if another run of this object has not ended.
+        """
+        if not self._busy.acquire(blocking=False):
+            raise BusyError(
+                "another run of this Enhancer has not ended: wait for it, or make another Enhancer"
+            )
+        try:
+            key = backend.key()
+            if self._networks is None or self._key != key:
+                self.close()
+                self._networks, self._key = backend.open(), key
+            yield self._networks
+        finally:
+            self._busy.release()
 
     def _request(self, source: Path | str, options: Options, job: Job | None = None) -> Request:
         return Request(
@@ -157,13 +190,18 @@ class Enhancer:
             options=options,
             bundle=self.bundle,
             uses_graphs=self.uses_graphs,
-            arrangement=None if job is None else job.arrangement,  # a run goes on as it began
+            arrangement=None if job is None else job.arrangement,  # kept when a run is resumed
+            limits=self._limits,
         )
+
+
+class BusyError(VEnhancerError):
+    """Networks that another run is using."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Handed:
-    """An output that hands frames on."""
+    """Output that hands frames on."""
 
     give: Callable[[Frame], None]
 
@@ -173,23 +211,23 @@ class _Handed:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run that was planned and can be carried out."""
+    """Run that was planned and can be carried out."""
 
     enhancer: Enhancer
     backend: Backend
     options: Options
     target: Path
     job: Job | None  # of a run to the same target that was cut off
-    is_resumed: bool  # whether the job is gone on with; else it is left alone
+    is_resumed: bool  # True to go on from the job; False to leave it unchanged
 
     @property
     def keeps_job(self) -> bool:
-        """Whether it can be resumed when it is cut off: not where another job is left alone."""
+        """True if this run keeps a job; False if it must leave another run's job unchanged."""
         return self.job is None or self.is_resumed
 
     def open_journal(self) -> AbstractContextManager[Journal]:
-        """What the run keeps; JobError where the job is of another run, or still under way."""
-        if not self.keeps_job:
+        """Open the run's journal; JobError if the job is of another run, or still under way."""
+        if not self.is_resumed and read_job(folder_of(self.target)) is not None:
             return nullcontext(NoJournal())
         identify = partial(identity, self.backend, self.options)
         journal = DiskJournal(self.target, self.backend.plan, identify)
@@ -197,14 +235,14 @@ class Run:
         return journal
 
     def carry_out(self, journal: Journal, progress: Progress = silent) -> Report:
-        """Load the networks, unless they are there, and write the target."""
-        networks = self.enhancer.networks(self.backend)
-        return pipeline.enhance(
-            self.backend.plan,
-            self.target,
-            networks,
-            self.options,
-            progress,
-            journal,
-            self.backend.fallbacks,
-        )
+        """Load the networks, unless they are loaded, and write the target."""
+        with self.enhancer.networks(self.backend) as networks:
+            return pipeline.enhance(
+                self.backend.plan,
+                self.target,
+                networks,
+                self.options,
+                progress,
+                journal,
+                self.backend.fallbacks,
+            )

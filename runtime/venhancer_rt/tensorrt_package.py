@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT-RTX, the packages: their interfaces agree on all that is used here."""
+"""Packages TensorRT and TensorRT-RTX; their interfaces agree on all that is used here."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from venhancer.errors import DeviceError
 logger = logging.getLogger(__name__)
 
 TITLES = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}  # by builder
-LINE = 400  # characters of a complaint that are passed on
+LINE = 400  # characters of an error message that are passed on
 
 
 def require_tensorrt(builder: str) -> Any:
-    """The package that runs engines of `builder`; DeviceError says how to install it."""
+    """Import the package that runs engines of `builder`; DeviceError says how to install it."""
     command = f"run `pip install 'venhancer[{builder}]'`"
     try:
         return import_module(builder.replace("-", "_"))
@@ -29,12 +29,12 @@ def require_tensorrt(builder: str) -> Any:
 
 
 def title(builder: str) -> str:
-    """Name and version of what runs engines of `builder`."""
+    """Return name and version of the package that runs engines of `builder`."""
     return f"{TITLES[builder]} {require_tensorrt(builder).__version__}"
 
 
 class Complaints:
-    """What a package says of its work: errors are kept, warnings go to Python's log."""
+    """Log of a package's messages: errors are kept, warnings go to Python's log."""
 
     def __init__(self) -> None:
         self.errors: list[str] = []
@@ -50,14 +50,14 @@ class Complaints:
             self.interrupt = error
 
     def start(self) -> None:
-        """Forget what was said before; a Ctrl-C that came meanwhile goes on its way."""
+        """Forget earlier messages; raise a Ctrl-C that came meanwhile."""
         self.errors.clear()
         error, self.interrupt = self.interrupt, None
         if error is not None:
             raise error
 
     def take(self) -> str:
-        """What went wrong since the start, in one line."""
+        """Return the errors since `start` in one line, and forget them."""
         text = " ".join("; ".join(dict.fromkeys(self.errors)).split())
         self.start()
         return (text if len(text) <= LINE else f"{text[:LINE]} ...") or "it gave no reason"
@@ -67,10 +67,10 @@ _logs: dict[int, Any] = {}  # by id of the package
 
 
 def collect_log(trt: Any) -> Any:
-    """The logger of `trt`, which is a `Complaints` too.
+    """Return the logger of `trt`, which is a `Complaints` too.
 
-    There is one for each package, as long as the process lives: the package holds on to the first
-    that it meets without owning it, and hangs or crashes when that one is gone.
+    There is one for each package, as long as the process lives. The package keeps a pointer to the
+    first logger that it gets, does not own it, and hangs or crashes when that logger is gone.
     """
     if id(trt) not in _logs:
         _logs[id(trt)] = _new_log(trt)

@@ -8,7 +8,7 @@ COMMIT = 40 * "a"
 
 
 def step_result(card: str) -> dict[str, Any]:
-    """What `denoise_step` writes, of one variant."""
+    """Make a results file of `denoise_step`, of one variant."""
     row = {
         "variant": "graph",
         "dtype": "float16",

@@ -1,4 +1,4 @@
-"""How near the frames of two runs are."""
+"""The PSNR between the frames of two runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def flat(level: int) -> Frame:
 
 
 def test_parity_is_of_every_frame(tmp_path: Path) -> None:
-    """Mean and worst frame; equal frames have a PSNR too, and a frame too few is an error."""
+    """Mean and worst frame are given; equal frames have a PSNR, a missing frame is an error."""
     size = SimpleNamespace(height=10, width=12)
     plan: Any = SimpleNamespace(geometry=size, timeline=SimpleNamespace(grid_frames=2))
     for name, levels in (("a", (100, 100)), ("b", (100, 110))):

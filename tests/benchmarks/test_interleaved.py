@@ -1,4 +1,4 @@
-"""Turns are fair, and one that fails does not stop the others."""
+"""Workers are timed in a fair order, and one that fails does not stop the others."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from benchmarks.interleaved import Worker, WorkerError, in_turns, run_ways
 
 
 class WindowStep:
-    """A worker that takes no time and notes when it was asked; it fails at its `last` turn."""
+    """A worker that takes no time and notes its calls; it fails at call number `last`."""
 
     def __init__(self, name: str, noted: list[str], last: int = 99, lacks: bool = False) -> None:
         self.name = name
@@ -31,7 +31,7 @@ class WindowStep:
 
 
 def test_the_order_of_turns_changes_every_round() -> None:
-    """Nobody always comes after the same one."""
+    """No worker always follows the same other worker."""
     noted: list[str] = []
     workers: Any = {name: WindowStep(name, noted) for name in "abc"}
 
@@ -43,7 +43,7 @@ def test_the_order_of_turns_changes_every_round() -> None:
 
 
 def test_who_fails_has_no_more_turns() -> None:
-    """Its seconds pair with nobody's, so they are dropped too; the others take all theirs."""
+    """A failed worker's seconds are dropped, for they have no pair; the others finish."""
     noted: list[str] = []
     workers: Any = {name: WindowStep(name, noted, last=2 if name == "b" else 99) for name in "abc"}
 
@@ -55,7 +55,7 @@ def test_who_fails_has_no_more_turns() -> None:
 
 
 def test_who_lacked_memory_is_measured_alone() -> None:
-    """After the others have ended; who failed otherwise is not tried again."""
+    """It is measured after the others; a worker that failed otherwise is not tried again."""
     noted: list[str] = []
     tries = {"a": [99], "b": [1, 99], "c": [1]}
 

@@ -1,4 +1,4 @@
-"""Random weights, made in several processes."""
+"""Random weights, generated in several processes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from venhancer.weights.checkpoint import load_model
 
 
 def test_random_weights_are_the_same_in_every_process(tmp_path: Path) -> None:
-    """Made on the device or written to a file, in any precision: the same float16 numbers."""
+    """On the device or written to a file, in any precision, they are the same float16 numbers."""
     made = random_model(SMALL_UNET, torch.float32, "cpu").state_dict()
     write_checkpoint(tmp_path / "random.safetensors", SMALL_UNET, seed=0)
     read = load_model(tmp_path / "random.safetensors", SMALL_UNET)[0].state_dict()

@@ -1,4 +1,4 @@
-"""Bundles: whole or not there, not built twice, taken up again where they broke off."""
+"""Bundles: complete or absent, not built twice, and continued after an interruption."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def request_for(checkpoint: Path) -> Callable[..., Request]:
 
 
 class FakeBuilder:
-    """Writes what it was asked for; gives up at the plan of number `limit`."""
+    """A builder that writes what it was asked for; it fails at plan number `limit`."""
 
     name, version = "tensorrt-rtx", "9.9"
 
@@ -71,7 +71,7 @@ def beside(folder: Path) -> list[str]:
 def test_a_bundle_says_what_it_is(
     request_for: Callable[..., Request], checkpoint: Path, tmp_path: Path
 ) -> None:
-    """Contract, shapes, hashes, operators, schedule; and nothing is left beside it."""
+    """The manifest has contract, shapes, hashes, operators and schedule; no other file is left."""
     made = build_bundle(request_for(), tmp_path / "b")
     found = read_manifest(tmp_path / "b")
 
@@ -96,7 +96,7 @@ def test_a_bundle_says_what_it_is(
 def test_several_shapes_share_their_weights(
     request_for: Callable[..., Request], tmp_path: Path
 ) -> None:
-    """One file of weights, a graph for each shape."""
+    """There is one file of weights, and a graph for each shape."""
     request = request_for(sizes=[(64, 32), (32, 32)], windows=[9, 17])
     build_bundle(request, tmp_path / "b")
 
@@ -108,7 +108,7 @@ def test_several_shapes_share_their_weights(
 def test_the_same_request_is_built_once(
     request_for: Callable[..., Request], tmp_path: Path
 ) -> None:
-    """What is there is kept, byte for byte and minute for minute."""
+    """An existing bundle keeps its bytes and its time stamps."""
     build_bundle(request_for(), tmp_path / "b")
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "b").rglob("*")}
     said: list[str] = []
@@ -122,7 +122,7 @@ def test_the_same_request_is_built_once(
 def test_another_bundle_is_not_overwritten(
     request_for: Callable[..., Request], tmp_path: Path
 ) -> None:
-    """But with `--overwrite`; a folder that is no bundle never is."""
+    """It needs `--overwrite`; a folder that is no bundle is never overwritten."""
     build_bundle(request_for(), tmp_path / "b")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "photo.jpg").touch()
@@ -143,7 +143,7 @@ def test_another_bundle_is_not_overwritten(
 def test_a_damaged_bundle_is_not_taken_for_the_one_wanted(
     request_for: Callable[..., Request], tmp_path: Path
 ) -> None:
-    """A changed byte is found; `--overwrite` mends it."""
+    """A changed byte is found; `--overwrite` repairs it."""
     build_bundle(request_for(), tmp_path / "b")
     weights = tmp_path / "b" / "onnx" / "denoiser.weights"
     data = bytearray(weights.read_bytes())
@@ -159,7 +159,7 @@ def test_a_damaged_bundle_is_not_taken_for_the_one_wanted(
 def test_a_build_that_broke_off_goes_on(
     request_for: Callable[..., Request], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Engines that were finished are not built again; until the end there is no bundle."""
+    """Finished engines are not built again; until the end there is no bundle."""
     request = request_for(builder="tensorrt-rtx", gpus=["a100", "l4"])
     first, second = FakeBuilder(limit=1), FakeBuilder()
 
@@ -182,7 +182,7 @@ def test_a_build_that_broke_off_goes_on(
 def test_a_plan_that_changed_while_it_lay_there_is_built_again(
     request_for: Callable[..., Request], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is kept of a broken-off build is hashed, not only weighed."""
+    """Files kept from an interrupted build are checked by hash, not only by size."""
     request = request_for(builder="tensorrt-rtx", gpus=["a100"])
     monkeypatch.setattr(bundle_writer, "open_builder", lambda *_: FakeBuilder(limit=1))
     with pytest.raises(KeyboardInterrupt):
@@ -200,7 +200,7 @@ def test_a_plan_that_changed_while_it_lay_there_is_built_again(
 def test_what_comes_to_its_place_meanwhile_is_kept(
     request_for: Callable[..., Request], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A folder that somebody makes under the bundle's name while it is built."""
+    """A folder made by somebody under the bundle's name during the build is not overwritten."""
     thesis = tmp_path / "b" / "thesis.txt"
 
     class Meddler(FakeBuilder):
@@ -226,7 +226,7 @@ def test_what_comes_to_its_place_meanwhile_is_kept(
 def test_a_read_only_place_is_told(
     request_for: Callable[..., Request], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In one line, not as a traceback."""
+    """The error is one line, not a traceback."""
 
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
@@ -243,7 +243,7 @@ def test_a_read_only_place_is_told(
 def test_another_request_begins_anew(
     request_for: Callable[..., Request], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Engines of a broken-off build for another GPU do not get into the bundle."""
+    """Engines of an interrupted build for another GPU do not get into the bundle."""
     monkeypatch.setattr(bundle_writer, "open_builder", lambda *_: FakeBuilder(limit=1))
     with pytest.raises(KeyboardInterrupt):
         build_bundle(request_for(builder="tensorrt-rtx", gpus=["a100"]), tmp_path / "b")
@@ -256,7 +256,7 @@ def test_another_request_begins_anew(
 def test_two_builds_of_one_bundle_do_not_meet(
     request_for: Callable[..., Request], tmp_path: Path
 ) -> None:
-    """The second is told so; a lock that a dead process left is none."""
+    """The second build says so; a lock left by a dead process does not count."""
     with BuildFolder(tmp_path / "b", "key"):
         with pytest.raises(BundleError, match="another process is building"):
             build_bundle(request_for(), tmp_path / "b")
@@ -270,7 +270,7 @@ def test_two_builds_of_one_bundle_do_not_meet(
 def test_a_small_disk_is_told_before(
     request_for: Callable[..., Request], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is free, what is needed; nothing is begun."""
+    """The error has the free and the needed bytes, and nothing is begun."""
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10_000_000))
 
@@ -280,13 +280,13 @@ def test_a_small_disk_is_told_before(
 
 
 def test_nowhere_to_put_it(request_for: Callable[..., Request], tmp_path: Path) -> None:
-    """The folder above has to be there."""
+    """The parent folder must exist."""
     with pytest.raises(OutputError, match="nowhere is no folder"):
         build_bundle(request_for(), tmp_path / "nowhere" / "b")
 
 
 def edited(**changes: Any) -> Callable[[str], str]:
-    """As another version, or a bug of ours, would write it."""
+    """Make an edit as another version, or a bug of ours, would write it."""
     return lambda text: signed({**json.loads(text), **changes})
 
 
@@ -305,7 +305,7 @@ def edited(**changes: Any) -> Callable[[str], str]:
 def test_an_edited_manifest_is_refused(
     edit: Callable[[str], str], message: str, request_for: Callable[..., Request], tmp_path: Path
 ) -> None:
-    """In one line that says to build again."""
+    """The error is one line that says to build again."""
     build_bundle(request_for(), tmp_path / "b")
     file = tmp_path / "b" / "bundle.json"
     file.write_text(edit(file.read_text()))
@@ -317,7 +317,7 @@ def test_an_edited_manifest_is_refused(
 def test_the_command_that_builds_it_again(
     request_for: Callable[..., Request], tmp_path: Path
 ) -> None:
-    """Is one that the parser takes, and asks for the same."""
+    """The parser accepts that command, and it asks for the same bundle."""
     manifest: Manifest = build_bundle(request_for(), tmp_path / "b")
 
     assert manifest.command(Path("b"), ("l4",)) == (
@@ -329,7 +329,7 @@ def test_the_command_that_builds_it_again(
 def test_the_command_line(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`onnx`, `build-engines` and `info` from words to a bundle; errors are one line and code 2."""
+    """`onnx`, `build-engines` and `info` run as commands; errors are one line and code 2."""
     bundle = tmp_path / "b"
     what = ["--weights", str(checkpoint), "--size", "64x32", "--window", "9", "-o", str(bundle)]
 
@@ -360,7 +360,7 @@ def test_a_missing_package_is_one_line(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """With the command that installs it, before any work."""
+    """The line has the command that installs it, before any work."""
     for name in [n for n in sys.modules if n.partition(".")[0] == "venhancer_export"]:
         if "onnx" in name or "parity" in name or "writer" in name:
             monkeypatch.delitem(sys.modules, name)

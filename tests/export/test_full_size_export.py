@@ -13,7 +13,7 @@ from venhancer.bundle.manifest import check_files, read_manifest
 from venhancer.config import RELEASED
 from venhancer.contract import Shape
 
-MOST_MEMORY = 12e9  # bytes; measured 5.5e9, most of it the files themselves, mapped
+MOST_MEMORY = 12e9  # bytes; measured 5.5e9, mostly the mapped files themselves
 SHAPE = Shape(width=1280, height=720, window=16)
 
 

@@ -1,4 +1,4 @@
-"""What cannot be built is told before anything is."""
+"""Requests that cannot be built are refused before any work."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def request(**wanted: Any) -> Request:
 
 
 def test_what_is_left_out_comes_from_the_preset() -> None:
-    """Its window, its own checkpoint; every pair of size and window is a shape, once."""
+    """The window and the checkpoint come from the preset; sizes x windows give each shape once."""
     assert request().shapes == (Shape(width=256, height=128, window=NANO.defaults.window),)
     assert request().weights.name == "nano.safetensors"
 
@@ -35,7 +35,7 @@ def test_what_is_left_out_comes_from_the_preset() -> None:
 
 
 def test_onnx_is_float32_and_engines_are_float16() -> None:
-    """Unless another precision is asked for."""
+    """These are the defaults; another precision can be asked for."""
     assert request().precision == "float32"
     assert request(precision="float16").precision == "float16"
     engines = request(builder="tensorrt-rtx", gpus=["l4", "A100", "a100"])
@@ -45,14 +45,14 @@ def test_onnx_is_float32_and_engines_are_float16() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
 def test_without_a_gpu_named_or_present_graphs_are_the_bundle() -> None:
-    """`auto` is ONNX then; an engine builder asks for a GPU."""
+    """Then `auto` is ONNX; an engine builder asks for a GPU."""
     assert request(builder="auto").builder == "onnx"
     with pytest.raises(VEnhancerError, match="--gpu this: PyTorch finds no CUDA device"):
         request(builder="tensorrt-rtx")
 
 
 def test_a_checkpoint_brings_its_preset(tmp_path: Path) -> None:
-    """And its sizes; another preset's name beside it is refused."""
+    """The sizes come too; the name of another preset beside it is refused."""
     path = small_checkpoint(tmp_path / "small.safetensors")
 
     assert request(preset=None, weights=path).preset.model.unet.base_channels == 16
@@ -76,7 +76,7 @@ def test_a_checkpoint_brings_its_preset(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_built_is_told(wanted: dict[str, Any], message: str) -> None:
-    """With what can."""
+    """The message says what can be built."""
     with pytest.raises(OptionError, match=message):
         request(**wanted)
 
@@ -92,7 +92,7 @@ def test_windows_of_a_temporal_model_are_longer(tmp_path: Path) -> None:
 
 
 def test_heights_of_the_release_have_a_remainder(tmp_path: Path) -> None:
-    """90 latent rows, not 88 or 96: 720 lines are as they are, 704 are not."""
+    """720 lines have 90 latent rows, not 88 or 96, and are kept; 704 lines are not."""
     save_checkpoint(tmp_path / "tiny.safetensors", make_denoiser(TINY.model), TINY)
     tiny = {"preset": "tiny", "weights": tmp_path / "tiny.safetensors"}
 

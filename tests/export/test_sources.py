@@ -1,4 +1,4 @@
-"""The VAE and the text encoder of a bundle, against the networks they are made of."""
+"""The VAE and the text encoder of a bundle, against their source networks."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def sample(built: Built, network: str) -> Tensor:
 def test_the_vae_is_exported(
     kind: str, precision: Precision, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Encoder and decoder, plain and temporal, in both precisions."""
+    """Encoder and decoder, plain and temporal, are exported in both precisions."""
     point_to(tmp_path, monkeypatch)
     built = text_bundle(tmp_path, precision, kind)
     codec, limit = load_codec(), 1e-4 if precision == "float32" else 2e-2
@@ -62,7 +62,7 @@ def test_the_vae_is_exported(
 def test_the_text_encoder_brings_its_tokenizer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ids to text as in PyTorch, causally; what a word is, is in the bundle."""
+    """Ids become PyTorch's text features, causally; the bundle holds the vocabulary."""
     point_to(tmp_path, monkeypatch)
     built = text_bundle(tmp_path)
     encoder = load_text_encoder()
@@ -78,7 +78,7 @@ def test_the_text_encoder_brings_its_tokenizer(
 
 
 def test_another_vae_is_another_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The request counts the VAE's weights: a bundle of another one is not taken for it."""
+    """The request includes the VAE's weights, so a bundle with another VAE does not match."""
     point_to(tmp_path, monkeypatch)
     built = text_bundle(tmp_path)
     small_vae(seed=1).save_pretrained(tmp_path / "vae")

@@ -24,7 +24,7 @@ OUTPUT = re.compile(r"t(\d+)_s(\d+)_th(\d+)")
 
 
 def golden_weight(name: str, shape: list[int]) -> Tensor:
-    """The weight recipe of golden/README.md."""
+    """Make a weight by the recipe of golden/README.md."""
     rng = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
     x = rng.standard_normal(shape, dtype=np.float32)
     if len(shape) > 1:
@@ -34,7 +34,7 @@ def golden_weight(name: str, shape: list[int]) -> Tensor:
 
 
 def golden_denoiser(preset: Preset, layout: str) -> Denoiser:
-    """Built on the meta device, so that the full model is never held twice."""
+    """Build the model on the meta device, so that the full one is never held twice."""
     shapes = json.loads((GOLDEN / "released_state_dict.json").read_text())[layout]
     released = {name: golden_weight(name, shape) for name, shape in shapes.items()}
     with torch.device("meta"):
@@ -45,14 +45,14 @@ def golden_denoiser(preset: Preset, layout: str) -> Denoiser:
 
 
 def spread(hint: Tensor, mask: Tensor) -> Tensor:
-    """Key frames only (b c k h w) -> at their places among all frames, zeros between."""
+    """Put key frames (b c k h w) at their places among all frames, zeros between."""
     dense = torch.zeros(*hint.shape[:2], mask.numel(), *hint.shape[3:])
     dense[:, :, (mask == 0).flatten()] = hint
     return dense
 
 
 def errors(model: Denoiser, file: str) -> Iterator[tuple[str, float]]:
-    """(name, largest absolute error) of every output in a golden file."""
+    """Yield (name, largest absolute error) of every output in a golden file."""
     arrays = {name: torch.from_numpy(a) for name, a in np.load(GOLDEN / file).items()}
     mask = arrays["mask"].reshape(1, -1)
     hint = spread(arrays["hint"], mask)
@@ -73,7 +73,7 @@ def errors(model: Denoiser, file: str) -> Iterator[tuple[str, float]]:
 
 
 def test_tiny_denoiser_equals_the_release() -> None:
-    """Whatever the timestep, scale and noise level, the tiny model gives the released numbers."""
+    """For every timestep, scale and noise level, the tiny model gives the released numbers."""
     found = dict(errors(golden_denoiser(TINY, "tiny"), "denoiser_tiny.npz"))
 
     assert found

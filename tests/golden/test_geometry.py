@@ -1,4 +1,4 @@
-"""Sizes, paddings and key-frame layouts of the release, exactly."""
+"""Sizes, paddings and key-frame layouts equal those of the release."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_released_paddings(row: list[int]) -> None:
 
 @pytest.mark.parametrize("row", GOLDEN["make_mask_cond"])
 def test_key_frame_layout(row: tuple[int, int, list[int]]) -> None:
-    """Key frame i stands at i (m + 1); interpolated frames belong to none."""
+    """Key frame i lies at i (m + 1); frames between are no key frames."""
     keys, interpolated, layout = row
 
     assert [key_of_frame(j, interpolated + 1) for j in range(len(layout))] == layout

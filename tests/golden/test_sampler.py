@@ -34,13 +34,13 @@ def toy(x: Tensor, t: int, y: float) -> Tensor:
 
 
 def guided_toy(x: Tensor, t: int) -> Tensor:
-    """x_0 of the toy model at x_t, with the release's guidance."""
+    """Compute x_0 of the toy model at x_t, with the release's guidance."""
     v = guide(toy(x, t, 0.25), toy(x, t, -0.5), 7.5)
     return denoised_from("v", v, x, SIGMAS[t].float())
 
 
 def run_table(x: Tensor, steps: Steps, denoise: Callable[[Tensor, int], Tensor]) -> Tensor:
-    """The solver loop in its shortest form: x_t in, x_0 out."""
+    """Run the solver loop in its shortest form: x_t in, x_0 out."""
     sigmas = steps.sigmas
     x, previous = x * sigmas[0].float(), torch.zeros_like(x)
     for i, row in enumerate(solver.solver_table(sigmas, eta=0.0)):
@@ -52,14 +52,14 @@ def run_table(x: Tensor, steps: Steps, denoise: Callable[[Tensor, int], Tensor])
 
 
 def test_sigmas_are_those_of_the_release() -> None:
-    """All 1000 noise levels, the last exactly 1."""
+    """All 1000 noise levels agree; the last is exactly 1."""
     np.testing.assert_allclose(SIGMAS.numpy(), SAMPLER["sigmas"], atol=1e-6)
     assert SIGMAS[-1] == 1
 
 
 @pytest.mark.parametrize("t", [0, 199, 299, 899, 999])
 def test_diffusing_agrees(t: int) -> None:
-    """x_t from x_0 and the same noise."""
+    """x_t agrees, from x_0 and the same noise."""
     x, noise = torch.from_numpy(SAMPLER["x"]), torch.from_numpy(SAMPLER["noise"])
 
     out = diffuse(SIGMAS.float(), x, noise, torch.tensor([t]))
@@ -72,7 +72,7 @@ def test_diffusing_agrees(t: int) -> None:
     [("normal50", 999, 50), ("steps15_t900", 899, 15), ("steps45_t900", 899, 45)],
 )
 def test_sampling_agrees(name: str, start: int, count: int) -> None:
-    """The ODE solver, step for step, with guidance 7.5 and rescale 0.2."""
+    """The ODE solver agrees step by step, with guidance 7.5 and rescale 0.2."""
     steps = plan_steps("normal", count, start)
     assert steps.timesteps.tolist() == SAMPLER[f"{name}_timesteps"].tolist()
 
@@ -101,7 +101,7 @@ def test_heun_agrees() -> None:
 @pytest.mark.parametrize("mode", ["fast", "normal"])
 @pytest.mark.parametrize("joined", [False, True])
 def test_windows_agree(mode: SolverName, joined: bool) -> None:
-    """49 frames in one piece, and in three windows cut at overlap middles at every step."""
+    """49 frames agree in one piece, and in three windows cut at overlap middles at every step."""
     steps = plan_steps(mode, 15 if mode == "fast" else 20)
     assert steps.timesteps.tolist() == WINDOWS[f"chunk_{mode}_timesteps"].tolist()
     spans = [Span(0, 23), Span(12, 35), Span(24, 49)] if joined else [Span(0, 49)]

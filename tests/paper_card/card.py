@@ -1,4 +1,4 @@
-"""The state of the card on paper: what was copied, what is being captured, what it refuses."""
+"""The state of the paper card: logged copies, the current capture, and refusals."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MACHINERY = tuple(f"{HERE}/{name}.py" for name in ("card", "cuda", "graphs", "te
 
 
 class PaperError(RuntimeError):
-    """An operator was given what a card refuses."""
+    """An operator received something that a real card refuses."""
 
 
 class CaptureError(RuntimeError):
@@ -29,20 +29,20 @@ class CaptureError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Crossing:
-    """A copy between host and card, or a wait of the host for the card."""
+    """A copy between host and card, or the host waiting for the card."""
 
     kind: str
     operator: str
     shape: tuple[int, ...]
-    function: str  # the nearest one of ours: module.function
-    line: str  # and where it is: file:line
+    function: str  # the innermost function of this project: module.function
+    line: str  # its place: file:line
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.operator} {self.shape} in {self.function} at {self.line}"
 
 
 class Recorder:
-    """Takes operators while a graph is captured."""
+    """Records operators while a graph is captured."""
 
     def record(
         self, operator: Any, args: Any, kwargs: Any, made: list[torch.Tensor | None]
@@ -55,7 +55,7 @@ class Recorder:
 class Card:
     """The one card.
 
-    allocations: tensors that it made outside captures
+    allocations: number of tensors made outside captures
     lacks_memory: asked before every tensor is made, with the function of ours that wants it
     """
 
@@ -65,14 +65,14 @@ class Card:
     lacks_memory: Callable[[str], bool] | None = None
 
     def note(self, kind: str, operator: Any, shape: tuple[int, ...]) -> None:
-        """Log a crossing; CaptureError where a graph is being captured."""
+        """Log a crossing; CaptureError while a graph is being captured."""
         crossing = Crossing(kind, str(operator), tuple(shape), *caller())
         self.crossings.append(crossing)
         if self.recorder is not None:
             raise CaptureError(f"operation not permitted when stream is capturing: {crossing}")
 
     def allocate(self) -> None:
-        """Count a tensor; OutOfMemoryError where the test says that there is no room."""
+        """Count a tensor; OutOfMemoryError if the test says that memory is exhausted."""
         if self.lacks_memory is not None and self.lacks_memory(caller()[0]):
             raise torch.OutOfMemoryError("CUDA out of memory: the test wants it so")
         if self.recorder is None:
@@ -80,7 +80,7 @@ class Card:
 
     @contextmanager
     def watched(self) -> Iterator[list[Crossing]]:
-        """The crossings of a block of code."""
+        """Collect the crossings of a block of code."""
         before, self.crossings = self.crossings, []
         try:
             yield self.crossings
@@ -92,9 +92,9 @@ CARD = Card()
 
 
 def caller() -> tuple[str, str]:
-    """The function of this project that is being run, and file:line; empty outside of it.
+    """Find the running function of this project, and file:line; empty outside the project.
 
-    Where that is `to_device`, whoever called it.
+    If that function is `to_device`, return its caller.
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and not is_told(frame.f_code):
@@ -107,6 +107,6 @@ def caller() -> tuple[str, str]:
 
 @cache
 def is_told(code: CodeType) -> bool:
-    """Whether a function is one of ours, but for this machinery and helpers."""
+    """Tell if a function belongs to this project, without this machinery and helpers."""
     is_ours = any(part in code.co_filename for part in OWN_FOLDERS)
     return is_ours and code.co_filename not in MACHINERY and code.co_name not in HELPERS

@@ -1,4 +1,4 @@
-"""A card on paper for tests: built once a session, where there is a compiler and no real card."""
+"""The paper card for tests: built once a session, if there is a compiler and no real card."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Puts the card on paper in the place of `torch.cuda`, within a block."""
+"""Replaces `torch.cuda` by the paper card within a block."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def build_guard(folder: Path) -> Path | None:
 
 @contextmanager
 def paper_card(guard: Path) -> Iterator[Card]:
-    """A machine with one H100, on paper."""
+    """Simulate a machine with one H100."""
     ctypes.CDLL(str(guard))
     before = torch.__future__.get_overwrite_module_params_on_conversion()
     with pytest.MonkeyPatch.context() as patch:
@@ -74,7 +74,7 @@ def paper_card(guard: Path) -> Iterator[Card]:
 
 
 def replacements() -> dict[str, Any]:
-    """Stand-ins for functions of `torch.cuda`, by name."""
+    """Return stand-ins for functions of `torch.cuda`, by name."""
     nothing = dict.fromkeys(
         ("memory_allocated", "memory_reserved", "max_memory_allocated", "max_memory_reserved"),
         lambda *_: 0,

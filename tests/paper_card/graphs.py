@@ -1,7 +1,7 @@
-"""CUDA graphs on paper: a capture records operators without doing them, a replay does them again.
+"""CUDA graphs of the paper card: a capture records operators, a replay runs them.
 
-All memory of a pool is poisoned before and after each replay, so that what one graph left there is
-never read by another one, nor by the host.
+All memory of a pool is poisoned before and after each replay, so a value that one graph left there
+is never read by another graph, nor by the host.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from tests.paper_card.card import CARD, CaptureError, Recorder
 
 
 class PaperStream:
-    """A stream: everything is done in order anyway."""
+    """A stream: everything runs in order anyway."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
         self.cuda_stream = id(self)
 
     def wait_stream(self, other: PaperStream) -> None:
-        """Nothing to wait for."""
+        """Do nothing: there is nothing to wait for."""
 
     def synchronize(self) -> None:
         refuse_in_captures("stream.synchronize")
@@ -58,7 +58,7 @@ def refuse_in_captures(what: str) -> None:
 
 @contextmanager
 def on_the_processor() -> Iterator[None]:
-    """Without asking whether a card would take it: the operators were asked when captured."""
+    """Run operators on the CPU without the card's checks, which were made at the capture."""
     with torch._C.DisableTorchFunction(), _disable_current_modes():
         yield
 
@@ -76,7 +76,7 @@ class PaperPool:
 
 
 class PaperGraph(Recorder):
-    """Operators in order. own: all tensors that lie in the pool"""
+    """Recorded operators in order. own: all tensors that lie in the pool"""
 
     def __init__(self, keep_graph: bool = False) -> None:
         self.operators: list[tuple[Any, Any, Any, list[torch.Tensor | None]]] = []
@@ -94,7 +94,7 @@ class PaperGraph(Recorder):
         self.own.extend(x for x in made if x is not None)
 
     def finish(self) -> None:
-        """Nothing was done in the capture: what was computed on the way is worth nothing."""
+        """Poison the results: a capture computes nothing, so they have no values."""
         self.is_captured = True
         self.memory.graphs.add(self)
         with on_the_processor():
@@ -118,7 +118,7 @@ class PaperGraph(Recorder):
 
 
 class capture:  # noqa: N801 (it stands for torch.cuda.graph)
-    """Record what is done within, on a stream."""
+    """Records the operators of a block, on a stream."""
 
     def __init__(
         self,
@@ -145,7 +145,7 @@ class capture:  # noqa: N801 (it stands for torch.cuda.graph)
 
 
 def fill_with_poison(x: torch.Tensor) -> None:
-    """NaN, or a number that is wrong wherever it is used."""
+    """Fill with NaN, or with a number that gives a wrong result wherever it is used."""
     if x.dtype.is_floating_point:
         x.fill_(float("nan"))
     elif x.dtype == torch.bool:

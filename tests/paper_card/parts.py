@@ -1,4 +1,4 @@
-"""Small models on the card on paper, and their sampling runs."""
+"""Small models on the paper card, and their sampling runs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PLAIN, TEXTUAL = small_preset(), small_v_preset()
 
 
 def write_random(path: Path, preset: Preset) -> Path:
-    """A checkpoint, no layer of which is zero."""
+    """Write a checkpoint without a zero layer."""
     torch.manual_seed(0)
     model = make_denoiser(preset.model)
     for parameter in model.parameters():
@@ -42,13 +42,13 @@ def on_card(path: Path, preset: Preset) -> Model:
 
 
 def plan_of(preset: Preset, rows: tuple[Span, ...], reuse: int) -> Sampling:
-    """With fresh noise at each step; guided where there is text."""
+    """Make a plan with fresh noise at each step, guided if the preset has text."""
     guidance = 7.5 if preset.model.unet.text_width else 1.0
     return sampling(WINDOW, steps=2, rows=rows, reuse=reuse, guidance=guidance)
 
 
 def text_of(preset: Preset) -> Tensor | None:
-    """Features of a prompt and of a negative one."""
+    """Make features of a prompt and of a negative one."""
     if not preset.model.unet.text_width:
         return None
     return torch.randn(2, 3, TEXT_WIDTH, generator=torch.Generator().manual_seed(2))
@@ -72,7 +72,7 @@ def make_sampler(
 def sampled(
     model: Model, preset: Preset, plan: Sampling, placement: Placement, held_on: str = "cuda"
 ) -> Tensor:
-    """x_0 of the whole scene: f c h w, on the CPU."""
+    """Sample x_0 of the whole scene: f c h w, on the CPU."""
     with torch.inference_mode():
         own, shown = make_sampler(model, preset, plan, placement, held_on)
         made = list(own.run(shown, iter(key_latents(preset)), 0, nothing))

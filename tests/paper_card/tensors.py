@@ -1,4 +1,4 @@
-"""Tensors that say `cuda` and compute on the CPU.
+"""Tensors that report the device `cuda` and compute on the CPU.
 
 Every operator passes `dispatch`, which refuses what a card would refuse: tensors of two devices,
 generators of another device, and within a capture whatever waits for the host.
@@ -39,7 +39,7 @@ WAITS_FOR_THE_CARD = {
 
 
 class PaperTensor(torch.Tensor):
-    """On the card, by its own word; `elem` is where its numbers are."""
+    """A tensor that reports a CUDA device; `elem` holds its numbers."""
 
     elem: torch.Tensor
 
@@ -89,20 +89,20 @@ class PaperTensor(torch.Tensor):
 
 
 class PaperMode(TorchDispatchMode):
-    """Sees operators whose inputs are not on the card too: those that make tensors there."""
+    """Intercepts operators without paper tensors too: those that create tensors on the card."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return dispatch(func, args, kwargs or {})
 
 
 class IndexedMode(TorchFunctionMode):
-    """Writes `cuda:0` for `cuda`: a PyTorch without CUDA does not know a current card."""
+    """Writes `cuda:0` for `cuda`: a PyTorch without CUDA has no current device."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = {k: indexed(v) if k == "device" else v for k, v in (kwargs or {}).items()}
         if func is torch.Tensor.cuda:
             return args[0].to(CUDA)
-        if func is torch.Tensor.pin_memory:  # all memory of the host is alike here
+        if func is torch.Tensor.pin_memory:  # all host memory is alike here
             return pinned(args[0])
         if func is torch.Tensor.to:
             args = tuple(map(indexed, args))
@@ -110,10 +110,10 @@ class IndexedMode(TorchFunctionMode):
 
 
 class PaperGenerator(torch.Generator):
-    """A generator that says `cuda` where it was made for the card.
+    """A generator that reports `cuda` if it was made for the card.
 
-    Operators are shown another wrapper of the same generator, so those of the card are known by
-    their address.
+    Operators receive another wrapper of the same generator, so the card's are known by their
+    address.
     """
 
     of_card: ClassVar[WeakValueDictionary[int, PaperGenerator]] = WeakValueDictionary()
@@ -134,7 +134,7 @@ def device_of(generator: torch.Generator) -> torch.device:
 
 
 def pinned(x: torch.Tensor) -> torch.Tensor:
-    """The tensor; PaperError where its elements share memory, so that it could not be copied."""
+    """Return the tensor; PaperError if its elements share memory, which prevents a copy."""
     if torch._debug_has_internal_overlap(x) == 1:  # type: ignore[attr-defined]
         raise PaperError(f"a tensor of strides {x.stride()} cannot be pinned at {caller()[1]}")
     return x
@@ -149,9 +149,9 @@ def indexed(x: Any) -> Any:
 
 
 def dispatch(func: Any, args: Any, kwargs: Any) -> Any:
-    """Do one operator, or record it."""
+    """Run one operator, or record it."""
     if is_composite(func):
-        with MODE:  # with autograd it would have been taken apart before
+        with MODE:  # autograd would have decomposed it before
             made = func.decompose(*args, **kwargs)
         if made is not NotImplemented:
             return made
@@ -196,7 +196,7 @@ class Call:
         return bool(self.on_card) or (self.wanted is not None and self.wanted.type == "cuda")
 
     def check_generator(self) -> None:
-        """PaperError for a generator of another device than that of the result."""
+        """Raise PaperError for a generator of another device than that of the result."""
         generator = self.kwargs.get("generator")
         target = self.wanted or (self.tensors[0].device if self.tensors else CPU)
         if generator is None or target.type in (device_of(generator).type, "meta"):
@@ -207,7 +207,7 @@ class Call:
         )
 
     def check_devices(self) -> None:
-        """PaperError for tensors of two devices; a CPU's scalar is taken, but in a capture."""
+        """Raise PaperError for tensors of two devices; a CPU scalar passes outside captures."""
         if not (self.on_card and self.on_host) or self.func in TAKES_TWO_DEVICES:
             return
         shapes = [tuple(x.shape) for x in self.on_host if x.ndim]
@@ -220,7 +220,7 @@ class Call:
             CARD.note("scalar of the host", self.func, ())
 
     def crossing(self) -> str:
-        """Name the way it moves data between host and card, or waits; empty where it does not."""
+        """Name how it moves data between host and card, or waits; empty if it does not."""
         if self.func is aten.copy_.default:
             return direction(
                 isinstance(self.args[1], PaperTensor), isinstance(self.args[0], PaperTensor)
@@ -233,14 +233,14 @@ class Call:
         return "wait" if self.func in WAITS_FOR_THE_CARD and self.on_card else ""
 
     def plain(self) -> tuple[Any, Any]:
-        """Its arguments as the CPU takes them."""
+        """Convert its arguments to those that the CPU takes."""
         args, kwargs = mapped(plain, self.args), mapped(plain, self.kwargs)
         if self.wanted is not None and self.wanted.type == "cuda":
             kwargs["device"] = CPU
         return args, kwargs
 
     def write(self) -> Any:
-        """Change its arguments in place; in a capture only say that a replay will."""
+        """Change its arguments in place; in a capture only record it for the replay."""
         args, kwargs = self.plain()
         changed = [kwargs["out"]] if "out" in kwargs else [args[i] for i in self.writes]
         returned = [self.kwargs["out"]] if "out" in kwargs else [self.args[i] for i in self.writes]
@@ -253,7 +253,7 @@ class Call:
         return returned[0] if len(returned) == 1 else tuple(returned)
 
     def compute(self, gives_host: bool) -> Any:
-        """Make new tensors, or views; in a capture their numbers are those of a replay."""
+        """Make new tensors, or views; in a capture a replay computes their values."""
         args, kwargs = self.plain()
         if not is_view(self.func):
             CARD.allocate()
@@ -274,7 +274,7 @@ def direction(is_from_card: bool, is_to_card: bool) -> str:
 
 @cache
 def writes(func: Any) -> tuple[int, ...]:
-    """Which of its arguments an operator changes."""
+    """Return the indices of the arguments that an operator changes."""
     return tuple(
         i
         for i, argument in enumerate(func._schema.arguments)
@@ -284,7 +284,7 @@ def writes(func: Any) -> tuple[int, ...]:
 
 @cache
 def is_view(func: Any) -> bool:
-    """Whether it gives the memory of an argument."""
+    """Tell if an operator returns the memory of an argument."""
     return not writes(func) and any(a.alias_info is not None for a in func._schema.arguments)
 
 
@@ -300,7 +300,7 @@ def on_card(x: Any) -> Any:
 
 
 def mapped(change: Callable[[Any], Any], x: Any) -> Any:
-    """The same lists, tuples and dictionaries with every leaf changed."""
+    """Apply `change` to every leaf of lists, tuples and dictionaries."""
     if isinstance(x, dict):
         return {name: mapped(change, value) for name, value in x.items()}
     if type(x) in (list, tuple):
@@ -309,7 +309,7 @@ def mapped(change: Callable[[Any], Any], x: Any) -> Any:
 
 
 def tensors_in(x: Any) -> list[torch.Tensor]:
-    """All tensors in lists, tuples and dictionaries."""
+    """List all tensors in lists, tuples and dictionaries."""
     found: list[torch.Tensor] = []
     for value in x.values() if isinstance(x, dict) else x:
         if isinstance(value, torch.Tensor):

@@ -1,4 +1,4 @@
-"""The card on paper itself: it refuses what a card refuses, and forgets what a graph leaves."""
+"""The paper card itself: it refuses what a card refuses, and a pool does not keep values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.paper_card.card import CaptureError, Card, PaperError
 
 
 def test_tensors_of_two_devices_are_refused(card: Card) -> None:
-    """But for a number of the host, and copies."""
+    """CPU scalars and copies are accepted."""
     x = torch.ones(2, device="cuda")
 
     assert x.device.type == "cuda"
@@ -28,7 +28,7 @@ def test_memory_that_elements_share_is_not_pinned(card: Card) -> None:
 
 
 def test_crossings_are_logged(card: Card) -> None:
-    """Copies there and back, and whatever waits for a number."""
+    """Copies both ways, and every wait for a number, are logged."""
     with card.watched() as crossings:
         x = torch.ones(2).to("cuda")
         x.cpu()
@@ -42,7 +42,7 @@ def test_crossings_are_logged(card: Card) -> None:
 
 @pytest.mark.parametrize("what", ["copy in", "copy out", "item", "synchronize", "scalar"])
 def test_a_capture_refuses_the_host(card: Card, what: str) -> None:
-    """A wait for the host, or a read of its memory, ends the capture."""
+    """Waiting for the host, or reading its memory, ends the capture with an error."""
     x, number = torch.zeros(2, device="cuda"), torch.tensor(1.0)
     works = {
         "copy in": lambda: x.copy_(torch.ones(2)),
@@ -58,7 +58,7 @@ def test_a_capture_refuses_the_host(card: Card, what: str) -> None:
 
 
 def test_a_capture_does_nothing_and_a_replay_does_it_again(card: Card) -> None:
-    """With what its inputs are then."""
+    """The replay computes with the present values of the inputs."""
     x, total = torch.ones(2, device="cuda"), torch.zeros(2, device="cuda")
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
@@ -72,7 +72,7 @@ def test_a_capture_does_nothing_and_a_replay_does_it_again(card: Card) -> None:
 
 
 def test_what_a_graph_leaves_in_its_pool_is_lost(card: Card) -> None:
-    """Another graph of the same pool, or the host, finds poison there."""
+    """Another graph of the same pool, or the host, reads poison there."""
     x, out = torch.ones(2, device="cuda"), torch.zeros(2, device="cuda")
     first, second = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
     with torch.cuda.graph(first):
@@ -87,13 +87,13 @@ def test_what_a_graph_leaves_in_its_pool_is_lost(card: Card) -> None:
 
 
 def test_memory_can_run_out(card: Card) -> None:
-    """A test says at which tensor."""
+    """A test chooses the tensor at which memory runs out."""
     card.lacks_memory = lambda _: True
     with pytest.raises(torch.OutOfMemoryError):
         torch.zeros(2, device="cuda")
 
 
 def test_without_the_fixture_there_is_no_card() -> None:
-    """The machine is as it was."""
+    """Outside the fixture the machine is unchanged."""
     if torch.version.cuda is None:
         assert not torch.cuda.is_available()

@@ -1,4 +1,4 @@
-"""From file to file on the card on paper: the backend that a command takes, and a full card."""
+"""From file to file on the paper card: the backend that a command takes, and a full card."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Run = Callable[..., list[bytes]]
 
 @pytest.fixture
 def run(card: Card, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """A clip of seven key frames through `choose_backend`; gives its pictures."""
+    """Run a clip of seven key frames through `choose_backend`; return its pictures."""
     monkeypatch.setattr(cuda_graph, "WARM_UPS", 1)
     source = write_clip(tmp_path / "in.mp4", 7, 48, 32)
     weights = small_checkpoint(tmp_path / "small.safetensors")
@@ -43,7 +43,7 @@ def run(card: Card, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 def test_graph_eager_and_latents_on_the_host_give_the_same_frames(run: Run) -> None:
-    """By the backend that the command takes."""
+    """The frames come from the backend that the command takes."""
     frames = run("eager", uses_graphs=False)
 
     assert len(frames) == 13
@@ -52,7 +52,7 @@ def test_graph_eager_and_latents_on_the_host_give_the_same_frames(run: Run) -> N
 
 
 class Full:
-    """A card that has no room for the n-th tensor that a function of ours wants."""
+    """A card whose memory is exhausted at the n-th tensor that a given function of ours makes."""
 
     def __init__(self, where: str, number: int, in_capture: bool = False) -> None:
         self.where, self.left, self.in_capture = where, number, in_capture
@@ -93,7 +93,7 @@ def test_a_full_card_is_recovered_from(
 def test_without_room_for_a_graph_it_goes_on(
     run: Run, card: Card, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """To equal frames, and says so."""
+    """Without memory for a graph, the run reports it and goes on to equal frames."""
     expected = run("expected")
     card.lacks_memory = Full("layers.", 10, in_capture=True)
     with caplog.at_level(logging.WARNING):
@@ -114,6 +114,6 @@ def test_without_room_for_a_graph_it_goes_on(
     ],
 )
 def test_lack_of_memory_has_many_words(words: str) -> None:
-    """PyTorch, CUDA's libraries and TensorRT each have their own."""
+    """The messages of PyTorch, CUDA's libraries and TensorRT are all recognised."""
     assert is_out_of_memory(RuntimeError(words))
     assert not is_out_of_memory(RuntimeError("CUDA error: an illegal memory access"))

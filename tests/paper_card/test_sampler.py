@@ -1,4 +1,4 @@
-"""The sampler on the card on paper: graphs give the bits of eager calls, and cross as allowed."""
+"""The sampler on the paper card: graphs give the bits of eager calls, with few host copies."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EAGER = Placement(device="cuda")
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """By preset: one without text, one whose steps are guided."""
+    """Write checkpoints by preset: one without text, one whose steps are guided."""
     folder = tmp_path_factory.mktemp("weights")
     return {
         preset.name: parts.write_random(folder / f"{preset.name}.safetensors", preset)
@@ -42,7 +42,7 @@ def test_graphs_give_the_same_bits(
     checkpoints: dict[str, Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """With latents on the card and on the host."""
+    """The bits are the same with latents on the card and on the host."""
     monkeypatch.setattr(cuda_graph, "WARM_UPS", 1)
     model, plan = parts.on_card(checkpoints[preset.name], preset), plan_of(preset, rows, reuse)
 
@@ -55,7 +55,7 @@ def test_graphs_give_the_same_bits(
 
 
 def test_all_work_of_a_run_is_captured(card: Card, checkpoints: dict[str, Path]) -> None:
-    """With as many calls before a capture as a run has: what is prepared, and what is evaluated."""
+    """A run calls preparation and evaluation often enough for both to be captured."""
     model = parts.on_card(checkpoints[PLAIN.name], PLAIN)
     plan, capture = plan_of(PLAIN, WHOLE, 1), GraphCapture()
     with torch.inference_mode():
@@ -69,13 +69,13 @@ def test_all_work_of_a_run_is_captured(card: Card, checkpoints: dict[str, Path])
     assert [step.graph is not None for step in steps] == [True, True]
 
 
-ALLOWED = {"blending.set": 2}  # copies in a turn of a whole frame: places and shares
+ALLOWED = {"blending.set": 2}  # copies in a window step of a whole frame: places and shares
 
 
 def test_a_turn_crosses_no_more_than_this(
     card: Card, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once all is captured: what the host tells the card, and no wait at all."""
+    """After all captures, a window step makes only these copies to the card, and no wait."""
     monkeypatch.setattr(cuda_graph, "WARM_UPS", 1)
     model = parts.on_card(checkpoints[TEXTUAL.name], TEXTUAL)
     placement = Placement(device="cuda", capture=GraphCapture())

@@ -1,4 +1,4 @@
-"""Training on the card on paper: its set-up, the objective and validation; no gradients there."""
+"""Training on the paper card: set-up, objective and validation; it has no gradients."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def trainer(card: Card, preset: Preset) -> Trainer:
 
 
 def encoders(preset: Preset) -> Encoders:
-    """The preset's own codec, or one that stands for the released one; text on the card."""
+    """Return the preset's own codec, or a stand-in for the released one; text on the card."""
     if not preset.model.unet.text_width:
         return encoders_of(preset)
     return dataclasses.replace(encoders_of(preset), text=text_on_card)
@@ -53,7 +53,7 @@ def text_on_card(captions: list[str]) -> Tensor:
 
 
 def test_a_loss_is_computed_on_the_card(trainer: Trainer, card: Card) -> None:
-    """Its batch crosses once, noise is drawn there, and only the loss comes back."""
+    """The batch is copied once, noise is drawn on the card, and only the loss comes back."""
     [batch] = some_batches(1)
     own = encoders(trainer.preset)
     loss = DiffusionLoss(trainer.preset.model, SMALL, own, trainer.model.sigmas)
@@ -68,7 +68,7 @@ def test_a_loss_is_computed_on_the_card(trainer: Trainer, card: Card) -> None:
 
 
 def test_weights_are_validated_on_the_card(trainer: Trainer) -> None:
-    """Clips are encoded there, and scores come back."""
+    """Clips are encoded on the card, and scores come back."""
     clips = [HeldOut("clip", random_clip(), "waves")]
     cell = Cell(2, 2, 0)
     measured = Validation(clips, trainer.preset, SMALL, encoders(trainer.preset), [cell])
@@ -77,7 +77,7 @@ def test_weights_are_validated_on_the_card(trainer: Trainer) -> None:
 
 
 def test_a_pool_makes_its_batches_on_the_card(card: Card, tmp_path: Path) -> None:
-    """Its bytes cross once; then only the numbers of samples do, and the batch is that of a CPU."""
+    """The pool's bytes are copied once, then only sample numbers; the batch equals the CPU's."""
     rng = np.random.default_rng(0)
     shapes = {
         "target": (3, 32, 32),

@@ -1,4 +1,4 @@
-"""Options become arguments by themselves: one edit for a new one."""
+"""Options become arguments automatically: a new option is one edit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from venhancer_rt.arguments import add_options, read_options
 from venhancer_rt.backends import refuse_settled
 from venhancer_rt.cli import build_parser, main
 
-VALUES: dict[str, tuple[list[str], Any]] = {  # what does not simply stand for itself
+VALUES: dict[str, tuple[list[str], Any]] = {  # options whose argument needs a special value
     "size": (["64x48"], (64, 48)),
     "tile": (["96X64"], (96, 64)),
     "fps": (["23.976"], Fraction(24000, 1001)),
@@ -50,7 +50,7 @@ def parsed(words: list[str]) -> Options:
 
 @pytest.mark.parametrize("option", GROUPED, ids=lambda option: option.name)
 def test_every_option_is_read(option: Any) -> None:
-    """From the command line, into the field of its name and no other."""
+    """Each option is read from the command line into the field of its name and no other."""
     words, value = VALUES.get(option.name, (["1"], 1))
     if option.metadata["range"]:
         value = int(option.metadata["range"][1])
@@ -62,21 +62,21 @@ def test_every_option_is_read(option: Any) -> None:
 
 
 def test_nothing_given_is_the_default() -> None:
-    """Then no option is told as given."""
+    """Without arguments no option counts as given."""
     assert parsed([]) == Options()
     assert Options().given() == {}
 
 
 @pytest.mark.parametrize("option", marked("range"), ids=lambda option: option.name)
 def test_ranges_are_checked(option: Any) -> None:
-    """Whatever the way in; the message names the option and the range."""
+    """Ranges are checked for every way of setting an option; the message names option and range."""
     low, high = option.metadata["range"]
     with pytest.raises(OptionError, match=rf"{option.name}=.*: take a number from {low:g} to"):
         Options(**{option.name: high + 1})
 
 
 def test_a_bundle_refuses_what_it_has_settled() -> None:
-    """Every option that is marked so, by its flag."""
+    """Every option that is marked as settled by a bundle is refused, by its flag."""
     for option in marked("is_settled_by_bundle"):
         value = VALUES.get(option.name, ([], 2))[1]
         with pytest.raises(OptionError, match=f"^{flag_of(option)}: settled when"):
@@ -85,7 +85,7 @@ def test_a_bundle_refuses_what_it_has_settled() -> None:
 
 
 def test_a_wrong_argument_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """With where to get help, and exit code 2."""
+    """The line says where to get help, and the exit code is 2."""
     for words in (["enhance"], ["enhance", "a.mp4", "--size", "big"], ["plan", "--no-such"], ["x"]):
         with pytest.raises(SystemExit) as stop:
             build_parser().parse_args(words)
@@ -95,8 +95,16 @@ def test_a_wrong_argument_is_told_in_one_line(capsys: pytest.CaptureFixture[str]
 
 
 def test_without_a_command_there_is_an_example(capsys: pytest.CaptureFixture[str]) -> None:
-    """And the commands, on one screen."""
+    """The example and the commands fit on one screen."""
     assert main([]) == 0
     told = capsys.readouterr().out
     assert "venhancer-rt enhance clip.mp4 -o" in told
     assert len(told.splitlines()) < 15
+
+
+@pytest.mark.parametrize("flag", ["--overwrite", "--compare"])
+def test_a_plan_takes_no_option_of_an_output(flag: str) -> None:
+    """It writes nothing."""
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["plan", "a.mp4", flag, "b.png"])
+    build_parser().parse_args(["enhance", "a.mp4", *([flag] if flag == "--overwrite" else [])])

@@ -52,7 +52,7 @@ def by_onnx(clip: Path, built: Built, options: Options) -> Frames:
 
 
 def by_pytorch(clip: Path, built: Built, options: Options, is_static: bool = True) -> Frames:
-    """The same run with the checkpoint, of the same plan; or one whose windows are not extended."""
+    """Make the frames of the same plan with the checkpoint; or of one without extended windows."""
     plan = choose_backend(Request(source=clip, options=options, bundle=built.folder)).plan
     if not is_static:
         window = read_manifest(built.folder).shapes[0].window
@@ -85,7 +85,7 @@ def test_frames_are_those_of_pytorch(
     built: Built,
     tmp_path: Path,
 ) -> None:
-    """Of the exact size and number; no pixel differs by more than rounding."""
+    """The frames have the exact size and number; no pixel differs by more than rounding."""
     clip, chosen = write_clip(tmp_path / "in.mp4", frames, *size), Options(**options)  # type: ignore[arg-type]
 
     out = by_onnx(clip, built, chosen)
@@ -102,7 +102,7 @@ def test_frames_are_those_of_pytorch(
 def test_windows_that_do_not_fit_are_extended(
     frames: int, factor: int, expected: int, built: Built, tmp_path: Path
 ) -> None:
-    """Short clips, and factors whose key frames lie askew: the right frames, near PyTorch's."""
+    """Short clips, and factors with misaligned key frames, give frames close to PyTorch's."""
     clip, options = write_clip(tmp_path / "in.mp4", frames), Options(interpolate=factor)
 
     out = by_onnx(clip, built, options)
@@ -112,7 +112,7 @@ def test_windows_that_do_not_fit_are_extended(
 
 
 def test_a_model_with_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Codec, text encoder and guidance in an interval, from the bundle alone: PyTorch's frames."""
+    """Codec, text encoder and guidance interval of the bundle alone give PyTorch's frames."""
     point_to(tmp_path, monkeypatch)
     built = text_bundle(tmp_path)
     clip = write_clip(tmp_path / "in.mp4", 5, 32, 20)
@@ -131,7 +131,7 @@ def test_a_model_with_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_shape_that_suits_the_clip_is_used(tmp_path: Path, capsys: Capture) -> None:
-    """Of two in one bundle, with one file of weights."""
+    """A bundle of two shapes uses the suitable one, with one file of weights."""
     built = small_bundle(tmp_path, sizes=[(96, 64), (32, 32)], windows=[9])
     clip = write_clip(tmp_path / "in.mp4", 9, 16, 16)
 
@@ -143,7 +143,7 @@ def test_the_shape_that_suits_the_clip_is_used(tmp_path: Path, capsys: Capture) 
 
 
 def test_the_command_says_what_runs(built: Built, clip: Path, capsys: Capture) -> None:
-    """In words and as JSON, for `plan` and `enhance` alike; PyTorch is named where it runs."""
+    """`plan` and `enhance` name the bundle in words and as JSON; PyTorch is named where it runs."""
     for arguments in (["plan"], ["enhance"]):
         assert main([*arguments, str(clip), "--bundle", str(built.folder), "--json"]) == 0
         out = capsys.readouterr().out
@@ -157,7 +157,7 @@ def test_the_command_says_what_runs(built: Built, clip: Path, capsys: Capture) -
 
 
 def test_info_describes_a_bundle(built: Built, capsys: Capture) -> None:
-    """Its model, shapes, builder, checkpoint, size, and each network with its transposes."""
+    """`info` has model, shapes, builder, checkpoint, size, each network and its transposes."""
     assert main(["info", str(built.folder)]) == 0
 
     out = capsys.readouterr().out
@@ -167,7 +167,7 @@ def test_info_describes_a_bundle(built: Built, capsys: Capture) -> None:
 
 
 def refused(capsys: Capture, bundle: Path, clip: Path, *options: str) -> str:
-    """The one line on stderr of `enhance --bundle`, which writes nothing."""
+    """Return the one line on stderr of `enhance --bundle`, which writes nothing."""
     before = sorted(clip.parent.iterdir())
     assert main(["enhance", str(clip), "--bundle", str(bundle), *options]) == 2
     error = capsys.readouterr().err
@@ -191,7 +191,7 @@ def refused(capsys: Capture, bundle: Path, clip: Path, *options: str) -> str:
 def test_what_the_bundle_has_settled(
     options: list[str], named: str, built: Built, clip: Path, capsys: Capture
 ) -> None:
-    """Options that would mean another bundle are all named in one line."""
+    """One line names all options that would need another bundle."""
     found = refused(capsys, built.folder, clip, *options)
 
     assert f"{named}: settled when the bundle was built" in found
@@ -209,12 +209,12 @@ def test_what_the_bundle_has_settled(
 def test_options_are_refused_as_without_a_bundle(
     options: list[str], message: str, built: Built, clip: Path, capsys: Capture
 ) -> None:
-    """The bundle changes nothing about them."""
+    """Wrong options are refused in the same words with a bundle as without."""
     assert message in refused(capsys, built.folder, clip, *options)
 
 
 def test_no_bundle(clip: Path, tmp_path: Path, capsys: Capture) -> None:
-    """Neither a folder that is missing nor one without a manifest."""
+    """A missing folder, and one without a manifest, are refused."""
     (tmp_path / "empty").mkdir()
 
     for name in ("empty", "missing"):
@@ -222,7 +222,7 @@ def test_no_bundle(clip: Path, tmp_path: Path, capsys: Capture) -> None:
 
 
 def test_damaged_bundles(built: Built, clip: Path, tmp_path: Path, capsys: Capture) -> None:
-    """A file cut short, changed or missing; a manifest cut short or of another format."""
+    """A file cut short, changed or missing, and a bad manifest, are each refused in one line."""
     graph, weights = "onnx/denoiser_96x64x9.onnx", "onnx/denoiser.weights"
 
     def damaged(name: str, file: str, data: bytes | None) -> str:
@@ -246,7 +246,7 @@ def test_damaged_bundles(built: Built, clip: Path, tmp_path: Path, capsys: Captu
 def test_a_graph_that_is_none(
     built: Built, clip: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Listed with its right hash all the same: the file is named, and ONNX Runtime keeps quiet."""
+    """A file with the right hash that is no graph is named, and ONNX Runtime prints nothing."""
     folder, name = tmp_path / "broken", "onnx/prepare_96x64x9.onnx"
     files = json.loads((built.folder / "bundle.json").read_text())["files"]
     (tmp_path / "graph").write_bytes(b"no graph")
@@ -262,7 +262,7 @@ def test_a_graph_that_is_none(
 def test_networks_that_do_not_belong(
     built: Built, clip: Path, tmp_path: Path, capsys: Capture
 ) -> None:
-    """One that is missing, and one of another version's tensors, are named."""
+    """A missing network, and one with another version's tensors, are named."""
     entries = json.loads((built.folder / "bundle.json").read_text())["entries"]
     rest = [entry for entry in entries if entry["network"] != "prepare"]
     bare = built.copy(tmp_path / "bare", entries=rest)
@@ -275,7 +275,7 @@ def test_networks_that_do_not_belong(
 
 
 def with_engines(built: Built, folder: Path) -> Path:
-    """What a bundle for an A100 says of itself."""
+    """Write a manifest that says the bundle has engines for an A100."""
     entries = json.loads((built.folder / "bundle.json").read_text())["entries"]
     engine = {"gpu": "a100", "capability": "8.0", "file": "engines/a100/x.plan", "seconds": 1.0}
     made = [{**entry, "engines": [engine]} for entry in entries]
@@ -285,7 +285,7 @@ def with_engines(built: Built, folder: Path) -> Path:
 def test_engines_need_a_gpu(
     built: Built, clip: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without one, builder and GPUs are named, and the builder whose bundles run anywhere."""
+    """Without a GPU, the line names builder, GPUs, and a builder whose bundles run anywhere."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
     found = refused(capsys, with_engines(built, tmp_path / "trt"), clip)
@@ -297,7 +297,7 @@ def test_engines_need_a_gpu(
 def test_engines_of_another_gpu(
     built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both GPUs are named, and the command that builds the bundle for this one."""
+    """The line names both GPUs, and the command that builds the bundle for this one."""
     folder = with_engines(built, tmp_path / "trt")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 9))

@@ -1,4 +1,4 @@
-"""The `venhancer-rt` command: what it writes, and one clear line for what the user can mend."""
+"""The `venhancer-rt` command: its outputs, and one clear line for every user error."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def refused(capture: Capture, *arguments: object) -> str:
 
 
 def test_enhance(clip: Path, weights: Path, tmp_path: Path, capsys: Capture) -> None:
-    """Twice the size and frames, the plan printed, a comparison, and JSON as the last line."""
+    """Size and frames double; the plan is printed, a comparison written, JSON is the last line."""
     out, compare = tmp_path / "out.mp4", tmp_path / "compare.png"
     arguments = ["enhance", clip, "-o", out, "--weights", weights, "--interpolate", 2]
 
@@ -67,14 +67,14 @@ def test_same_seed_same_file(clip: Path, weights: Path, tmp_path: Path) -> None:
 
 
 def test_the_output_has_a_default_name(clip: Path, weights: Path) -> None:
-    """Beside the input."""
+    """The output lies beside the input."""
     assert main(["enhance", str(clip), "--weights", str(weights)]) == 0
 
     assert probe(clip.with_name("in_enhanced.mp4")).frames == 4
 
 
 def test_plan(clip: Path, weights: Path, capsys: Capture) -> None:
-    """Sizes, windows, evaluations, work, memory, disk and time, without writing anything."""
+    """`plan` prints sizes, windows, evaluations, work, memory, disk and time; it writes no file."""
     assert main(["plan", str(clip), "--weights", str(weights), "--fps", "60", "--json"]) == 0
 
     out = capsys.readouterr().out
@@ -87,7 +87,7 @@ def test_plan(clip: Path, weights: Path, capsys: Capture) -> None:
 
 
 def test_fast_is_asked_for_and_told(clip: Path, weights: Path, capsys: Capture) -> None:
-    """The preset's shortcuts, less work and some memory; what is given besides them counts."""
+    """`--mode fast` takes the preset's shortcuts: less work, more memory; given options win."""
     words = ["plan", str(clip), "--weights", str(weights), "--json"]
     told = []
     for more in ([], ["--mode", "fast"], ["--mode", "fast", "--reuse", "1"]):
@@ -104,7 +104,7 @@ def test_fast_is_asked_for_and_told(clip: Path, weights: Path, capsys: Capture) 
 
 
 def test_a_plan_fits_the_memory_that_is_given(clip: Path, weights: Path, capsys: Capture) -> None:
-    """Smaller tiles or windows are chosen and told; too little is refused with what is needed."""
+    """Smaller tiles or windows are chosen and reported; too little names the needed size."""
     words = ["plan", str(clip), "--weights", str(weights), "--scale", "8", "--json"]
     limit, taken = "8", []
     for _ in range(2):
@@ -122,7 +122,7 @@ def test_a_plan_fits_the_memory_that_is_given(clip: Path, weights: Path, capsys:
 def test_without_a_limit_the_smallest_plan_is_taken_and_told(
     clip: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is free is no promise, so the run is not refused."""
+    """Free memory is only an estimate, so the run is not refused."""
     monkeypatch.setattr("venhancer.planning.fitting.free_memory", lambda device: 1_000_000_000)
 
     assert main(["plan", str(clip), "--preset", "released"]) == 0
@@ -133,7 +133,7 @@ def test_without_a_limit_the_smallest_plan_is_taken_and_told(
 
 @pytest.mark.parametrize("what", ["clip", "weights", "nano", "released"])
 def test_info(what: str, clip: Path, weights: Path, capsys: Capture) -> None:
-    """A video, a checkpoint or a preset."""
+    """`info` describes a video, a checkpoint or a preset."""
     name = {"clip": clip, "weights": weights}.get(what, what)
 
     assert main(["info", str(name)]) == 0
@@ -170,7 +170,7 @@ def test_info(what: str, clip: Path, weights: Path, capsys: Capture) -> None:
 def test_options_out_of_range(
     options: list[str], message: str, clip: Path, tmp_path: Path, capsys: Capture
 ) -> None:
-    """What was found, and what to take; nothing is written."""
+    """The line has the given value and the allowed ones; nothing is written."""
     solver = [] if "--steps" not in options else ["--solver", "fast"]
 
     assert message in refused(capsys, "enhance", clip, "-o", tmp_path / "o.mp4", *options, *solver)
@@ -179,7 +179,7 @@ def test_options_out_of_range(
 
 
 def test_a_codec_that_is_none(clip: Path, weights: Path, tmp_path: Path, capsys: Capture) -> None:
-    """Told before the work, not after it."""
+    """A bad codec is refused before the work, not after it."""
     arguments = ("enhance", clip, "-o", tmp_path / "o.mp4", "--weights", weights)
 
     assert "nothing" in refused(capsys, *arguments, "--codec", "nothing")
@@ -189,14 +189,14 @@ def test_a_codec_that_is_none(clip: Path, weights: Path, tmp_path: Path, capsys:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
 def test_cuda_asked_for_and_absent(clip: Path, weights: Path, capsys: Capture) -> None:
-    """The way out is named."""
+    """The line names an alternative."""
     found = refused(capsys, "enhance", clip, "--weights", weights, "--device", "cuda")
 
     assert "take --device cpu" in found
 
 
 def test_inputs_that_are_none(tmp_path: Path, capsys: Capture) -> None:
-    """Missing, not a video, an empty file, an empty folder."""
+    """A missing file, no video, an empty file and an empty folder are each refused in one line."""
     (tmp_path / "text.mp4").write_text("no video")
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "folder").mkdir()
@@ -206,7 +206,7 @@ def test_inputs_that_are_none(tmp_path: Path, capsys: Capture) -> None:
 
 
 def test_outputs_that_cannot_be(clip: Path, tmp_path: Path, capsys: Capture) -> None:
-    """A folder that is missing, a file that exists, the input itself."""
+    """A missing folder, an existing file, and the input itself are refused as outputs."""
     (tmp_path / "old.mp4").write_bytes(b"old")
 
     assert "nowhere" in refused(capsys, "enhance", clip, "-o", tmp_path / "nowhere" / "o.mp4")
@@ -218,7 +218,7 @@ def test_outputs_that_cannot_be(clip: Path, tmp_path: Path, capsys: Capture) -> 
 def test_a_cut_file_is_enhanced_as_far_as_it_goes(
     weights: Path, tmp_path: Path, capsys: Capture
 ) -> None:
-    """What can be read comes out, and the loss is told."""
+    """All readable frames are enhanced, and the loss is reported."""
     whole = write_clip(tmp_path / "whole.mkv", 40, 64, 64)
     data = whole.read_bytes()
     (tmp_path / "cut.mkv").write_bytes(data[: int(len(data) * 0.6)])
@@ -233,7 +233,7 @@ def test_a_cut_file_is_enhanced_as_far_as_it_goes(
 def test_a_wrong_checkpoint_names_its_first_wrong_tensors(
     clip: Path, tmp_path: Path, capsys: Capture
 ) -> None:
-    """A file of tensors that belong to something else."""
+    """A file with tensors of something else is refused with their names."""
     from safetensors.torch import save_file
 
     save_file({"layer.weight": torch.zeros(2)}, tmp_path / "other.safetensors")
@@ -246,7 +246,7 @@ def test_a_wrong_checkpoint_names_its_first_wrong_tensors(
 def test_an_interruption_leaves_nothing(
     clip: Path, weights: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-C while decoding: no output, no temporary file, the usual exit code."""
+    """Ctrl-C while decoding leaves no output or temporary file, with the usual exit code."""
 
     def interrupt(*_: object) -> np.ndarray:
         raise KeyboardInterrupt
@@ -259,7 +259,7 @@ def test_an_interruption_leaves_nothing(
 
 @pytest.mark.parametrize("option", ["--help", "--version"])
 def test_help_needs_no_torch(option: str) -> None:
-    """`python -m venhancer_rt` is the same command, and quick to answer."""
+    """`python -m venhancer_rt` is the same command, and its help is fast."""
     code = (
         "import sys, venhancer_rt.cli as c\n"
         f"try: c.main(['{option}'])\n"

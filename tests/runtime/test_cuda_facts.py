@@ -1,4 +1,4 @@
-"""Questions to cuda-python, answered by a stand-in; and real graphs, where a GPU is."""
+"""Queries to cuda-python, answered by a stand-in; real graphs if there is a GPU."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NODES = [Kind.cudaGraphNodeTypeKernel, Kind.cudaGraphNodeTypeMemcpy, Kind.cudaGr
 
 
 def fake_bindings(status: Status = Status.cudaSuccess) -> Any:
-    """Answers like those of cuda-python: the status first."""
+    """Make answers like those of cuda-python: the status first."""
     return SimpleNamespace(
         cudaError_t=Status,
         cudaDriverGetVersion=lambda: (status, 12040),
@@ -43,21 +43,21 @@ def fake_bindings(status: Status = Status.cudaSuccess) -> Any:
 
 
 def test_nodes_are_counted_by_kind(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the names that CUDA gives the kinds."""
+    """Nodes are counted under CUDA's names of their kinds."""
     monkeypatch.setattr(cuda_facts, "bindings", fake_bindings)
 
     assert cuda_facts.count_nodes(1) == Counter(kernel=2, memcpy=1)
 
 
 def test_versions_are_read_as_cuda_writes_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    """12040 is 12.4."""
+    """CUDA's number 12040 is version 12.4."""
     monkeypatch.setattr(cuda_facts, "bindings", fake_bindings)
 
     assert cuda_facts.versions() == {"driver": "12.4", "cuda-python": "13.0"}
 
 
 def test_a_call_that_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the name of the error."""
+    """The message has the name of the error."""
     monkeypatch.setattr(cuda_facts, "bindings", lambda: fake_bindings(Status.cudaErrorInvalidValue))
 
     with pytest.raises(DeviceError, match="CUDA: cudaErrorInvalidValue"):
@@ -66,7 +66,7 @@ def test_a_call_that_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_lack_of_memory_can_be_recovered_from(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A graph that does not fit is done without, as where the capture itself lacks memory."""
+    """A graph that does not fit in memory is skipped, as when the capture itself lacks memory."""
     bindings = fake_bindings()
     bindings.cudaGraphUpload = lambda *_: (Status.cudaErrorMemoryAllocation,)
     monkeypatch.setattr(cuda_facts, "bindings", lambda: bindings)
@@ -76,7 +76,7 @@ def test_a_lack_of_memory_can_be_recovered_from(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_without_cuda_python_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And graphs are captured without being counted."""
+    """Graphs are captured without being counted."""
     monkeypatch.setattr(cuda_facts, "bindings", lambda: None)
 
     assert cuda_facts.versions() == {}
@@ -87,7 +87,7 @@ def test_without_cuda_python_nothing_is_told(monkeypatch: pytest.MonkeyPatch) ->
 def test_an_error_of_the_device_names_the_versions(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """So that a driver that is too old is seen at once."""
+    """The message makes a driver that is too old visible at once."""
     monkeypatch.setattr(cuda_facts, "bindings", fake_bindings)
 
     assert main(["plan", "assets/butterfly.mp4", "--device", "cuda"]) == 2
@@ -96,7 +96,7 @@ def test_an_error_of_the_device_names_the_versions(
 
 @pytest.mark.gpu
 def test_no_graph_calls_the_host() -> None:
-    """Nodes of the host would stop the card at each replay."""
+    """Host nodes, which would stall the card at each replay, are absent."""
     if cuda_facts.bindings() is None:
         pytest.skip("needs cuda-python")
     x, capture = torch.zeros(8, device="cuda"), GraphCapture()

@@ -1,4 +1,4 @@
-"""CUDA graphs: when work is captured, by a stand-in; what a replay gives, where a GPU is."""
+"""CUDA graphs: when work is captured, by a stand-in; results of a replay, if there is a GPU."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BUSY = "the capture cannot end"
 
 
 class FakeGraph:
-    """Does the work when it is replayed, and says so."""
+    """A graph that does the work when it is replayed, and records that."""
 
     def __init__(self, work: Work, log: list[str], pool: object) -> None:
         self.work = work
@@ -39,7 +39,7 @@ class FakeGraph:
 
 
 class FakeRecorder:
-    """Keeps what it was asked for; a capture fails if `room` is gone."""
+    """A recorder that notes its calls; a capture fails if `room` (memory for it) is gone."""
 
     def __init__(self) -> None:
         self.log: list[str] = []
@@ -59,14 +59,14 @@ class FakeRecorder:
         return FakeGraph(work, self.log, self.pools[-1])
 
     def take(self) -> list[str]:
-        """What happened since the last time."""
+        """Return the events since the last call."""
         taken = self.log.copy()
         self.log.clear()
         return taken
 
 
 class Counter:
-    """Work that counts, in a tensor at a fixed address."""
+    """Work that counts its calls in a tensor at a fixed address."""
 
     def __init__(self) -> None:
         self.count = torch.zeros(1)
@@ -78,7 +78,7 @@ class Counter:
 
 
 def test_the_second_call_captures() -> None:
-    """Two calls do the work as it is, and later ones only replay."""
+    """The first two calls run the work directly, and later ones only replay."""
     recorder, work = FakeRecorder(), Counter()
     step = GraphCapture(recorder)(work)
 
@@ -93,7 +93,7 @@ def test_the_second_call_captures() -> None:
 
 
 def test_graphs_share_one_pool() -> None:
-    """All lie in the memory of the first; later work is captured after one call."""
+    """All graphs lie in the memory of the first; later work is captured after one call."""
     recorder = FakeRecorder()
     capture = GraphCapture(recorder)
     steps = [capture(Counter()) for _ in range(3)]
@@ -120,7 +120,7 @@ def test_work_that_takes_turns_is_captured_too() -> None:
 
 
 def test_lack_of_memory_leaves_the_work_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
-    """It is done once a call, and goes on without a graph, which is told."""
+    """Each call runs the work once without a graph, and the fallback is reported."""
     recorder, work = FakeRecorder(), Counter()
     capture = GraphCapture(recorder)
     step = capture(work)
@@ -141,7 +141,7 @@ def test_lack_of_memory_leaves_the_work_as_it_is(caplog: pytest.LogCaptureFixtur
 
 
 def test_another_failure_is_raised() -> None:
-    """A capture that the work does not permit is a bug."""
+    """A capture that the work does not permit is a bug, so its error is raised."""
 
     class Broken(FakeRecorder):
         def capture(self, work: Work, beside: Graph | None) -> FakeGraph:
@@ -154,7 +154,7 @@ def test_another_failure_is_raised() -> None:
 
 
 def test_a_function_that_is_gone_takes_its_graph_along() -> None:
-    """Nothing else holds it: the pool goes with the last of its graphs."""
+    """Nothing else holds the graph: the pool is freed with the last of its graphs."""
     recorder = FakeRecorder()
     capture = GraphCapture(recorder)
     for _ in range(2):
@@ -168,7 +168,7 @@ def test_a_function_that_is_gone_takes_its_graph_along() -> None:
 
 
 def test_nothing_is_asked_of_cuda_before_there_is_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine without CUDA can make them."""
+    """Capturing objects can be made on a machine without CUDA."""
 
     def never(*_: object) -> None:
         raise AssertionError("CUDA was asked")
@@ -180,7 +180,7 @@ def test_nothing_is_asked_of_cuda_before_there_is_work(monkeypatch: pytest.Monke
 
 
 def test_lack_of_memory_is_found_behind_what_followed() -> None:
-    """Ending a broken capture fails too: what is raised is what broke it."""
+    """Ending a broken capture fails too; the error raised is the one that broke it."""
     lack = OutOfMemory("no room")
     try:
         try:
@@ -225,18 +225,18 @@ class Evaluation:
         self.out.copy_(self.network(**self.inputs))
 
     def expected(self) -> Tensor:
-        """What it gives without a graph."""
+        """Compute the result without a graph."""
         CudaRecorder().run(torch.inference_mode()(self))
         return self.out.clone()
 
 
 def allocated() -> int:
-    """How often PyTorch has been asked for memory."""
+    """Return how often PyTorch's allocator was called."""
     return int(torch.cuda.memory_stats()["allocation.all.allocated"])
 
 
 def private_pools() -> set[tuple[int, int]]:
-    """The pools of graphs that hold memory."""
+    """Return the pools of graphs that hold memory."""
     torch.cuda.empty_cache()
     return {s["segment_pool_id"] for s in torch.cuda.memory_snapshot()} - {(0, 0)}
 
@@ -245,7 +245,7 @@ def private_pools() -> set[tuple[int, int]]:
 @pytest.mark.parametrize("is_compiled", COMPILED)
 @pytest.mark.parametrize("preset", [SMALL_UNET, NANO], ids=lambda preset: preset.name)
 def test_a_replay_is_the_work_bit_for_bit(preset: Preset, is_compiled: bool) -> None:
-    """For inputs that change, of both bodies; and a replay allocates nothing."""
+    """A replay gives equal bits for changing inputs and both bodies, and allocates nothing."""
     work = Evaluation(is_compiled, preset=preset)
     step = GraphCapture()(work)
     seen = []
@@ -266,7 +266,7 @@ def test_a_replay_is_the_work_bit_for_bit(preset: Preset, is_compiled: bool) -> 
 
 @pytest.mark.gpu
 def test_a_capture_changes_nothing() -> None:
-    """Only replays count: four calls add four, in order with what was queued before and after."""
+    """Only replays count: four calls add four, in order with the other work in the queue."""
     counter = Counter()
     counter.count = torch.zeros(1, device="cuda")
     step = GraphCapture()(counter)
@@ -279,7 +279,7 @@ def test_a_capture_changes_nothing() -> None:
 
 @pytest.mark.gpu
 def test_two_graphs_in_one_pool() -> None:
-    """They take turns, and each gives what it gives by itself; their memory goes with them."""
+    """Two alternating graphs each give their own result; their memory is freed with them."""
     first, second = Evaluation(seed=1), Evaluation(seed=2)
     expected = [first.expected(), second.expected()]
     before = private_pools()
@@ -299,7 +299,7 @@ def test_two_graphs_in_one_pool() -> None:
 
 @pytest.mark.gpu
 def test_a_capture_without_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The stream that was current still is, and the work goes on."""
+    """The current stream is restored, and the work goes on."""
     needs = [1]
 
     def work() -> None:
@@ -310,7 +310,7 @@ def test_a_capture_without_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     step, current = capture(work), torch.cuda.current_stream()
     step()
     monkeypatch.setattr(CudaRecorder, "run", lambda self, work: needs.__setitem__(0, 2**50))
-    step()  # does nothing, and leaves too much for the capture
+    step()  # does nothing, and leaves too little memory for the capture
 
     assert torch.cuda.current_stream() == current
     assert not torch.cuda.is_current_stream_capturing()

@@ -1,4 +1,4 @@
-"""One engine: what it is given and gives, and which are refused, by a stand-in."""
+"""One engine: its inputs and outputs, and which engines are refused, by a stand-in."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ENTRY = Entry(
 
 
 def add(inputs: Inputs) -> dict[str, Tensor]:
-    """What the engine of `ENTRY` computes."""
+    """Compute the result of the engine of `ENTRY`."""
     x, step = inputs["x"].float(), inputs["step"]
     return {"sum": x + step[:, None], "next": step + 1}
 
@@ -48,12 +48,12 @@ def adder(**fields: Any) -> FakeNetwork:
 
 @pytest.fixture(autouse=True)
 def _on_the_cpu(monkeypatch: Patch) -> None:
-    """A stream, and addresses as PyTorch has them there."""
+    """Replace the stream, and use PyTorch's address rules of the CPU."""
     use_cpu(monkeypatch)
 
 
 def load(folder: Path, network: FakeNetwork, entry: Entry = ENTRY, **fields: Any) -> Engine:
-    """The engine of a plan, by a stand-in."""
+    """Load the engine of a plan, by a stand-in."""
     plan = folder / "adder.plan"
     plan.write_bytes(b"adder")
     trt = FakeTensorRT({b"adder": network})
@@ -65,7 +65,7 @@ def load(folder: Path, network: FakeNetwork, entry: Entry = ENTRY, **fields: Any
 
 
 def test_inputs_may_lie_anyhow(tmp_path: Path) -> None:
-    """Other types, strides and odd addresses are put right, and those given stay as they were."""
+    """Other types, strides and odd addresses are converted; the given tensors are unchanged."""
     run = load(tmp_path, adder())
     x = torch.arange(24.0, dtype=torch.float64).reshape(4, 6)
     parts = {
@@ -84,7 +84,7 @@ def test_inputs_may_lie_anyhow(tmp_path: Path) -> None:
 
 
 def test_outputs_are_as_the_bundle_says(tmp_path: Path) -> None:
-    """Every one, in its shape and type; a later call leaves them alone."""
+    """Every output has the bundle's shape and type; a later call does not overwrite it."""
     run = load(tmp_path, adder())
     first = run({"x": torch.ones(2, 3), "step": torch.zeros(2)})
     second = run({"x": torch.zeros(2, 3), "step": torch.zeros(2)})
@@ -97,7 +97,7 @@ def test_outputs_are_as_the_bundle_says(tmp_path: Path) -> None:
 
 
 def test_it_runs_on_pytorchs_stream(tmp_path: Path) -> None:
-    """So that it is in order with what PyTorch does, and in a graph that PyTorch captures."""
+    """The engine runs in order with PyTorch's work, and in a graph that PyTorch captures."""
     network = adder()
     plan = tmp_path / "adder.plan"
     plan.write_bytes(b"adder")
@@ -108,7 +108,7 @@ def test_it_runs_on_pytorchs_stream(tmp_path: Path) -> None:
 
 
 def test_an_input_of_another_size_is_refused(tmp_path: Path) -> None:
-    """By both sizes, before it is bound."""
+    """The error has both sizes, and comes before the input is bound."""
     run = load(tmp_path, adder())
 
     with pytest.raises(ShapeError, match=r"adder\.plan takes x of \(2, 3\), not \(3, 2\)"):
@@ -116,7 +116,7 @@ def test_an_input_of_another_size_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_call_that_fails_tells_why(tmp_path: Path) -> None:
-    """In what TensorRT says of it, once."""
+    """The error has TensorRT's message, once."""
     run = load(tmp_path, adder(failure="no\nkernel"))
 
     for _ in range(2):
@@ -147,7 +147,7 @@ def test_a_call_without_memory_can_be_recovered_from(tmp_path: Path) -> None:
     ids=["missing", "turned round", "shape", "type", "unknown type"],
 )
 def test_an_engine_of_another_network(tmp_path: Path, fields: Any, found: str) -> None:
-    """Names, shapes, types and directions are compared with what the bundle says."""
+    """Names, shapes, types and directions are compared with the bundle's manifest."""
     with pytest.raises(BundleError, match=rf"adder\.plan has .*{found}.*: run `build it`$"):
         load(tmp_path, adder(**fields))
 
@@ -165,7 +165,7 @@ def test_an_engine_of_another_network(tmp_path: Path, fields: Any, found: str) -
 def test_an_engine_that_cannot_be_loaded(
     tmp_path: Path, network: FakeNetwork, fields: Any, kind: type[Exception], reason: str
 ) -> None:
-    """TensorRT's own words, what it was, and what to run, in one line."""
+    """One line has TensorRT's message, the engine's file, and the command to run."""
     found = one_line(lambda: load(tmp_path, network, **fields), kind)
 
     assert reason in found
@@ -174,7 +174,7 @@ def test_an_engine_that_cannot_be_loaded(
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
 def test_the_real_package_refuses_in_one_line(tmp_path: Path) -> None:
-    """TensorRT-RTX is given the mapped file and our logger, and has no GPU to load it on."""
+    """TensorRT-RTX receives the mapped file and our logger, and has no GPU to load it on."""
     trt = pytest.importorskip("tensorrt_rtx")
     (tmp_path / "x.plan").write_bytes(bytes(1000))
 
@@ -184,7 +184,7 @@ def test_the_real_package_refuses_in_one_line(tmp_path: Path) -> None:
 
 
 def test_the_stand_in_is_like_the_real_package() -> None:
-    """What the tests call is there in TensorRT-RTX, under the same names."""
+    """Every name that the tests call exists in TensorRT-RTX."""
     trt = pytest.importorskip("tensorrt_rtx")
     pairs: list[tuple[Any, Iterable[str]]] = [
         (trt.ICudaEngine, vars(fake_engine.FakeEngine)),
@@ -202,7 +202,7 @@ def test_the_stand_in_is_like_the_real_package() -> None:
 
 
 def test_one_logger_for_a_package(tmp_path: Path) -> None:
-    """The package keeps the first that it meets: it has to be the same, and has to stay."""
+    """The package keeps the first logger it receives, so it is the same object and stays alive."""
     plan = tmp_path / "adder.plan"
     plan.write_bytes(b"adder")
     trt = FakeTensorRT({b"adder": adder()})
@@ -227,7 +227,7 @@ def test_an_interruption_is_not_lost(tmp_path: Path, monkeypatch: Patch) -> None
 
 @pytest.mark.parametrize("builder", ["tensorrt", "tensorrt-rtx"])
 def test_a_missing_package_is_named_with_its_command(builder: str, monkeypatch: Patch) -> None:
-    """Whether it is not there or broken, the error has the command that installs it."""
+    """For a missing and for a broken package, the error has the command that installs it."""
     module = builder.replace("-", "_")
     monkeypatch.setitem(sys.modules, module, None)
     assert f"pip install 'venhancer[{builder}]'" in one_line(

@@ -1,4 +1,4 @@
-"""Bundles of engines: opened, refused and run, by a stand-in; real ones where there is a GPU."""
+"""Bundles of engines: opened, refused and run, by a stand-in; real ones if there is a GPU."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
 
 
 def with_engines(built: Built, folder: Path, builder: str) -> FakeTensorRT:
-    """A bundle for an A100 in `folder`, and a stand-in whose engines run its graphs on the CPU."""
+    """Make an A100's bundle in `folder`, and a stand-in whose engines run its graphs on the CPU."""
     source = open_bundle(built.folder)
     manifest = json.loads((built.folder / "bundle.json").read_text())
     plans = {}
@@ -72,7 +72,7 @@ def with_engines(built: Built, folder: Path, builder: str) -> FakeTensorRT:
 
 
 def use_gpu(monkeypatch: Patch, name: str, capability: tuple[int, int]) -> None:
-    """This machine has a GPU, by what PyTorch says of it."""
+    """Let PyTorch report a GPU in this machine."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: name)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
@@ -82,7 +82,7 @@ def use_gpu(monkeypatch: Patch, name: str, capability: tuple[int, int]) -> None:
 def bundle(
     request: pytest.FixtureRequest, built: Built, tmp_path: Path, monkeypatch: Patch
 ) -> tuple[Path, FakeTensorRT]:
-    """Engines for the GPU of this machine, and the package that runs them."""
+    """Make engines for this machine's GPU, and the package that runs them."""
     trt = with_engines(built, tmp_path / "bundle", request.param)
     use_gpu(monkeypatch, "NVIDIA A100-SXM4-80GB", (8, 0))
     monkeypatch.setitem(sys.modules, request.param.replace("-", "_"), trt)
@@ -93,7 +93,7 @@ def bundle(
 def test_a_run_by_engines(
     bundle: tuple[Path, FakeTensorRT], built: Built, tmp_path: Path, monkeypatch: Patch
 ) -> None:
-    """The bundle is opened, named and run: the frames are those of its graphs, bit for bit."""
+    """The bundle is opened, named and run: the frames equal those of its graphs, bit for bit."""
     clip, options = write_clip(tmp_path / "in.mp4", 5), Options(interpolate=2, memory=8)
 
     request = Request(source=clip, options=options, bundle=bundle[0])
@@ -117,7 +117,7 @@ def test_a_run_by_engines(
 
 
 def test_engines_share_their_memory(bundle: tuple[Path, FakeTensorRT]) -> None:
-    """One piece for all, as large as the largest needs it."""
+    """All engines share one block, as large as the largest of them needs."""
     folder, trt = bundle
     opened = open_bundle(folder)
     engines = open_engines(opened, opened.manifest.shapes[0], "cpu")
@@ -129,7 +129,7 @@ def test_engines_share_their_memory(bundle: tuple[Path, FakeTensorRT]) -> None:
 
 
 def test_engines_do_not_run_on_a_cpu(bundle: tuple[Path, FakeTensorRT], tmp_path: Path) -> None:
-    """`--device cpu` is refused, with what would."""
+    """`--device cpu` is refused, and the line names a bundle that would run there."""
     clip = write_clip(tmp_path / "in.mp4", 5)
 
     request = Request(source=clip, options=Options(device="cpu"), bundle=bundle[0])
@@ -139,7 +139,7 @@ def test_engines_do_not_run_on_a_cpu(bundle: tuple[Path, FakeTensorRT], tmp_path
 
 
 def test_engines_of_another_version(bundle: tuple[Path, FakeTensorRT]) -> None:
-    """Both versions are named, and the command."""
+    """The error has both versions, and the command that builds again."""
     folder, trt = bundle
     trt.__version__ = "11.5.0.1"
 
@@ -152,7 +152,7 @@ def test_engines_of_another_version(bundle: tuple[Path, FakeTensorRT]) -> None:
 def test_tensorrt_wants_the_very_model(
     bundle: tuple[Path, FakeTensorRT], monkeypatch: Patch
 ) -> None:
-    """TensorRT-RTX compiles for the device when it loads a plan; TensorRT's is for one model."""
+    """TensorRT-RTX compiles for the device when loading a plan; TensorRT's plan fits one model."""
     folder, _ = bundle
     use_gpu(monkeypatch, "NVIDIA A30", (8, 0))
     if "rtx" in json.loads((folder / "bundle.json").read_text())["builder"]:
@@ -173,7 +173,7 @@ def test_tensorrt_wants_the_very_model(
     ],
 )  # fmt: skip
 def test_a_gpu_has_the_name_that_the_exporter_gives_it(device: str) -> None:
-    """The short name or, where it has none, all of its words; and no other's."""
+    """A GPU is named by its short name or, without one, by all of its words, and by no other."""
     names = {*KNOWN, "geforce-rtx-4080"}
     for capability in {*KNOWN.values(), (7, 5)}:
         here, name = Gpu(device, "{}.{}".format(*capability)), short_name(device, capability)
@@ -187,7 +187,7 @@ def test_a_gpu_has_the_name_that_the_exporter_gives_it(device: str) -> None:
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """Engines that are built here, for the GPU of this machine."""
+    """Build engines here, for the GPU of this machine."""
     folder = tmp_path_factory.mktemp("real")
     weights = small_checkpoint(folder / "small.safetensors")
     try:
@@ -201,7 +201,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 def random_inputs(entry: Entry) -> dict[str, Tensor]:
-    """What a network takes, on the GPU; timesteps are small numbers."""
+    """Make a network's inputs on the GPU; timesteps are small numbers."""
     torch.manual_seed(0)
     return {
         port.name: torch.randint(0, 9, port.shape, device="cuda")
@@ -213,7 +213,7 @@ def random_inputs(entry: Entry) -> dict[str, Tensor]:
 
 @pytest.mark.trt
 def test_engines_compute_what_their_graphs_do(real: Bundle) -> None:
-    """Every network of a bundle, in the memory that they share, against ONNX Runtime on the CPU."""
+    """Every network of a bundle, in shared memory, agrees with ONNX Runtime on the CPU."""
     for name, run in open_engines(real, real.manifest.shapes[0], "cuda").items():
         inputs = random_inputs(run.entry)
         made = run(inputs)
@@ -225,7 +225,7 @@ def test_engines_compute_what_their_graphs_do(real: Bundle) -> None:
 
 @pytest.mark.trt
 def test_engines_can_be_captured(real: Bundle) -> None:
-    """A graph of two engines in a row gives what they give by themselves, for new inputs too."""
+    """A graph of two engines in sequence gives their separate results, for new inputs too."""
     engines = open_engines(real, real.manifest.shapes[0], "cuda")
     prepare, denoiser = engines["prepare"], engines["denoiser"]
     shown, noisy = random_inputs(prepare.entry), random_inputs(denoiser.entry)
@@ -248,7 +248,7 @@ def test_engines_can_be_captured(real: Bundle) -> None:
 
 @pytest.mark.trt
 def test_a_whole_run_by_real_engines(real: Bundle, tmp_path: Path) -> None:
-    """`enhance --bundle` on the GPU: the frames of the graphs on the CPU, but for rounding."""
+    """`enhance --bundle` on the GPU gives the frames of the graphs on the CPU, up to rounding."""
     clip, options = write_clip(tmp_path / "in.mp4", 5), Options(interpolate=2)
     backend = choose_backend(Request(source=clip, options=options, bundle=real.folder))
     graphs = Bundle(folder=real.folder, manifest=replace(real.manifest, builder="onnx"))

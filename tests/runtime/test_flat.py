@@ -1,4 +1,4 @@
-"""NANO's flat body through a bundle: the same frames, neighbours included; and what it refuses."""
+"""NANO's flat body through a bundle: equal frames, neighbours included; and its refusals."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
 def test_frames_are_those_of_pytorch(
     frames: int, size: tuple[int, int], expected: tuple[int, ...], built: Built, tmp_path: Path
 ) -> None:
-    """Windows of three key frames, each with its aligned neighbours, by ONNX Runtime."""
+    """Windows of three key frames, each with its aligned neighbours, run by ONNX Runtime."""
     clip, options = write_clip(tmp_path / "in.mp4", frames, *size), Options(scale=2.0)
 
     out = by_onnx(clip, built, options)
@@ -48,7 +48,7 @@ def test_frames_are_those_of_pytorch(
 def test_the_bundle_is_shown_the_neighbours(
     built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without what they show, its frames are others."""
+    """Without the neighbours' channels, the bundle's frames are others."""
     clip, options = write_clip(tmp_path / "in.mp4", 5), Options(scale=2.0)
     with_them = by_onnx(clip, built, options)
     hint = Aligner.hint
@@ -63,7 +63,7 @@ def test_the_bundle_is_shown_the_neighbours(
 
 
 def test_the_manifest_names_the_neighbours(built: Built) -> None:
-    """As an input of `prepare`, of the size that a run gives."""
+    """Neighbours are an input of `prepare`, of the size that a run gives."""
     bundle = open_bundle(built.folder)
     [shape] = bundle.manifest.shapes
 
@@ -82,7 +82,7 @@ def test_the_manifest_names_the_neighbours(built: Built) -> None:
 def test_shortcuts_that_it_does_not_have(
     options: list[str], message: str, built: Built, tmp_path: Path, capsys: Capture
 ) -> None:
-    """Refused by name, in one line, before anything is written."""
+    """Missing shortcuts are refused by name, in one line, before anything is written."""
     clip = write_clip(tmp_path / "in.mp4", 2)
 
     assert main(["enhance", str(clip), "--weights", str(built.weights), *options]) == 2
@@ -93,14 +93,14 @@ def test_shortcuts_that_it_does_not_have(
 
 
 def test_reuse_of_one_is_what_it_does(built: Built, tmp_path: Path) -> None:
-    """Every step computes everything, so saying so changes nothing."""
+    """Every step already computes everything, so `reuse` of one changes nothing."""
     clip = write_clip(tmp_path / "in.mp4", 2)
 
     assert main(["plan", str(clip), "--weights", str(built.weights), "--reuse", "1"]) == 0
 
 
 def test_a_teacher_of_one_step_is_refused(built: Built, tmp_path: Path, capsys: Capture) -> None:
-    """No student does it in fewer; told before data is opened."""
+    """No student can use fewer steps; the error comes before data is opened."""
     words = ["--data", str(tmp_path), "--teacher", str(built.weights), "-o", str(tmp_path / "run")]
 
     assert training.main(words) == 2

@@ -16,7 +16,7 @@ from tests.support.clips import moving_frames
 from tests.support.processes import exit_code
 from venhancer.pipeline.pixels import Frame
 from venhancer_rt import frame_store
-from venhancer_rt.frame_store import FrameStore, SpoolError, read
+from venhancer_rt.frame_store import FrameStore, FrameStoreError, read
 
 SIZES = [(1, 1), (1, 7), (7, 1), (2, 2), (3, 5), (17, 31), (33, 16), (64, 97), (255, 641)]
 
@@ -75,7 +75,7 @@ def test_pieces_go_on_after_settle(tmp_path: Path) -> None:
     frames = noise(6, 9, 11)
     names = keep(tmp_path, frames[:1], frames[1:4], [], frames[4:])
 
-    assert names == tuple(f"frames-{first:09d}.spool" for first in (0, 1, 4))
+    assert names == tuple(f"frames-{first:09d}.store" for first in (0, 1, 4))
     assert sorted(p.name for p in tmp_path.iterdir()) == list(names)
     assert_same(read(tmp_path, names, 6), frames)
 
@@ -102,10 +102,10 @@ def test_after_a_crash_what_was_settled_is_there(tmp_path: Path) -> None:
     frames = noise(6, 9, 11)
     assert exit_code(keep_and_crash, tmp_path, frames) == 0
     assert len(list(tmp_path.iterdir())) == 2
-    (tmp_path / "frames-000000007.spool").write_bytes(b"of a state that came to nothing")
+    (tmp_path / "frames-000000007.store").write_bytes(b"of a state that came to nothing")
 
-    kept = FrameStore(tmp_path, pieces=["frames-000000000.spool"], frames=2)
-    assert [p.name for p in tmp_path.iterdir()] == ["frames-000000000.spool"]
+    kept = FrameStore(tmp_path, pieces=["frames-000000000.store"], frames=2)
+    assert [p.name for p in tmp_path.iterdir()] == ["frames-000000000.store"]
     assert_same(read(tmp_path, kept.settle(), kept.frames), frames[:2])
     for frame in frames[2:]:
         kept.add(frame)
@@ -142,7 +142,7 @@ def test_a_piece_cut_short_anywhere_is_refused(tmp_path: Path) -> None:
     for length in range(0, len(whole), 23):
         file.write_bytes(whole[:length])
         given: list[Frame] = []
-        with pytest.raises(SpoolError, match=names[1]):
+        with pytest.raises(FrameStoreError, match=names[1]):
             given.extend(read(tmp_path, names, 4))
         assert_same(iter(given), frames[: len(given)])
 
@@ -157,7 +157,7 @@ def test_a_changed_byte_is_found(tmp_path: Path) -> None:
         changed = bytearray(whole)
         changed[position] ^= 0x81
         file.write_bytes(changed)
-        with pytest.raises(SpoolError, match=names[0]):
+        with pytest.raises(FrameStoreError, match=names[0]):
             list(read(tmp_path, names, 2))
 
 
@@ -165,7 +165,7 @@ def test_pieces_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     """Missing, renamed, out of order, with fewer or more frames than the state says."""
     frames = noise(5, 3, 5)
     one, two, three = keep(tmp_path, frames[:2], frames[2:3], frames[3:])
-    renamed = "frames-000000004.spool"
+    renamed = "frames-000000004.store"
     (tmp_path / renamed).write_bytes((tmp_path / three).read_bytes())
     for names, total, message in [
         ([one, two, three], 6, f"{three} is cut short or changed at frame 5"),
@@ -178,15 +178,17 @@ def test_pieces_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         ([one, two, three, renamed], 5, f"{three} holds more"),
         ([one, two, renamed], 5, f"{two} is cut short"),
         ([one, "frames-000000002.mkv"], 5, "frames-000000002.mkv is no name of a piece"),
-        ([one, "../frames-000000002.spool"], 5, "is no name of a piece"),
+        ([one, "../frames-000000002.store"], 5, "is no name of a piece"),
     ]:
-        with pytest.raises(SpoolError, match=message):
+        with pytest.raises(FrameStoreError, match=message):
             list(read(tmp_path, names, total))
     (tmp_path / two).write_bytes((tmp_path / renamed).read_bytes())
-    with pytest.raises(SpoolError, match=f"{two} does not begin as the frames from 2 on would"):
+    with pytest.raises(
+        FrameStoreError, match=f"{two} does not begin as the frames from 2 on would"
+    ):
         list(read(tmp_path, [one, two, three], 5))
     (tmp_path / two).unlink()
-    with pytest.raises(SpoolError, match=f"{two} cannot be read: No such file"):
+    with pytest.raises(FrameStoreError, match=f"{two} cannot be read: No such file"):
         list(read(tmp_path, [one, two, three], 5))
 
 

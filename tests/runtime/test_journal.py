@@ -228,3 +228,17 @@ def test_a_full_disk_does_not_stop_the_run(
 
     assert not kept.is_due()
     assert caplog.text.count("No space left on device") == 1
+
+
+def test_half_written_files_of_a_killed_run_go(plan: Plan, tmp_path: Path) -> None:
+    """When the next run takes the job over."""
+    kept = journal(plan, tmp_path)
+    kept.keep(state(1))
+    assert kept.lock is not None
+    kept.lock.close()
+    (kept.folder / ".0123456789ab.part").write_bytes(b"half of a state")
+
+    again = journal(plan, tmp_path)
+    again.resume()
+
+    assert not list(again.folder.glob(".*.part"))

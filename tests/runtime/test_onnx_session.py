@@ -99,7 +99,7 @@ def test_the_denoiser(
 
 
 def test_half_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Weights and what is prepared are float16; the numbers are PyTorch's within its grain."""
+    """Weights and prepared tensors are float16; results equal PyTorch's within its precision."""
     point_to(tmp_path, monkeypatch)
     half = text_bundle(tmp_path, precision="float16")
     bundle = open_bundle(half.folder)
@@ -119,7 +119,7 @@ def test_half_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_the_codec(bundle: Bundle, runs: dict[str, OnnxSession], letters: dict[str, int]) -> None:
-    """Any number of frames there and back: PyTorch's latents, PyTorch's frames."""
+    """Any number of frames is encoded and decoded to PyTorch's latents and frames."""
     static = StaticCodec(bundle.specs, letters, runs)
     codec = AutoencoderCodec(small_vae().eval())
     frames = torch.rand(4, 3, 48, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
@@ -134,7 +134,7 @@ def test_the_codec(bundle: Bundle, runs: dict[str, OnnxSession], letters: dict[s
 def test_the_text_encoder(
     built: Built, runs: dict[str, OnnxSession], letters: dict[str, int]
 ) -> None:
-    """With the tokenizer that lies in the bundle."""
+    """The text encoder agrees, with the tokenizer of the bundle."""
     tokenizer = load_tokenizer(built.folder / "tokenizer")
     static = StaticTextEncoder(letters, runs["text_encoder"], tokenizer)
     encoder = ClipTextEncoder(small_text_encoder().eval(), tokenizer)
@@ -146,7 +146,7 @@ def test_the_text_encoder(
 
 
 def test_results_are_kept_and_inputs_may_lie_anyhow(runs: dict[str, OnnxSession]) -> None:
-    """A second run leaves the first one's outputs alone; strides and types are the session's."""
+    """A second call leaves the first outputs unchanged; strides and types are converted."""
     run = runs["text_keys"]
     text = torch.randn(2, 77, TEXT_WIDTH, generator=torch.Generator().manual_seed(1))
     first = run({"text": text})["text_features"]
@@ -160,13 +160,13 @@ def test_results_are_kept_and_inputs_may_lie_anyhow(runs: dict[str, OnnxSession]
 
 
 def test_an_input_of_another_size_is_refused(runs: dict[str, OnnxSession]) -> None:
-    """Before anything reads beyond its end."""
+    """The error comes before anything is read beyond the input's end."""
     with pytest.raises(ShapeError, match=r"text_keys\.onnx takes text of \(2, 77, 16\), not"):
         runs["text_keys"]({"text": torch.zeros(1, 77, TEXT_WIDTH)})
 
 
 def test_a_graph_that_is_not_what_the_bundle_says(bundle: Bundle) -> None:
-    """Its file is named."""
+    """The graph's file is named."""
     entry = bundle.entries(bundle.manifest.shapes[0])["text_keys"]
     ports = (dataclasses.replace(entry.inputs[0], name="words"),)
 
@@ -175,7 +175,7 @@ def test_a_graph_that_is_not_what_the_bundle_says(bundle: Bundle) -> None:
 
 
 def test_the_codec_serves_every_window_of_its_frame(bundle: Bundle) -> None:
-    """It is in a bundle once; the denoiser is there for each window, and missing for any other."""
+    """A bundle has one codec; it has a denoiser for each window, and none for any other."""
     other = dataclasses.replace(bundle.manifest.shapes[0], window=17)
 
     assert bundle.manifest.find("vae_decoder", other).network == "vae_decoder"
@@ -188,14 +188,14 @@ def test_the_codec_serves_every_window_of_its_frame(bundle: Bundle) -> None:
 
 
 def test_the_session_has_pytorchs_threads(runs: dict[str, OnnxSession]) -> None:
-    """`OMP_NUM_THREADS` holds for both."""
+    """`OMP_NUM_THREADS` applies to both."""
     options: Any = runs["denoiser"].session.get_session_options()
 
     assert options.intra_op_num_threads == torch.get_num_threads()
 
 
 def test_cuda_needs_both_packages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`auto` falls back to the CPU, `cuda` says what to install; with both, CUDA is taken."""
+    """`auto` falls back to the CPU, `cuda` says what to install; with both, CUDA is used."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
 
@@ -208,7 +208,7 @@ def test_cuda_needs_both_packages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_cuda_libraries_that_do_not_load(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ONNX Runtime falls back in silence; we do not."""
+    """ONNX Runtime falls back silently; we raise an error."""
     entry = bundle.entries(bundle.manifest.shapes[0])["text_keys"]
     fallen = SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"])
     monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **__: fallen)

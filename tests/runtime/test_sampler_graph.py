@@ -1,4 +1,4 @@
-"""The whole sampler by CUDA graphs: the same bits as one by one, and nothing is allocated."""
+"""The whole sampler by CUDA graphs: the bits of eager calls, and no allocation."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 def test_graphs_give_the_same_bits(
     model: Model, rows: tuple[Span, ...], held_on: str, reuse: int
 ) -> None:
-    """Over several windows, with fresh noise, whole frames and tiles, latents here and there."""
+    """This holds for several windows, fresh noise, frames or tiles, latents on card or host."""
     plan, eager = sampling(9, rows=rows, eta=1.0, reuse=reuse), Placement(device="cuda")
     graphs = Placement(device="cuda", capture=GraphCapture())
 
@@ -43,9 +43,9 @@ def test_graphs_give_the_same_bits(
 
 @pytest.mark.parametrize("rows", [WHOLE, TILES])
 def test_turns_allocate_nothing_that_stays(model: Model, rows: tuple[Span, ...]) -> None:
-    """Once all is captured, a turn that gives no frames makes only what its inputs travel in.
+    """After all captures, a window step that gives no frames allocates only its copied inputs.
 
-    A replay itself makes nothing at all.
+    A replay itself allocates nothing.
     """
     shown, plan = scene(81, 9), sampling(9, rows=rows, eta=1.0)
     placement = Placement(device="cuda", capture=GraphCapture())

@@ -1,7 +1,8 @@
-"""`Enhancer`: networks that stay loaded, frames in memory, and runs that end when asked to."""
+"""`Enhancer`: networks that stay loaded, frames in memory, and runs that end on request."""
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,13 +13,16 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.support.bundles import small_bundle
-from tests.support.clips import moving_frames, small_checkpoint, write_clip
+from tests.support.clips import moving_frames, small_checkpoint, small_preset, write_clip
 from venhancer import Options, api
-from venhancer.errors import Cancelled, ShapeError, VideoError
+from venhancer.errors import Cancelled, OptionError, ShapeError, VideoError
+from venhancer.planning import fitting
 from venhancer.video.probe import probe, read_frames
+from venhancer.weights.checkpoint import read_tensors, save_tensors
 from venhancer_rt import Enhancer, journal, session
 from venhancer_rt.cli import main
-from venhancer_rt.job import JobError, folder_of, read_job
+from venhancer_rt.job import JobError, find_leftovers, find_unreadable, folder_of, read_job
+from venhancer_rt.session import BusyError
 
 FRAMES, WIDTH, HEIGHT = 9, 48, 32
 
@@ -31,7 +35,7 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> Options:
 
 @pytest.fixture
 def loads(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Every time that PyTorch's networks are loaded."""
+    """Record every load of PyTorch's networks."""
     found: list[Any] = []
     load = api.load_networks
 
@@ -50,7 +54,7 @@ def frames_of(output: Path | None) -> NDArray[np.uint8]:
 
 
 def cancel_at(calls: int) -> Callable[..., None]:
-    """Report progress, and end the run at the call of this number."""
+    """Make a progress function that ends the run at the call of this number."""
     left = [calls]
 
     def progress(stage: str, done: int, total: int) -> None:
@@ -62,7 +66,10 @@ def cancel_at(calls: int) -> Callable[..., None]:
 
 
 def test_networks_are_loaded_once(options: Options, tmp_path: Path, loads: list[Any]) -> None:
-    """For clips of another size too; the frames are the command's; after `close`, once more."""
+    """Clips of other sizes need no reload.
+
+    The frames are the command's; a closed session reloads.
+    """
     first = write_clip(tmp_path / "first.mp4", FRAMES)
     second = write_clip(tmp_path / "second.mp4", 5, 64, 48)
     words = ["--weights", str(options.weights), "--scale", "2", "--interpolate", "2"]
@@ -85,7 +92,7 @@ def test_networks_are_loaded_once(options: Options, tmp_path: Path, loads: list[
 def test_other_networks_take_their_place(
     options: Options, tmp_path: Path, loads: list[Any]
 ) -> None:
-    """Where options ask for another precision."""
+    """Options with another precision load other networks."""
     clip = write_clip(tmp_path / "in.mp4", 3)
     with Enhancer(options) as enhancer:
         enhancer.enhance(clip, tmp_path / "one")
@@ -94,8 +101,82 @@ def test_other_networks_take_their_place(
     assert len(loads) == 2
 
 
+def test_a_changed_checkpoint_is_loaded_again(
+    options: Options, tmp_path: Path, loads: list[Any]
+) -> None:
+    """The frames and the identity of a job are those of the file as it is now."""
+    weights = tmp_path / "own.safetensors"
+    assert options.weights is not None
+    weights.write_bytes(options.weights.read_bytes())
+    chosen = dataclasses.replace(options, weights=weights)
+    clip = write_clip(tmp_path / "in.mp4", 3)
+    with Enhancer(chosen) as enhancer:
+        before = frames_of(enhancer.enhance(clip, tmp_path / "one").output)
+        tensors = {name: x * 2 for name, x in read_tensors(weights).items()}
+        save_tensors(weights, tensors, small_preset())
+        after = frames_of(enhancer.enhance(clip, tmp_path / "two").output)
+
+    assert len(loads) == 2
+    assert not np.array_equal(before, after)
+
+
+def test_the_second_run_is_planned_as_the_first(
+    options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory that loaded networks hold makes no plan smaller."""
+    free = [10**10]
+    monkeypatch.setattr(fitting, "free_memory", lambda device: free[0])
+    clip = write_clip(tmp_path / "in.mp4", FRAMES, 640, 480)
+    chosen = dataclasses.replace(options, window=None, scale=4)
+    enhancer = Enhancer(chosen)
+    first = enhancer.plan(clip)
+    free[0] = 10**8
+
+    assert enhancer.plan(clip) == first
+    assert Enhancer(chosen).plan(clip).arrangement != first.arrangement
+    limited = dataclasses.replace(chosen, memory=5.5)
+    assert enhancer.plan(clip, limited).arrangement != first.arrangement
+
+
+def test_two_runs_at_once_are_refused(options: Options, tmp_path: Path) -> None:
+    """They would share tensors; after the first one there may be another."""
+    clip = write_clip(tmp_path / "in.mp4", 5, WIDTH, HEIGHT)
+    with Enhancer(options) as enhancer:
+        made = enhancer.frames(moving_frames(FRAMES, WIDTH, HEIGHT))
+        next(made)
+        with pytest.raises(BusyError, match="has not ended: wait for it"):
+            enhancer.enhance(clip, tmp_path / "out")
+        made.close()  # type: ignore[attr-defined]
+        assert enhancer.enhance(clip, tmp_path / "out").output == tmp_path / "out"
+
+
+def test_an_iterator_that_is_closed_ends_the_work(options: Options) -> None:
+    """At the next evaluation, not at the next frame."""
+    told: list[str] = []
+    chosen = dataclasses.replace(options, steps=40)
+    with Enhancer(chosen) as enhancer:
+        made = enhancer.frames(
+            moving_frames(41, WIDTH, HEIGHT), progress=lambda stage, *_: told.append(stage)
+        )
+        next(made)
+        before = len(told)
+        made.close()  # type: ignore[attr-defined]
+
+    assert len(told) - before <= 5
+
+
+def test_options_of_files_are_refused_for_frames(options: Options, tmp_path: Path) -> None:
+    """At once, before any frame is taken; a decimal rate means the exact one."""
+    chosen = dataclasses.replace(options, compare=tmp_path / "a.png")
+    with pytest.raises(OptionError, match="compare: frames in memory are written nowhere"):
+        Enhancer(chosen).frames([])
+    with Enhancer(options) as enhancer:
+        made = list(enhancer.frames(moving_frames(2, WIDTH, HEIGHT), fps=29.97))
+    assert len(made) == 3
+
+
 def test_a_plan_loads_nothing(options: Options, tmp_path: Path, loads: list[Any]) -> None:
-    """It tells what the run will be."""
+    """The plan describes the run without loading networks."""
     clip = write_clip(tmp_path / "in.mp4", FRAMES, WIDTH, HEIGHT)
 
     plan = Enhancer(options).plan(clip)
@@ -105,7 +186,7 @@ def test_a_plan_loads_nothing(options: Options, tmp_path: Path, loads: list[Any]
 
 
 def test_frames_in_memory_are_those_of_files(options: Options, tmp_path: Path) -> None:
-    """From an iterator, bit for bit; nothing is left on the disk."""
+    """Frames from an iterator give equal bits; no file is left on the disk."""
     given = write_clip(tmp_path / "in.mp4", FRAMES, WIDTH, HEIGHT)
     frames = list(read_frames(probe(given)))
     with Enhancer(options) as enhancer:
@@ -118,7 +199,7 @@ def test_frames_in_memory_are_those_of_files(options: Options, tmp_path: Path) -
 def test_who_takes_no_more_frames_ends_the_run(
     options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The thread ends, and the given frames are removed."""
+    """If the user stops iterating, the thread ends and the temporary frames are removed."""
     monkeypatch.setattr(session, "TemporaryDirectory", lambda: Kept(tmp_path / "given"))
     with Enhancer(options) as enhancer:
         made = enhancer.frames(moving_frames(FRAMES, WIDTH, HEIGHT))
@@ -130,7 +211,7 @@ def test_who_takes_no_more_frames_ends_the_run(
 
 
 class Kept:
-    """A temporary folder at a place that the test knows."""
+    """A temporary folder at a path that the test knows."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -146,7 +227,7 @@ class Kept:
 
 
 def test_bad_frames_are_told_in_one_line(options: Options) -> None:
-    """None at all, two sizes, another type: before any work."""
+    """No frame, two sizes and another type are each refused before any work."""
     frame = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     with Enhancer(options) as enhancer:
         with pytest.raises(VideoError, match="no frames"):
@@ -158,7 +239,7 @@ def test_bad_frames_are_told_in_one_line(options: Options) -> None:
 
 
 def test_a_cancelled_run_leaves_nothing(options: Options, tmp_path: Path) -> None:
-    """Neither to a file nor in memory; the next run is as any other."""
+    """A cancelled run to a file or in memory leaves no file; the next run works normally."""
     clip = write_clip(tmp_path / "in.mp4", FRAMES, WIDTH, HEIGHT)
     with Enhancer(options) as enhancer:
         with pytest.raises(Cancelled, match="of"):
@@ -172,7 +253,7 @@ def test_a_cancelled_run_leaves_nothing(options: Options, tmp_path: Path) -> Non
 def test_a_cancelled_run_can_go_on(
     options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From its job, to the same frames; without `resume` the job is left alone."""
+    """It continues from its job to the same frames; without `resume` the job is left unchanged."""
     monkeypatch.setattr(journal, "SHORTEST_WAIT", 0.0)
     monkeypatch.setattr(journal, "SHARE", 1e9)
     clip, target = write_clip(tmp_path / "in.mp4", 15, WIDTH, HEIGHT), tmp_path / "out"
@@ -193,7 +274,7 @@ def test_a_cancelled_run_can_go_on(
 def test_a_job_of_another_version_is_refused_by_name(
     options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the numbers of both formats; it is not thrown away."""
+    """The error has both format numbers; the job is not deleted."""
     monkeypatch.setattr(journal, "SHORTEST_WAIT", 0.0)
     clip, target = write_clip(tmp_path / "in.mp4", 15, WIDTH, HEIGHT), tmp_path / "out"
     with Enhancer(options) as enhancer:
@@ -204,10 +285,11 @@ def test_a_job_of_another_version_is_refused_by_name(
         with pytest.raises(JobError, match=r"another version \(format 1, this one reads 2\)"):
             enhancer.enhance(clip, target, resume=True)
     assert file.exists()
+    assert (find_unreadable(tmp_path), find_leftovers(tmp_path)) == (["out"], [])
 
 
 def test_a_bundle_stays_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its networks serve every clip of one shape."""
+    """The bundle's networks serve every clip of one shape."""
     (tmp_path / "made").mkdir()
     built = small_bundle(tmp_path / "made", sizes=[(96, 64)], windows=[9])
     opened: list[Any] = []

@@ -1,4 +1,4 @@
-"""A controller trained round a frozen prior goes through export and runtime as it is."""
+"""A controller trained round a frozen prior is exported and run unchanged."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def frames_of(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
 
 @pytest.fixture
 def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Weights of `venhancer-train --preset released --prior ...`, with a real codec and encoder."""
+    """Train with `venhancer-train --preset released --prior ...`, with a real codec and encoder."""
     from benchmarks.random_models import write_tokenizer
 
     monkeypatch.setitem(config.PRESETS, "released", text_preset())  # type: ignore[arg-type]
@@ -56,9 +56,9 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return run / "model.safetensors"
 
 
-@pytest.mark.filterwarnings("ignore:the prompt is too long")  # a letter is a token here
+@pytest.mark.filterwarnings("ignore:the prompt is too long")  # here a letter is a token
 def test_trained_weights_run_everywhere(trained: Path, tmp_path: Path) -> None:
-    """By PyTorch, as a bundle of ONNX files, and in the released layout: equal frames."""
+    """PyTorch, a bundle of ONNX files and the released layout give equal frames."""
     clip = write_clip(tmp_path / "in.mp4", 5, 32, 24)
     options = ["--interpolate", "2", "--prompt", "a", "--guidance", "2"]
     enhance(

@@ -1,4 +1,4 @@
-"""What travels to a card is small, pinned, and read there as the whole would be."""
+"""The pack for a card: small, with pinned wheels, and its reduced LPIPS equal to the whole."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from venhancer.video.probe import probe
 
 
 def test_a_pack_above_the_limit_is_an_error(tmp_path: Path) -> None:
-    """The parts are told one by one, and the message says what to do."""
+    """Each part's size is listed, and the message says what to do."""
     (tmp_path / "wheels").mkdir()
     (tmp_path / "wheels" / "a.whl").write_bytes(bytes(2**20))
     found = gpu_pack.sizes(ROOT, tmp_path)
@@ -34,7 +34,7 @@ def test_a_pack_above_the_limit_is_an_error(tmp_path: Path) -> None:
 
 
 def test_the_tree_fits_beside_what_travels() -> None:
-    """Forty-one MiB are wheels: what git holds may not grow into the rest."""
+    """Wheels take 41 MiB of the limit; the files in git must fit into the rest."""
     if shutil.which("git") is None or not (ROOT / ".git").exists():
         pytest.skip("needs a git checkout")
     assert gpu_pack.tree_bytes(ROOT) < 20 * 2**20
@@ -52,7 +52,7 @@ def test_wheels_have_the_versions_of_the_constraints() -> None:
 
 
 def test_clips_of_a_pack_are_short_and_small(tmp_path: Path) -> None:
-    """Films become clips of two seconds, photos small JPEGs; what is there is kept."""
+    """Films become clips of two seconds, photos small JPEGs; existing files are kept."""
     for part in ("train", "validation"):
         (tmp_path / "data" / part).mkdir(parents=True)
     write_clip(tmp_path / "data" / "train" / "film.mp4", 100, 64, 48)
@@ -97,6 +97,6 @@ def test_the_first_layers_of_lpips_are_lpips_of_these(tmp_path: Path) -> None:
 
 
 def as_lpips(tree: dict[str, Any], path: Path) -> Lpips:
-    """The distance with these weights, by way of the file that it reads."""
+    """Write these weights to a file and load the distance from it."""
     path.write_bytes(pickle.dumps(tree, protocol=4))
     return Lpips(path, VGG16)

@@ -1,4 +1,4 @@
-"""Small bundles for tests, by the exporter itself."""
+"""Small bundles for tests, made by the exporter."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ LETTERS = 514  # of a tokenizer without merges: the bytes twice, start and end
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """A bundle, and the checkpoint that it was made from."""
+    """A bundle, and its source checkpoint."""
 
     folder: Path
     weights: Path
 
     def copy(self, folder: Path, **fields: object) -> Path:
-        """Another bundle, with other fields in its manifest."""
+        """Copy the bundle, with other fields in its manifest."""
         shutil.copytree(self.folder, folder)
         path = folder / NAME
         path.write_text(signed({**json.loads(path.read_text()), **fields}))
@@ -57,21 +57,22 @@ def build(
 
 
 def small_bundle(folder: Path, sizes: Sequence[tuple[int, int]], windows: Sequence[int]) -> Built:
-    """Of `small_preset`, with a random checkpoint."""
+    """Build a bundle of `small_preset`, with a random checkpoint."""
     return build(folder, small_checkpoint(folder / "small.safetensors"), sizes, windows)
 
 
 def flat_bundle(folder: Path, sizes: Sequence[tuple[int, int]], windows: Sequence[int]) -> Built:
-    """Of NANO, with a random checkpoint."""
+    """Build a bundle of NANO, with a random checkpoint."""
     return build(folder, random_checkpoint(folder / "flat.safetensors", NANO), sizes, windows)
 
 
 def text_bundle(
     folder: Path, precision: Precision = "float32", kind: str = "AutoencoderKL"
 ) -> Built:
-    """Of `text_preset`, for 64x48x9; VENHANCER_VAE and ..._TEXT_ENCODER name what it was built of.
+    """Build a bundle of `text_preset`, for 64x48x9.
 
-    They lie in `folder`: call it with these variables set.
+    VENHANCER_VAE and ..._TEXT_ENCODER name its sources, which lie in `folder`: call this with the
+    variables set.
     """
     weights = text_checkpoint(folder / "text.safetensors")
     small_vae(kind).save_pretrained(folder / "vae")
@@ -81,13 +82,13 @@ def text_bundle(
 
 
 def point_to(folder: Path, patch: pytest.MonkeyPatch) -> None:
-    """Let the codec and the text encoder be found where `text_bundle` puts them."""
+    """Set the variables so that codec and text encoder are found where `text_bundle` puts them."""
     patch.setenv("VENHANCER_VAE", str(folder / "vae"))
     patch.setenv("VENHANCER_TEXT_ENCODER", str(folder))
 
 
 def text_preset() -> Preset:
-    """The released kind of model, in no time."""
+    """Make a preset of the released kind that runs in no time."""
     defaults = RunDefaults(steps=2, solver="normal", scale=2.0)
     return dataclasses.replace(small_v_preset(), defaults=defaults)
 
@@ -97,7 +98,7 @@ def text_checkpoint(path: Path) -> Path:
 
 
 def random_checkpoint(path: Path, preset: Preset) -> Path:
-    """Random weights, none of them zero, and none that makes values grow."""
+    """Write random weights, none of them zero, and none that makes values grow."""
     torch.manual_seed(0)
     model = make_denoiser(preset.model)
     for parameter in model.parameters():
@@ -108,7 +109,7 @@ def random_checkpoint(path: Path, preset: Preset) -> Path:
 
 
 def small_vae(kind: str = "AutoencoderKL", seed: int = 0) -> Any:
-    """Stable Diffusion's kind: an eighth of the size, four channels; or the temporal one."""
+    """Make a VAE of Stable Diffusion's kind: an eighth of the size, four channels; or temporal."""
     torch.manual_seed(seed)
     up = {} if "Temporal" in kind else {"up_block_types": ("UpDecoderBlock2D",) * 4}
     return getattr(importlib.import_module("diffusers"), kind)(
@@ -117,7 +118,7 @@ def small_vae(kind: str = "AutoencoderKL", seed: int = 0) -> Any:
 
 
 def small_text_encoder() -> Any:
-    """OpenCLIP's kind, two layers, as wide as the small model reads."""
+    """Make an encoder of OpenCLIP's kind: two layers, as wide as the small model reads."""
     torch.manual_seed(0)
     transformers = importlib.import_module("transformers")
     config = transformers.CLIPTextConfig(

@@ -1,4 +1,4 @@
-"""Small media for tests, made on the spot."""
+"""Small media for tests, generated when needed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TINY_UNET = UNetConfig(
 
 
 def small_preset() -> Preset:
-    """A `SMALL_UNET` that runs in no time, under the name of the built-in model."""
+    """Make a preset of `SMALL_UNET` that runs in no time, under the built-in model's name."""
     model = dataclasses.replace(SMALL_UNET.model, unet=TINY_UNET)
     return Preset(
         name="nano", model=model, defaults=RunDefaults(steps=2, solver="normal", scale=2.0)
@@ -44,7 +44,7 @@ def small_preset() -> Preset:
 
 
 def small_checkpoint(path: Path) -> Path:
-    """A checkpoint of `small_preset` with random weights, none of them zero."""
+    """Write a checkpoint of `small_preset` with random weights, none of them zero."""
     torch.manual_seed(0)
     preset = small_preset()
     model = make_denoiser(preset.model)
@@ -56,7 +56,7 @@ def small_checkpoint(path: Path) -> Path:
 
 
 def described_clip(frames: int = 9, width: int = 48, height: int = 32) -> Clip:
-    """What probing a clip finds, without a file."""
+    """Describe a clip as probing would, without a file."""
     return Clip(
         path=Path("in.mp4"),
         width=width,
@@ -72,7 +72,7 @@ def described_clip(frames: int = 9, width: int = 48, height: int = 32) -> Clip:
 
 
 def moving_frames(count: int, width: int, height: int) -> list[NDArray[np.uint8]]:
-    """A soft colour pattern that moves to the right, two pixels a frame."""
+    """Make a soft colour pattern that moves to the right, two pixels a frame."""
     y, x = np.mgrid[0:height, 0:width]
     frames = []
     for k in range(count):
@@ -82,12 +82,12 @@ def moving_frames(count: int, width: int, height: int) -> list[NDArray[np.uint8]
 
 
 def write_clip(path: Path, count: int, width: int = 48, height: int = 32, fps: str = "24") -> Path:
-    """An H.264 clip of `moving_frames`."""
+    """Write an H.264 clip of `moving_frames`."""
     return write_frames(path, moving_frames(count, width, height), fps)
 
 
 def write_frames(path: Path, frames: Sequence[NDArray[np.uint8]], fps: str = "24") -> Path:
-    """An H.264 clip of RGB frames."""
+    """Write an H.264 clip of RGB frames."""
     height, width, _ = frames[0].shape
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=Fraction(fps))
@@ -100,6 +100,6 @@ def write_frames(path: Path, frames: Sequence[NDArray[np.uint8]], fps: str = "24
 
 
 def read_all(path: Path) -> list[NDArray[np.uint8]]:
-    """Every frame of a video, RGB."""
+    """Read every frame of a video, RGB."""
     with av.open(str(path)) as container:
         return [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]

@@ -1,7 +1,7 @@
-"""As much of TensorRT as runs engines, for machines that have none: they compute on the CPU.
+"""A stand-in for TensorRT's engine interface, which computes on the CPU.
 
-A plan is the name of a network; its engine reads its inputs and writes its outputs at the
-addresses that it is given, as the real one does.
+A plan is the name of a network; its engine reads its inputs and writes its outputs at the addresses
+that it is given, as the real one does.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from venhancer.bundle.static_networks import NetworkFunction
 from venhancer_rt import engine
 
 VERSION = "11.4.0.106"
-ALIGNMENT = 64  # bytes: what PyTorch gives on the CPU, and this one insists on
+ALIGNMENT = 64  # bytes: PyTorch's on the CPU, which this stand-in requires
 NAMES = {"float32": "FLOAT", "float16": "HALF", "int64": "INT64", "int32": "INT32"}
 STREAM = 7
 Severity = Enum("Severity", ["INTERNAL_ERROR", "ERROR", "WARNING", "INFO"])
@@ -33,14 +33,14 @@ Strategy = Enum("ExecutionContextAllocationStrategy", ["STATIC", "USER_MANAGED"]
 
 
 def use_cpu(patch: pytest.MonkeyPatch) -> None:
-    """Let engines run there: on a stream, and at addresses as PyTorch has them."""
+    """Let engines run on the CPU: with its stream, and with PyTorch's addresses there."""
     stream = SimpleNamespace(cuda_stream=STREAM)
     patch.setattr(torch.cuda, "current_stream", lambda: stream)
     patch.setattr(engine, "ALIGNMENT", ALIGNMENT)
 
 
 def one_line(call: Callable[[], object], kind: type[Exception]) -> str:
-    """What an error says."""
+    """Return the one-line message of the error that a call raises."""
     with pytest.raises(kind) as caught:
         call()
     assert "\n" not in str(caught.value)
@@ -49,19 +49,19 @@ def one_line(call: Callable[[], object], kind: type[Exception]) -> str:
 
 @dataclass(slots=True, kw_only=True)
 class FakeNetwork:
-    """What a plan holds, and what goes wrong with it."""
+    """The content of a plan, and the faults to simulate."""
 
     inputs: Sequence[TensorInfo]
     outputs: Sequence[TensorInfo]
     run: NetworkFunction
     scratch: int = 0
-    stripped: int = -1  # as the real one says of an engine that was not stripped
+    stripped: int = -1  # the real engine's value if it was not stripped
     has_context: bool = True
-    failure: str = ""  # what is logged by a call that fails
+    failure: str = ""  # logged by a call that fails
 
 
 class FakeContext:
-    """Computes when it is told to, in the memory that it was given."""
+    """A context that computes on request, in the memory that it was given."""
 
     def __init__(self, network: FakeNetwork, log: Any) -> None:
         self.network = network
@@ -85,7 +85,7 @@ class FakeContext:
             return False
         memory, size = self.scratch
         assert size or not self.network.scratch, "no memory to compute in"
-        ctypes.memset(memory, 255, size)  # it is the engine's, all of it
+        ctypes.memset(memory, 255, size)  # the engine may overwrite all of it
         made = self.network.run({p.name: self._at(p).clone() for p in self.network.inputs})
         for port in self.network.outputs:
             self._at(port).copy_(made[port.name])
@@ -100,7 +100,7 @@ class FakeContext:
 
 
 class FakeEngine:
-    """Describes its network, and makes contexts for it."""
+    """An engine that describes its network, and makes contexts for it."""
 
     def __init__(self, network: FakeNetwork, log: Any) -> None:
         self.network = network
@@ -143,11 +143,11 @@ class FakeEngine:
 
 
 class ILogger:
-    """What loggers are derived from."""
+    """The base class of loggers."""
 
 
 class FakeTensorRT(SimpleNamespace):
-    """Stands for the module; keeps its engines. networks: by the content of their plans"""
+    """A stand-in for the module; keeps its engines. networks: by the content of their plans"""
 
     def __init__(self, networks: Mapping[bytes, FakeNetwork], version: str = VERSION) -> None:
         super().__init__(

@@ -1,4 +1,4 @@
-"""As much of TensorRT as its builder needs, for machines that have none."""
+"""A stand-in for the parts of TensorRT that its builder needs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DataType = Enum("DataType", list(DTYPES.values()))
 
 
 class Base:
-    """What the bindings have one subclass."""
+    """A base class that the bindings let a user subclass."""
 
 
 class Config:
@@ -39,7 +39,7 @@ class Config:
 
 
 class FakeTensorRT(SimpleNamespace):
-    """Stands for the module; keeps what it was asked for in `networks` and `configs`."""
+    """A stand-in for the module; records requests in `networks` and `configs`."""
 
     def __init__(self, version: str = "11.4.0.106", device: bytes = b"this GPU") -> None:
         flag = IntEnum("NetworkDefinitionCreationFlag", {"STRONGLY_TYPED": 1})
@@ -81,7 +81,7 @@ class FakeTensorRT(SimpleNamespace):
         return SimpleNamespace(deserialize_cuda_engine=lambda data: self.engine)
 
     def loads(self, path: Path) -> None:
-        """From now on, an engine has the tensors of this graph."""
+        """Give engines the tensors of this graph from now on."""
         graph = onnx.load(path).graph
         ports = [_tensor(value) for value in (*graph.input, *graph.output)]
         by_name = {port.name: port for port in ports}

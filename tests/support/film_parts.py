@@ -24,7 +24,7 @@ Frames = list[NDArray[np.uint8]]
 
 
 def scene(seed: int, count: int, width: int = 96, height: int = 64) -> Frames:
-    """Soft coloured blotches; the camera pans two pixels a frame."""
+    """Make soft coloured blotches; the camera pans two pixels a frame."""
     rng = np.random.default_rng(seed)
     blotches = Image.fromarray(rng.integers(40, 216, (6, 60, 3), np.uint8))
     wide = np.asarray(blotches.resize((12 * width, height), Image.Resampling.BICUBIC))
@@ -32,7 +32,7 @@ def scene(seed: int, count: int, width: int = 96, height: int = 64) -> Frames:
 
 
 def page(frames: Frames, lines: int) -> Frames:
-    """White text with black edges over frames."""
+    """Draw white text with black edges over frames."""
     font = ImageFont.load_default(14)
     out = []
     for frame in frames:
@@ -46,7 +46,7 @@ def page(frames: Frames, lines: int) -> Frames:
 
 
 def write_films(folder: Path) -> Path:
-    """Scenes of 30, 40 and 6 frames with a caption; then one film for each reason to leave out."""
+    """Write scenes of 30, 40 and 6 frames with a caption, and a film for each reason to reject."""
     folder.mkdir()
     write_frames(folder / "a.mp4", scene(1, 30) + scene(2, 40) + scene(3, 6))
     (folder / "a.txt").write_text("blotches")

@@ -1,6 +1,6 @@
 """Run as `python -m tests.support.kernel_checks DEVICE`: Triton against PyTorch in float64.
 
-On a CPU with TRITON_INTERPRET=1, which has to be set before Triton is imported.
+On a CPU it needs TRITON_INTERPRET=1, which must be set before Triton is imported.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ def exact(*given: Tensor) -> tuple[Tensor, ...]:
 
 
 def affine(layer: nn.Module, device: str, dtype: torch.dtype) -> nn.Module:
-    """A norm whose factors and summands are not one and zero."""
+    """Set a norm's factors and summands to other values than one and zero."""
     for parameter in layer.parameters():
         nn.init.normal_(parameter)
     return layer.to(device, dtype)
 
 
 def check_attention(dtype: torch.dtype, device: str) -> None:
-    """Several sequences to a program, and a rest; queries side by side with keys and values."""
+    """Check several sequences per program and a rest, and queries beside keys and values."""
     for sequences, frames, heads, channels in ATTENDED:
         joined = 2 * torch.randn(sequences, frames, 3 * heads * channels)
         q, k, v = joined.to(device, dtype).chunk(3, dim=-1)
@@ -54,7 +54,7 @@ def check_attention(dtype: torch.dtype, device: str) -> None:
 
 
 def check_norm(dtype: torch.dtype, device: str) -> None:
-    """Values far from zero, whose variance a difference of squares would lose."""
+    """Check values far from zero, whose variance a difference of squares would lose."""
     for shape, groups in NORMALISED:
         x = (3 * torch.randn(shape) + 20).to(device, dtype)
         x = x.contiguous(memory_format=torch.channels_last)
@@ -73,7 +73,7 @@ def check_geglu(dtype: torch.dtype, device: str) -> None:
 
 
 def check_add_norm(dtype: torch.dtype, device: str) -> None:
-    """The norm is of the sum as it is stored, so the sum is that of PyTorch, bit for bit."""
+    """Check that the norm uses the sum as stored, so the sum equals PyTorch's bit for bit."""
     for images, tokens, width, frames in ADDED:
         x, y = (torch.randn(images, tokens, width).to(device, dtype) + 5 for _ in range(2))
         layer = affine(nn.LayerNorm(width), device, dtype)
@@ -84,7 +84,7 @@ def check_add_norm(dtype: torch.dtype, device: str) -> None:
 
 
 def small_stage() -> Stage:
-    """A level of the network with every kind of layer, and few groups: they are taken in turns."""
+    """Make a level with every kind of layer, and few groups, which the kernel takes in sequence."""
     unet = dataclasses.replace(small_v_preset().model.unet, norm_groups=2)
     stage = Stage(32, 64, unet, spatial=True, temporal=True).eval()
     for parameter in stage.parameters():
@@ -94,7 +94,7 @@ def small_stage() -> Stage:
 
 
 def check_stage(device: str) -> None:
-    """A stage whose layers are all fused gives what it gave before, for two branches."""
+    """Check that a stage gives the same with all layers fused, for two branches."""
     stage, branches, frames = small_stage().to(device), 2, 3
     x = torch.randn(branches * frames, 32, 6, 5).contiguous(memory_format=torch.channels_last)
     embedding, text = torch.randn(branches * frames, 128), torch.randn(2, branches, 7, 64)
@@ -111,11 +111,11 @@ def check_stage(device: str) -> None:
 def main(device: str) -> None:
     torch.manual_seed(0)
     compute_exactly(torch.float32)
-    torch.use_deterministic_algorithms(True)  # fills what nobody wrote with NaN
+    torch.use_deterministic_algorithms(True)  # fills unwritten memory with NaN
     check_stage(device)
     for dtype in TOLERANCES:
         if dtype == torch.bfloat16 and device == "cpu":
-            continue  # the interpreter multiplies its bits as if they were integers
+            continue  # the interpreter multiplies bfloat16 bits as integers
         for run in (check_attention, check_norm, check_geglu, check_add_norm):
             run(dtype, device)
 

@@ -1,10 +1,10 @@
-"""Presets that several tests take: too small to be useful, or of an edition that is gone."""
+"""Presets for several tests: too small to be useful, or of an edition that is gone."""
 
 from __future__ import annotations
 
 from venhancer.config import ModelConfig, Preset, RunDefaults, Shortcuts, UNetConfig
 
-SMALL_UNET = Preset(  # the built-in model's second edition: a UNet that predicts a sample
+SMALL_UNET = Preset(  # the second edition of the built-in model: a UNet that predicts x_0
     name="small-unet",
     model=ModelConfig(
         unet=UNetConfig(

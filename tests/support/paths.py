@@ -1,4 +1,4 @@
-"""Where the checkout and its golden files are."""
+"""Paths of the checkout and its golden files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small film, a photo and a pool made of them: what tests of pools share."""
+"""A small film, a photo and a pool made of them, for tests of pools."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def silent(_: str) -> None:
 
 
 def scenery(width: int, height: int, seed: int) -> NDArray[np.uint8]:
-    """Coarse blotches, which a fourth of the size can show, with some detail that it cannot."""
+    """Make coarse blotches that survive at a quarter of the size, and detail that does not."""
     coarse = cv2.resize(picture(height // 4, width // 4, seed), (width, height), interpolation=2)
     mixed = 0.8 * coarse + 0.2 * picture(height, width, seed + 1).astype(float)
     return mixed.astype(np.uint8)
 
 
 def write_pool_media(folder: Path) -> Path:
-    """A film in which the camera pans, and a photo."""
+    """Write a film in which the camera pans, and a photo."""
     wide = scenery(480, 264, 1)
     frames = [np.ascontiguousarray(wide[:, 2 * n : 2 * n + 384]) for n in range(36)]
     write_frames(folder / "pan.mp4", frames)
@@ -59,6 +59,6 @@ def write_pool_media(folder: Path) -> Path:
 
 
 def write_pool(media: Path, folder: Path) -> Path:
-    """A pool of two parts."""
+    """Write a pool of two parts."""
     make_pool(find_media(media), folder, NANO.model, SETTINGS, silent)
     return folder

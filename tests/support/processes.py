@@ -1,7 +1,7 @@
 """Runs in processes of their own, which may end at any moment.
 
-Forked from a server that has done nothing yet: a fork of the test's own process would lack the
-threads that OpenCV has started there, and wait for them for ever.
+They are forked from a server that has done nothing yet: a fork of the test's own process would lack
+the threads that OpenCV has started there, and wait for them forever.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LIMIT = 120.0  # seconds
 
 
 def exit_code(function: Callable[..., object], *args: object) -> int:
-    """Run `function` in a process: minus the number of the signal that ended it, else its code."""
+    """Run `function` in a process -> minus its ending signal's number, else its exit code."""
     process = FORKS.Process(target=_begin, args=(torch.get_num_threads(), function, *args))
     process.start()
     process.join(LIMIT)
@@ -37,7 +37,7 @@ def exit_code(function: Callable[..., object], *args: object) -> int:
 
 
 def _begin(threads: int, function: Callable[..., object], *args: object) -> None:
-    """Take as many threads as the test has: with others, sums come out in another order."""
+    """Use the test's number of threads: with another, sums come out in another order."""
     torch.set_num_threads(threads)
     function(*args)
 
@@ -61,7 +61,7 @@ class DiesAt:
 
 
 def run_and_die(words: list[str], calls: int) -> int:
-    """A run that keeps every state and is killed at the given call; the signal that ended it."""
+    """Kill a run that keeps every state at the given call -> the signal that ended it."""
     return max(0, -exit_code(_run, words, calls))
 
 
@@ -72,6 +72,6 @@ def _run(words: list[str], calls: int) -> None:
 
 
 def keep_every_state() -> None:
-    """No state is too early or too costly to be kept."""
+    """Make every state due, whatever its time and cost."""
     journal.SHORTEST_WAIT = 0.0
     journal.SHARE = 1e9

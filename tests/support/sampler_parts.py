@@ -1,4 +1,4 @@
-"""A small model's sampler, on any device: what tests of the sampler share."""
+"""A small model's sampler, on any device, for tests of the sampler."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def sampler(
 
 
 def nothing() -> None:
-    """No progress."""
+    """Ignore progress."""
 
 
 def run(
@@ -67,7 +67,7 @@ def run(
     placement: Placement = CPU,
     held_on: str = "",
 ) -> Tensor:
-    """x_0 of the whole scene: f c h w, on the CPU; held_on: where latents are, if elsewhere."""
+    """Sample the whole scene: f c h w, on the CPU; held_on: the latents' device, if another."""
     shown = scene(frames, plan.window)
     with torch.inference_mode():
         made = sampler(model, plan, shown, placement, held_on).run(
@@ -79,7 +79,7 @@ def run(
 def whole_and_resumed(
     model: Model, plan: Sampling, frames: int, cut_after: int
 ) -> tuple[Tensor, Tensor]:
-    """What comes after so many turns (f c h w): in one go, and from another sampler's tensors."""
+    """Return the frames after so many window steps (f c h w): of one run, and of a resumed one."""
     shown, keys = scene(frames, plan.window), key_frames(frames)
     with torch.inference_mode():
         whole = list(sampler(model, plan, shown).run(shown, iter(keys), 0, nothing))

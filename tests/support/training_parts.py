@@ -1,4 +1,4 @@
-"""What tests of training share: small networks, batches and a folder of media."""
+"""Small networks, batches and a folder of media, for tests of training."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ TEXT_WIDTH = 16
 
 
 def small_v_preset() -> Preset:
-    """The released kind of network, with text and a frozen prior, in no time."""
+    """Make a preset of the released kind, with text and a frozen prior, that runs in no time."""
     unet = UNetConfig(
         base_channels=32,
         multipliers=(1, 2),
@@ -56,7 +56,7 @@ def small_v_preset() -> Preset:
 def new_trainer(
     preset: Preset, config: TrainingConfig = SMALL, accelerator: Accelerator | None = None
 ) -> Trainer:
-    """A trainer of random weights, none of which is zero where that would hide something."""
+    """Make a trainer of random weights, none of which is zero if that would hide an effect."""
     torch.manual_seed(0)
     model = make_denoiser(preset.model)
     for parameter in model.unet.parameters():
@@ -67,13 +67,13 @@ def new_trainer(
 
 
 def pooled_encode(clips: Tensor, _: torch.Generator) -> Tensor:
-    """A codec for tests, four channels at an eighth of the size: b f 3 H W -> b 4 f h w."""
+    """Encode like a codec with four channels at an eighth of the size: b f 3 H W -> b 4 f h w."""
     small = F.avg_pool2d(clips.flatten(0, 1), 8).unflatten(0, clips.shape[:2])
     return torch.cat([small, small.mean(dim=2, keepdim=True)], dim=2).transpose(1, 2)
 
 
 def text_of(captions: list[str]) -> Tensor:
-    """A text encoder for tests, in inference mode as the real one is: (b, 3, d)."""
+    """Encode text, in inference mode as the real encoder does: (b, 3, d)."""
     with torch.inference_mode():
         lengths = torch.tensor([len(caption) for caption in captions], dtype=torch.float32)
         return lengths[:, None, None].sin().expand(-1, 3, TEXT_WIDTH).clone()
@@ -84,14 +84,14 @@ def encode_text(captions: list[str]) -> Tensor:
 
 
 def encoders_of(preset: Preset) -> Encoders:
-    """The preset's own codec, or one that stands for the released model's."""
+    """Return the preset's own codec, or a stand-in for the released model's."""
     if not preset.model.has_learned_codec:
         return lapped_encoders(preset.model.latent_scale)
     return Encoders(pooled_encode)
 
 
 def diffusion_loss(trainer: Trainer) -> DiffusionLoss:
-    """The objective of a trainer's run."""
+    """Make the objective of a trainer's run."""
     preset, config = trainer.preset, trainer.config
     return DiffusionLoss(preset.model, config, encoders_of(preset), trainer.model.sigmas)
 
@@ -102,14 +102,14 @@ def random_clip(frames: int = SMALL.frames, seed: int = 0) -> Tensor:
 
 
 def some_batches(count: int, config: TrainingConfig = SMALL) -> list[Batch]:
-    """The same ones each time; clip i is called `clip i`."""
+    """Make the same batches each time; clip i is called `clip i`."""
     rng = np.random.default_rng(0)
     takes = [Take(f"clip {i}", random_clip(seed=i), f"clip {i}") for i in range(config.batch)]
     return [make_batch(takes, config, "bilinear", rng) for _ in range(count)]
 
 
 def write_media(folder: Path) -> Path:
-    """A folder with two videos, one of them with a caption, and a photo."""
+    """Write a folder with two videos, one of them with a caption, and a photo."""
     folder.mkdir()
     write_clip(folder / "a.mp4", 24, 64, 48)
     write_clip(folder / "b.mkv", 24, 48, 64)

@@ -1,7 +1,7 @@
 """One process of a training run on several: `torchrun tests/support/training_worker.py RUN`.
 
-Trains the controller of a small model with text round a frozen prior, on given batches.
-`--kill-at N` ends every process after update N, as a lost machine would.
+Trains the controller of a small model with text round a frozen prior, on given batches. `--kill-at
+N` ends every process after update N, as a machine's failure would.
 """
 
 from __future__ import annotations

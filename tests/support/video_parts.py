@@ -1,4 +1,4 @@
-"""Clips with sound, subtitles, rotation and tags, and how to look into what came out."""
+"""Clips with sound, subtitles, rotation and tags, and functions to inspect the results."""
 
 from fractions import Fraction
 
@@ -13,7 +13,7 @@ SIZE = {"width": 64, "height": 48}
 
 
 def picture(red=0.0, width=64, height=48):
-    """A smooth picture with a bright top left corner."""
+    """Make a smooth picture with a bright top left corner."""
     rows, columns = np.mgrid[0:height, 0:width]
     image = np.stack([np.full_like(rows, 255 * red), rows * 120 / height, columns * 120 / width], 2)
     image[: height // 4, : width // 4] = 250
@@ -35,7 +35,7 @@ def write(path, frames, times=None, fps=FPS, source=None, **options):
 
 
 def make_clip(path, count=12, sound=False, subtitles=None, rotation=0, tags=(2, 0), **size):
-    """A clip made with PyAV alone: tags are (matrix, range), sound starts 0.1 s late."""
+    """Make a clip with PyAV alone: tags are (matrix, range), sound starts 0.1 s late."""
     with av.open(str(path), "w") as out:
         video = out.add_stream("libx264", rate=24, **(size or SIZE))
         video.pix_fmt = "yuv420p"
@@ -75,7 +75,7 @@ def text_packet(stream, text):
 
 
 def packets(path, kind):
-    """(time, bytes) of every packet of the first stream of a kind."""
+    """Return (time, bytes) of every packet of the first stream of a kind."""
     with av.open(str(path)) as container:
         stream = getattr(container.streams, kind)[0]
         return [(p.pts * p.time_base, bytes(p)) for p in container.demux(stream) if p.size]

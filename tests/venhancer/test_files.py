@@ -1,4 +1,4 @@
-"""Files appear whole or not at all, and a lock has one holder."""
+"""Files appear complete or not at all, and a lock has one holder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from venhancer.files import fingerprint, hash_file, try_lock, write_text, writte
 
 @pytest.mark.parametrize("is_durable", [False, True])
 def test_a_file_appears_whole(tmp_path: Path, is_durable: bool) -> None:
-    """Under its name when the block ends, and not before."""
+    """It has its name when the block ends, and not before."""
     path = tmp_path / "out.bin"
     with written_whole(path, is_durable=is_durable) as temporary:
         temporary.write_bytes(b"all of it")
@@ -23,7 +23,7 @@ def test_a_file_appears_whole(tmp_path: Path, is_durable: bool) -> None:
 
 
 def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
-    """Nothing half written beside it either."""
+    """No partial file is left beside it."""
     path = tmp_path / "out.txt"
     write_text(path, "before")
     with pytest.raises(KeyboardInterrupt), written_whole(path) as temporary:
@@ -34,14 +34,14 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
 
 
 def test_long_names_are_written(tmp_path: Path) -> None:
-    """Up to the 255 bytes that file systems allow."""
+    """Names up to 255 bytes, the limit of file systems, work."""
     path = tmp_path / ("n" * 251 + ".txt")
     write_text(path, "x")
     assert path.read_text() == "x"
 
 
 def test_hashes_are_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are SHA-256, whatever the size of a piece."""
+    """They are SHA-256, for any size of the pieces."""
     data = bytes(range(256)) * 5
     (tmp_path / "a").write_bytes(data)
     monkeypatch.setattr(files, "PIECE", 100)
@@ -49,7 +49,7 @@ def test_hashes_are_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_fingerprint_sees_size_and_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a folder, names and sizes."""
+    """A folder's fingerprint includes names and sizes."""
     monkeypatch.setattr(files, "ENDS", 4)
     path = tmp_path / "a"
     found = set()
@@ -63,7 +63,7 @@ def test_a_fingerprint_sees_size_and_ends(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_lock_has_one_holder(tmp_path: Path) -> None:
-    """Until it is closed."""
+    """A second holder can take it once it is closed."""
     held = try_lock(tmp_path / "lock")
     assert held is not None
     assert try_lock(tmp_path / "lock") is None

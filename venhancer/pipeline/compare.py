@@ -1,4 +1,4 @@
-"""Side by side: the input, enlarged bilinearly, and the result."""
+"""Comparison side by side: the input, enlarged bilinearly, and the result."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from venhancer.video.writer import check_target, open_writer
 
 
 def check_comparison(path: Path, overwrite: bool) -> None:
-    """Refuse, before any work, a place that cannot take the comparison."""
+    """Refuse, before any work, a path that the comparison cannot be written to."""
     if path.suffix.lower() != ".png":
         check_target(path, overwrite)
     elif not path.absolute().parent.is_dir():
@@ -31,7 +31,7 @@ def check_comparison(path: Path, overwrite: bool) -> None:
 
 
 class Comparison:
-    """Takes the result frame by frame; writes a video, or the middle frame as a .png."""
+    """Writer that takes the result frame by frame; makes a video, or a .png of the middle frame."""
 
     def __init__(self, plan: Plan, options: Options) -> None:
         assert options.compare is not None
@@ -54,7 +54,7 @@ class Comparison:
             )
 
     def _enlarged(self) -> Iterator[Frame]:
-        """For every output frame the input frame on show at its time, enlarged."""
+        """Yield, for every output frame, the input frame shown at its time, enlarged."""
         geometry, times = self.plan.geometry, self.plan.source.times
         frames = enumerate(read_frames(self.plan.source))
         number, enlarged = -1, np.empty(0, dtype=np.uint8)
@@ -68,7 +68,7 @@ class Comparison:
             yield enlarged
 
     def add(self, frame: Frame) -> None:
-        """The next frame of the result."""
+        """Add the next frame of the result."""
         before, moment = next(self.before), self.plan.timeline.times[self.index]
         if self.writer is not None:
             self.writer.write(np.concatenate([before, frame], axis=1), moment)

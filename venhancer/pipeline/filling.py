@@ -1,4 +1,4 @@
-"""From the key frames that the model makes to the grid: the frames between are made by motion."""
+"""Frames between the model's key frames, made by motion to fill the grid."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from venhancer.video.probe import read_frames
 
 
 class Filling:
-    """Takes every key frame once, in order, and gives the grid frames that are shown.
+    """Interpolator that takes every key frame once, in order, and yields the shown grid frames.
 
-    It reads the input beside the run, a frame for each key frame: a new frame depends on two input
-    frames, their two key frames and its time, and on nothing else.
+    It reads the input too, one frame for each key frame. A new frame depends only on two input
+    frames, their two key frames and its time.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -26,7 +26,7 @@ class Filling:
         self.last: tuple[Frame, Frame] | None = None  # the input frame, and its key frame
 
     def add(self, key: Frame) -> Iterator[tuple[int, Frame]]:
-        """Grid frames by number: those since the key frame before this one, and this one."""
+        """Yield grid frames with their numbers: those since the last key frame, then this one."""
         number, now = self.count * self.key_stride, (next(self.inputs), key)
         if self.last is not None:
             yield from self._between(self.last, now, number - self.key_stride)
@@ -37,7 +37,7 @@ class Filling:
     def _between(
         self, before: tuple[Frame, Frame], after: tuple[Frame, Frame], start: int
     ) -> Iterator[tuple[int, Frame]]:
-        """Those between two key frames; up to a cut, the one before it is held."""
+        """Yield the frames between two key frames; up to a cut, repeat the one before it."""
         is_cut = self.count in self.starts
         maker = Between(before[0], after[0])
         for step in range(1, self.key_stride):

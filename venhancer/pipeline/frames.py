@@ -1,4 +1,4 @@
-"""From input frames to those that the model makes, scene by scene."""
+"""Generation of the model's frames from the input frames, scene by scene."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from venhancer.spans import Span
 from venhancer.video.probe import read_frames
 
 Progress = Callable[[str, int, int], None]  # stage, parts done, parts in all
-QUEUE = 4  # frames that are read ahead, and that wait to be written
+QUEUE = 4  # frames read ahead; also frames that wait to be written
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class GeneratedFrames:
 
 @dataclass(slots=True)
 class Flow:
-    """The part of a run that makes frames, whatever becomes of them."""
+    """Part of a run that makes frames; it does not know the output."""
 
     plan: Plan
     networks: Networks
@@ -52,7 +52,7 @@ class Flow:
     evaluations: int = 0  # so far
 
     def generated(self, state: State) -> Generator[GeneratedFrames]:
-        """Yield what each window step that is left after `state` has finished."""
+        """Yield the frames that each remaining window step finishes, after `state`."""
         scenes = self.plan.scenes[state.scene :]
         if not scenes:
             return
@@ -81,9 +81,9 @@ class Flow:
         self.evaluations = taken * len(plan.sampling.rows) * len(plan.sampling.columns)
 
     def _keys(self, frames: Iterator[Frame], scene: Span, first: int) -> Iterator[Tensor]:
-        """Key frames of a scene from `first` on, as the sampler takes them: c h w each.
+        """Yield the key frames of a scene from `first` on, as the sampler takes them: c h w each.
 
-        frames: from `needed_from(scene, first, ...)` on; a few are read and encoded early
+        frames: input frames from `needed_from(scene, first, ...)` on; a few are encoded early
         """
         count = self.plan.preset.model.neighbours
         aligner = Aligner(count, self.plan.geometry)
@@ -104,7 +104,7 @@ class Flow:
             yield latents
 
     def _encoded(self, frame: Frame, number: int, aligner: Aligner, is_shown: bool) -> Tensor:
-        """Resize, pad and encode an input frame -> its latents, 1 c h w; none if not shown."""
+        """Resize, pad and encode an input frame -> its latents, 1 c h w; empty if not shown."""
         plan = self.plan
         geometry, upsampling = plan.geometry, plan.preset.model.upsampling
         with self.watch("encode"):
@@ -126,7 +126,7 @@ class Flow:
         keys: Iterator[Tensor],
         state: State,
     ) -> Iterator[GeneratedFrames]:
-        """Yield the same for the window steps of one scene that `state` has not seen."""
+        """Yield the finished frames of one scene's remaining window steps, after `state`."""
         last = self.plan.window_steps_of(scene)
         left = state.frames
         finished = sampler.run(scene, keys, state.window_steps, self._evaluated)
@@ -134,10 +134,10 @@ class Flow:
             with self.watch("denoise"):
                 latents = next(finished)
                 if len(latents):
-                    wait_for(latents)  # decoding would wait here, and be told to take so long
+                    wait_for(latents)  # otherwise this time would be counted as decoding
             is_end = taken == last
             is_cut = is_end and number + 1 < len(self.plan.scenes)
-            held = scene.key_stride - 1 if is_cut else 0  # the last frame is shown up to the cut
+            held = scene.key_stride - 1 if is_cut else 0  # repeat up to the cut
             first, left = left, left + len(latents) + held
             after = State(number, taken, left, sampler.tensors())
             if is_end:
@@ -150,7 +150,7 @@ class Flow:
         self.progress("denoise", self.evaluations, total)
 
     def frames(self, generated: GeneratedFrames) -> Iterator[Frame]:
-        """Decode what a window step has finished, chunk by chunk: H W 3 each, cropped."""
+        """Decode the frames of a window step, chunk by chunk: H W 3 each, cropped."""
         frame: Frame | None = None
         latents = generated.latents
         for part in latents.split(DECODED_FRAMES) if len(latents) else ():

@@ -1,6 +1,6 @@
-"""A model, its codec and its text encoder, as the pipeline calls them.
+"""Model, codec and text encoder of a run, as the pipeline calls them.
 
-With `Denoiser` these are PyTorch's networks, with `StaticDenoiser` those of a bundle.
+A `Denoiser` belongs to PyTorch's networks, a `StaticDenoiser` to those of a bundle.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from venhancer.sampling.sampler import Placement, Sampler
 
 
 class Codec(Protocol):
-    """Frames f 3 H W in [-1, 1] <-> latents f c h w, float32."""
+    """Interface of a codec: frames f 3 H W in [-1, 1] <-> latents f c h w, float32."""
 
     def encode(self, frames: Tensor, generator: torch.Generator) -> Tensor: ...
 
@@ -32,7 +32,7 @@ class Codec(Protocol):
 
 class TextEncoder(Protocol):
     def encode(self, prompt: str) -> Tensor:
-        """-> 1 l d"""
+        """Encode a prompt -> 1 l d."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,8 @@ CPU = Placement()
 class Networks:
     """A model, its codec and its text encoder on one device, ready for any plan of the model.
 
-    Frames: f 3 H W in [-1, 1]; latents: f c h w, float32. Those that come out are on `device`,
-    those that go in may be anywhere.
+    Frames: f 3 H W in [-1, 1]; latents: f c h w, float32. Outputs are on `device`, inputs may be on
+    any device.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Networks:
         return torch.cat([self.text_encoder.encode(p) for p in prompts])
 
     def encode(self, plan: Plan, frames: Tensor, first: int) -> Tensor:
-        """Encode key frames `first` and following."""
+        """Encode key frames; first: the number of the first one."""
         generator, codec = torch.Generator(), self._codec(plan)
         latents = []
         for i, frame in enumerate(frames):
@@ -101,11 +101,11 @@ class Networks:
     def _codec(self, plan: Plan) -> Codec:
         if plan.codec_tile is None:
             return self.codec
-        assert isinstance(self.codec, AutoencoderCodec)  # the others need no tiles
+        assert isinstance(self.codec, AutoencoderCodec)  # other codecs need no tiles
         return TiledCodec(self.codec, plan.codec_tile)
 
     def sampler(self, plan: Plan, text: Tensor | None) -> Sampler:
-        """Make the sampler of the plan's scenes; text: what `encode_text` made."""
+        """Make the sampler of the plan's scenes; text: the output of `encode_text`."""
         device = "cpu" if plan.holds_latents_on_host else self.placement.device
         neighbours = self.model.config.neighbour_channels
         latents = Latents(plan.capacity, plan.latents, device, neighbours)

@@ -1,4 +1,4 @@
-"""Pixels on their way to the network and back: resize, pad, crop, round."""
+"""Operations on pixels before and after the network: resize, pad, crop, round."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def resize(
 ) -> Tensor:
     """Enlarge as the model was trained: H W 3, uint8 -> 1 3 height width in [-1, 1].
 
-    The bytes are what crosses to the device, where the rest is done.
+    Only the bytes are copied to the device, which does the rest.
     """
     given = to_device(torch.from_numpy(np.ascontiguousarray(frame)), device)
     pixels, size = given.permute(2, 0, 1)[None].float(), (height, width)
@@ -35,7 +35,7 @@ def resize(
 
 
 def pad(frames: Tensor, geometry: Geometry, padding: Padding) -> Tensor:
-    """Surround f 3 H W to the size that the network takes, by reflection or in white."""
+    """Pad f 3 H W to the size that the network takes, by reflection or with white."""
     sides = (geometry.left, geometry.right, geometry.top, geometry.bottom)
     if not any(sides):
         return frames
@@ -50,7 +50,7 @@ def pad(frames: Tensor, geometry: Geometry, padding: Padding) -> Tensor:
 
 @cache
 def _reflected(size: int, before: int, after: int, device: str) -> Tensor:
-    """Source index of each padded position; a frame smaller than its padding is reflected again."""
+    """Compute the source index of each padded position; small frames are reflected repeatedly."""
     indices = np.pad(np.arange(size), (before, after), mode="symmetric")
     return torch.from_numpy(indices).to(device)
 
@@ -66,6 +66,6 @@ def crop(frames: Tensor, geometry: Geometry) -> Tensor:
 
 
 def to_pixels(frames: Tensor) -> NDArray[np.uint8]:
-    """f 3 H W in [-1, 1] -> f H W 3, uint8, rounded on the device; the bytes cross to the host."""
+    """Round f 3 H W in [-1, 1] to f H W 3, uint8, on the device; copy the bytes to the host."""
     pixels = ((frames.float() + 1) * 127.5).round_().clamp_(0, 255).to(torch.uint8)
     return pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()

@@ -1,8 +1,8 @@
-"""Reading ahead, writing behind, handing on: bounded queues, so that files and networks overlap.
+"""Bounded queues to read ahead, write behind and hand on, so that files and networks overlap.
 
-Each is a context with one thread of its own, which is joined on every way out: at the end, by an
-error, by Ctrl-C. Waiting can be interrupted; the one item that the thread is at is finished.
-`torch.inference_mode` and its like do not reach into the threads.
+Each is a context with one thread of its own, which is joined however the context ends: normally, by
+an error, by Ctrl-C. Waiting can be interrupted; the item that the thread works on is finished.
+`torch.inference_mode` and similar modes do not apply in the threads.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ T = TypeVar("T")
 
 @contextmanager
 def ahead(items: Iterator[T], size: int) -> Iterator[Iterator[T]]:
-    """`items`, run by a thread that is at most `size` of them ahead of whoever takes them.
+    """Iterate over `items` in a thread that is at most `size` of them ahead of the consumer.
 
-    An error of `items` is raised where the item would have come. A generator is closed in the
-    thread that ran it, as decoders want it.
+    An error of `items` is raised in place of the item. A generator is closed in the thread that ran
+    it, as decoders require.
     """
     worker: _Worker[list[T]] = _Worker(getattr(items, "close", _do_nothing))
     with worker.running("ahead"):
@@ -36,7 +36,7 @@ def ahead(items: Iterator[T], size: int) -> Iterator[Iterator[T]]:
 
 
 def _pull(items: Iterator[T]) -> list[T]:
-    """The next item, or nothing at the end."""
+    """Take the next item, or none at the end."""
     return list(islice(items, 1))
 
 
@@ -48,9 +48,9 @@ def _taken(items: Iterator[T], worker: _Worker[list[T]]) -> Iterator[T]:
 
 @contextmanager
 def behind(consume: Callable[[T], None], size: int) -> Iterator[Behind[T]]:
-    """Call `consume` on a thread that is at most `size` items behind whoever puts them.
+    """Call `consume` in a thread that is at most `size` items behind the producer.
 
-    The context ends when all are consumed; if its block fails, those that wait are dropped.
+    The context ends when all items are consumed; if its block fails, waiting items are dropped.
     """
     worker: _Worker[None] = _Worker(_do_nothing)
     with worker.running("behind"):
@@ -60,10 +60,10 @@ def behind(consume: Callable[[T], None], size: int) -> Iterator[Behind[T]]:
 
 
 class Behind(Generic[T]):
-    """Takes items for a thread to consume in order; made by `behind`.
+    """Queue of items that a thread consumes in order; made by `behind`.
 
-    An error of the thread is raised once, by the next `put`, `flush` or the end of the context.
-    The items after the one that failed are not consumed, and more are refused.
+    An error of the thread is raised once, by the next `put` or `flush` or at the end of the
+    context. The items after the one that failed are not consumed, and new ones are refused.
     """
 
     def __init__(self, consume: Callable[[T], None], size: int, worker: _Worker[None]) -> None:
@@ -72,7 +72,7 @@ class Behind(Generic[T]):
         self._is_broken = False
 
     def put(self, item: T) -> None:
-        """Hand over an item; waits while `size` others are not yet consumed."""
+        """Hand over an item; wait while `size` others are not yet consumed."""
         self._wait(self._size - 1)
         if self._is_broken:
             raise RuntimeError("an item before this one could not be consumed")
@@ -84,7 +84,7 @@ class Behind(Generic[T]):
         self._wait(0)
 
     def _wait(self, left: int) -> None:
-        """Until at most `left` items are not yet consumed."""
+        """Wait until at most `left` items are not yet consumed."""
         while not self._is_broken and (self._under_way > left or self._worker.has_answer()):
             try:
                 self._worker.answer()
@@ -94,51 +94,76 @@ class Behind(Generic[T]):
             self._under_way -= 1
 
 
-@contextmanager
-def handed_on(work: Callable[[Callable[[T], None]], None], size: int) -> Iterator[Iterator[T]]:
-    """Run `work` on a thread; the items that it gives can be iterated over, `size` early at most.
+class Giver(Generic[T]):
+    """Giver of items to the thread that iterates over them; made by `handed_on`."""
 
-    An error of `work` is raised where the next item would have come. When the context ends before
-    `work` does, giving the next item raises `Cancelled` in it.
-    """
-    permits: SimpleQueue[bool] = SimpleQueue()
-    made: SimpleQueue[T | _Failure | _End] = SimpleQueue()
-    for _ in range(size):
-        permits.put(True)
+    def __init__(self, size: int) -> None:
+        self.made: SimpleQueue[T | _Failure | _End] = SimpleQueue()
+        self._permits: SimpleQueue[None] = SimpleQueue()
+        self._is_stopped = False
+        for _ in range(size):
+            self.permit()
 
-    def give(item: T) -> None:
-        if not permits.get():
+    def __call__(self, item: T) -> None:
+        """Give one item; wait while enough others are not yet taken."""
+        self._permits.get()
+        self.check()
+        self.made.put(item)
+
+    def check(self) -> None:
+        """Raise `Cancelled` if the iterating side has ended."""
+        if self._is_stopped:
             raise Cancelled("nobody takes the rest")
-        made.put(item)
+
+    def permit(self) -> None:
+        """Let one more item be given."""
+        self._permits.put(None)
+
+    def stop(self) -> None:
+        """Make the next item, or the next `check`, raise `Cancelled`."""
+        self._is_stopped = True
+        self.permit()
+
+
+@contextmanager
+def handed_on(work: Callable[[Giver[T]], None], size: int) -> Iterator[Iterator[T]]:
+    """Run `work` in a thread and iterate over its items; it is at most `size` items ahead.
+
+    An error of `work` is raised in place of the next item. If the context ends before `work` does,
+    `Cancelled` is raised in `work`, when it gives the next item or calls `check`.
+    """
+    giver: Giver[T] = Giver(size)
 
     def run() -> None:
         try:
-            work(give)
+            work(giver)
         except BaseException as error:
-            made.put(_Failure(error))
+            giver.made.put(_Failure(error))
         else:
-            made.put(_End())
+            giver.made.put(_End())
 
     thread = Thread(target=run, name="handed on", daemon=True)
     thread.start()
     try:
-        yield _received(made, permits)
+        yield _received(giver)
     finally:
-        for _ in range(size + 1):
-            permits.put(False)
+        giver.stop()
         thread.join()
 
 
-def _received(made: SimpleQueue[T | _Failure | _End], permits: SimpleQueue[bool]) -> Iterator[T]:
-    while not isinstance(item := made.get(), _End):
+def _received(giver: Giver[T]) -> Iterator[T]:
+    while not isinstance(item := giver.made.get(), _End):
         if isinstance(item, _Failure):
-            raise item.error
-        permits.put(True)
+            try:
+                raise item.error
+            finally:
+                del item  # breaks a reference cycle: the error holds this frame
+        giver.permit()
         yield item
 
 
 class _End:
-    """Stands behind the last item."""
+    """Marker after the last item."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +172,10 @@ class _Failure:
 
 
 class _Worker(Generic[T]):
-    """Does jobs one after the other on a thread, until one of them fails.
+    """Worker that runs jobs in order in a thread, until one of them fails.
 
-    It keeps to SimpleQueue: the other queues, executors and events of Python hold locks that a
-    Ctrl-C at the wrong moment leaves locked.
+    It uses only SimpleQueue: Python's other queues, executors and events hold locks that a Ctrl-C
+    at the wrong moment leaves locked.
     """
 
     def __init__(self, close: Callable[[], None]) -> None:
@@ -166,26 +191,26 @@ class _Worker(Generic[T]):
         return not self._answers.empty()
 
     def answer(self) -> T:
-        """What the next job returned; what it raised is raised here."""
+        """Return the result of the next job, or raise its error."""
         assert not self._is_stopped, "used after the end of its context"
         answer = self._answers.get()
         if isinstance(answer, _Failure):
             try:
                 raise answer.error
             finally:
-                del answer  # or the error would hold this frame, which holds the error
+                del answer  # breaks a reference cycle: the error holds this frame
         return answer
 
     @contextmanager
     def running(self, name: str) -> Iterator[None]:
-        # a daemon only so that a second Ctrl-C, in the midst of stopping, can end the program
+        # a daemon thread, so that a second Ctrl-C while it is joined can end the program
         thread = Thread(target=self._run, name=name, daemon=True)
         try:
             thread.start()
             yield
         finally:
             self._is_stopped = True
-            self._jobs.put(None)  # to wake it
+            self._jobs.put(None)  # wakes the thread
             if thread.is_alive():
                 thread.join()
 
@@ -197,7 +222,7 @@ class _Worker(Generic[T]):
             self._close()
 
     def _do_next(self) -> bool:
-        """Do a job, and forget it; whether there may be another."""
+        """Run one job and drop it; False if it was the last one."""
         job = self._jobs.get()
         if job is None or self._is_stopped:
             return False

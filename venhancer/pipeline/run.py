@@ -1,6 +1,6 @@
-"""From file to file: the whole flow, written once over what a backend provides.
+"""Run from file to file, the same for the networks of every backend.
 
-Frames are read ahead and written behind by a thread each; what is between them is bounded.
+One thread reads frames ahead, another writes them behind; the queues between are bounded.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ def silent(stage: str, done: int, total: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a run did."""
+    """Result of a run."""
 
     plan: Plan
-    output: Path | None  # None: frames that were handed on in memory
+    output: Path | None  # None if frames were handed on in memory
     wall: float  # seconds in all
     seconds: dict[str, float] = field(default_factory=dict)  # per stage; writing overlaps
     seams: Seams = NO_SEAMS
 
 
 def check_output(target: Path, plan: Plan, options: Options) -> None:
-    """Refuse, before any work, a place that cannot take the output."""
+    """Refuse, before any work, a path that the output cannot be written to."""
     if target.resolve() == plan.source.path.resolve():
         raise OutputError(f"{target} is the input itself: choose another output")
     check_target(target, options.overwrite)
@@ -62,7 +62,7 @@ def check_output(target: Path, plan: Plan, options: Options) -> None:
     if free < plan.output_bytes:
         raise OutputError(
             f"{target.absolute().parent} has {free / 1e6:.0f} MB free, "
-            f"the output may need {plan.output_bytes / 1e6:.0f} MB: make room or choose another"
+            f"the output may need {plan.output_bytes / 1e6:.0f} MB: free some or choose another"
         )
 
 
@@ -75,15 +75,17 @@ def enhance(
     journal: Journal = NO_JOURNAL,
     fallbacks: Sequence[Plan] = (),
 ) -> Report:
-    """Carry out `plan` and write `target`; nothing is left behind if it fails, but in `journal`.
+    """Carry out `plan` and write `target`; if that fails, only `journal` keeps anything.
 
     A run that goes on from a journal's state gives the same bits as one that was not cut off.
     fallbacks: plans of the same windows, to go on with when the device runs out of memory
     """
     check_output(target, plan, options)
+    start = time.perf_counter()
     with open_output(plan, target, options) as files:
         report = generate(plan, files, networks, options, progress, journal, fallbacks)
-    return dataclasses.replace(report, output=target)
+    wall = time.perf_counter() - start  # opening and finishing the output included
+    return dataclasses.replace(report, output=target, wall=wall)
 
 
 def generate(
@@ -95,9 +97,9 @@ def generate(
     journal: Journal = NO_JOURNAL,
     fallbacks: Sequence[Plan] = (),
 ) -> Report:
-    """Carry out `plan` and give its frames to `output`; the rest as in `enhance`.
+    """Carry out `plan` and give its frames to `output`; other arguments as in `enhance`.
 
-    Whatever `output` or `progress` raises ends the run, `Cancelled` for one.
+    Any exception that `output` or `progress` raises ends the run, for example `Cancelled`.
     """
     start = time.perf_counter()
     with torch.inference_mode():
@@ -115,14 +117,14 @@ def generate(
 
 @dataclass(slots=True)
 class RunWithFallback:
-    """All window steps of a run; one that lacks memory is taken again with a smaller plan."""
+    """Run of all window steps; one that runs out of memory is repeated with a fallback plan."""
 
     flow: Flow
     state: State
     sink: FrameSink
     fallbacks: list[Plan]
-    pending: GeneratedFrames | None = None  # whose frames have not all left
-    left: int = 0  # frames that the model makes that have
+    pending: GeneratedFrames | None = None  # frames not all handed on yet
+    left: int = 0  # frames of the model that were handed on
 
     def run(self, leaving: Behind[Frame]) -> None:
         self.left = self.state.frames
@@ -130,7 +132,7 @@ class RunWithFallback:
             self._shrink()
 
     def _is_done(self, leaving: Behind[Frame]) -> bool:
-        """False where memory ran out; then the state is no longer on the device."""
+        """Run to the end; False if memory ran out, after moving the state off the device."""
         try:
             self._go_on(leaving)
         except RuntimeError as error:
@@ -139,7 +141,7 @@ class RunWithFallback:
             if not self.fallbacks:
                 raise DeviceError(
                     f"out of memory with {self.flow.plan.arrangement.words}, the smallest plan of "
-                    "these windows: take a smaller --window, or --memory with what is free"
+                    "these windows: take a smaller --window, or set --memory to what is free"
                 ) from error
             self._leave_device()
             return False
@@ -165,7 +167,7 @@ class RunWithFallback:
                     journal.keep(self.state)
 
     def _let_out(self, generated: GeneratedFrames, leaving: Behind[Frame]) -> None:
-        """Decode and write its frames, but those that have left already."""
+        """Decode and hand on the frames that were not handed on before."""
         for number, frame in enumerate(self.flow.frames(generated), generated.first):
             if number == self.left:
                 leaving.put(frame)
@@ -173,7 +175,7 @@ class RunWithFallback:
         self.pending = None
 
     def _shrink(self) -> None:
-        """Take the next plan."""
+        """Switch to the next fallback plan."""
         plan = self.fallbacks.pop(0)
         self.flow.plan = plan
         self.sink.adopt(plan)

@@ -1,8 +1,9 @@
-"""Whether joins show: the change across them against the change beside them.
+"""Measure of visible seams: the change across a join, relative to the change beside it.
 
-Windows and tiles are joined by blending. Where two meet halfway, a seam would be a jump: in time
-from one frame to the next, in space from one row or column to the next. Each jump is divided by
-those nearby, in time by those one key frame earlier and later, at the same phase. 1 is no seam.
+Windows and tiles are joined by blending. Halfway through an overlap, a seam would be a jump: in
+time from one frame to the next, in space from one row or column to the next. Each jump is divided
+by the jumps nearby; in time, by those one key frame earlier and later, at the same phase. A ratio
+of 1 means no seam.
 """
 
 from __future__ import annotations
@@ -19,13 +20,18 @@ from venhancer.pipeline.pixels import Frame
 from venhancer.planning.plan import Plan
 from venhancer.spans import Span
 
-BESIDE = (-3, -2, 2, 3)  # rows or columns from a border that are compared with it
-STILL = 1e-3  # of 255: changes below this are none
+BESIDE = (
+    -3,
+    -2,
+    2,
+    3,
+)  # rows or columns from a border, whose changes it is compared with
+STILL = 1e-3  # grey levels of 255; smaller changes count as none
 
 
 @dataclass(frozen=True, slots=True)
 class Seams:
-    """Mean ratio over all joins of a kind; None where there is none."""
+    """Mean ratio over all joins of a kind; None without joins."""
 
     windows: float | None
     tiles: float | None
@@ -35,22 +41,22 @@ NO_SEAMS = Seams(None, None)
 
 
 def borders(spans: Sequence[Span]) -> list[int]:
-    """First position after each changeover, halfway through the overlaps."""
+    """List the first position after each changeover, halfway through the overlaps."""
     return [(left.stop + right.start) // 2 for left, right in pairwise(spans)]
 
 
 @dataclass(slots=True)
 class SeamMeter:
-    """Sees every frame that the model makes once, in order; holds one."""
+    """Meter that sees every frame of the model once, in order, and holds one."""
 
     plan: Plan
     changes: list[float] = field(default_factory=list)  # from each frame to the next
-    jumps: float = 0.0  # across tile borders, over those beside them: their sum
+    jumps: float = 0.0  # sum of the ratios at tile borders
     jump_count: int = 0
     _last: Frame | None = None
 
     def add(self, frame: Frame) -> None:
-        """The next frame: H W 3."""
+        """Measure the next frame: H W 3."""
         pixels = frame.astype(np.float32)
         if self._last is not None:
             self.changes.append(float(np.abs(pixels - self._last.astype(np.float32)).mean()))
@@ -67,7 +73,7 @@ class SeamMeter:
             self.jump_count += len(found)
 
     def seams(self) -> Seams:
-        """What was found, once all frames were seen."""
+        """Compute the mean ratios, once all frames were added."""
         found = []
         for scene in self.plan.scenes:
             changes = self.changes[scene.start : scene.start + scene.frames - 1]
@@ -86,7 +92,7 @@ def _spatial(pixels: NDArray[np.float32], axis: int, places: Sequence[int]) -> l
 
 
 def _jump(pixels: NDArray[np.float32], axis: int, place: int) -> float | None:
-    """Mean change from the row or column before `place` to it."""
+    """Compute the mean change from the row or column before `place` to it."""
     if not 0 < place < pixels.shape[axis]:
         return None
     here, before = pixels.take(place, axis), pixels.take(place - 1, axis)
@@ -94,7 +100,7 @@ def _jump(pixels: NDArray[np.float32], axis: int, place: int) -> float | None:
 
 
 def _temporal(changes: Sequence[float], joins: Sequence[int], key_stride: int) -> list[float]:
-    """changes[j - 1] leads to frame j."""
+    """Compute the ratios at `joins`; changes[j - 1] is the change to frame j."""
     found = []
     for join in joins:
         steps = {d: join - 1 + d for d in (0, -key_stride, key_stride)}

@@ -1,4 +1,4 @@
-"""The last part of a run: frames leave the model, are kept, filled in, measured and written."""
+"""Frame sink, the last part of a run: frames are kept, measured, filled in and written."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from venhancer.video.writer import FolderWriter, VideoWriter, open_writer
 
 
 class Output(Protocol):
-    """Takes the frames that are shown: files, or whoever asked for frames in memory."""
+    """Interface of an output: files, or a caller that takes the shown frames in memory."""
 
     def add(self, frame: Frame, moment: Fraction) -> None:
-        """The next frame (H W 3) and its time in seconds; called by one thread."""
+        """Take the next frame (H W 3) and its time in seconds; called by one thread."""
 
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """The output, and the comparison beside it."""
+    """Output file, and the comparison beside it."""
 
     writer: VideoWriter | FolderWriter
     comparison: Comparison | None
@@ -41,10 +41,10 @@ class Files:
 
 
 class FrameSink:
-    """Takes the frames that the model makes, in order, and hands on those that are shown.
+    """Sink that takes the model's frames, in order, and hands on those that are shown.
 
     The model makes the whole grid, or its key frames only; then the frames between are made here,
-    behind the journal. Seams are measured on the way.
+    and the journal does not keep them. Seams are measured here too.
     """
 
     def __init__(self, plan: Plan, output: Output, journal: Journal) -> None:
@@ -58,7 +58,7 @@ class FrameSink:
         self.adopt(plan)
 
     def adopt(self, plan: Plan) -> None:
-        """From now on frames are those of another plan, with the same windows."""
+        """Switch to the frames of another plan with the same windows."""
         self.journal.adopt(plan)
         if self.meter is not None:
             self.meter.plan = plan
@@ -66,13 +66,13 @@ class FrameSink:
             self.meter = SeamMeter(plan)
 
     def leave(self, frame: Frame) -> None:
-        """A new frame: the journal has it first."""
+        """Give a new frame to the journal, then write it."""
         with self.watch("keep"):
             self.journal.add(frame)
         self.write(frame)
 
     def write(self, frame: Frame) -> None:
-        """The next frame that the model made: H W 3."""
+        """Take the next frame that the model made: H W 3."""
         if self.meter is not None:
             with self.watch("seams"):
                 self.meter.add(frame)
@@ -94,14 +94,14 @@ class FrameSink:
         return NO_SEAMS if self.meter is None else self.meter.seams()
 
     def close(self) -> None:
-        """Close what is read beside the run."""
+        """Close the input that is read for the filling."""
         if self.filling is not None:
             self.filling.close()
 
 
 @contextmanager
 def open_output(plan: Plan, target: Path, options: Options) -> Iterator[Files]:
-    """Open all that will be written, so that an unusable codec is told before the work."""
+    """Open all outputs, so that an unusable codec is reported before the work."""
     writer = open_writer(
         target,
         width=plan.geometry.width,

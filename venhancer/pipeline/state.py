@@ -14,38 +14,38 @@ from venhancer.planning.plan import Plan
 
 @dataclass(frozen=True, slots=True, eq=False)
 class State:
-    """All that the next window step needs besides the plan; noise is drawn anew from the seed."""
+    """Everything that the next window step needs besides the plan; noise comes from the seed."""
 
     scene: int = 0
     window_steps: int = 0  # taken in this scene
-    frames: int = 0  # of those that the model makes, that have left
+    frames: int = 0  # frames of the model that have left
     tensors: Mapping[str, Tensor] = field(default_factory=dict)  # the sampler's latents
 
 
 class Journal(Protocol):
-    """Keeps states and the frames that have left, so that a run which was cut off can go on."""
+    """Interface of a journal: it keeps states and frames, so that a cut-off run can be resumed."""
 
     def load(self) -> State | None:
-        """The state to go on from; None at the beginning."""
+        """Load the state to go on from; None at the beginning."""
 
     def frames(self) -> Iterator[Frame]:
-        """The frames that had left by then."""
+        """Iterate over the frames that had left before that state."""
 
     def add(self, frame: Frame) -> None:
-        """A frame leaves: H W 3; called in order, in the thread that writes."""
+        """Keep a frame that leaves: H W 3; called in order, in the thread that writes."""
 
     def is_due(self) -> bool:
-        """Whether a state is worth its time now."""
+        """True if it is time to keep a state."""
 
     def keep(self, state: State) -> None:
         """Keep a state; all frames that left before it were added."""
 
     def adopt(self, plan: Plan) -> None:
-        """From now on states are those of another plan, with the same windows."""
+        """Switch to the states of another plan with the same windows."""
 
 
 class NoJournal:
-    """Keeps nothing."""
+    """Journal that keeps nothing."""
 
     def load(self) -> State | None:
         return None

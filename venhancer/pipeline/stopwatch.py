@@ -8,9 +8,10 @@ from contextlib import contextmanager
 
 
 class Stopwatch:
-    """A stage may be entered many times, and within another one, which then stands still.
+    """Clock that sums seconds per stage.
 
-    Each thread that measures has one of its own.
+    A stage may be entered many times, and within another one, which is then paused. Each thread
+    that measures has a stopwatch of its own.
     """
 
     def __init__(self) -> None:

@@ -1,8 +1,8 @@
-"""Memory of one evaluation and of the codec, before anything runs: shapes alone decide it.
+"""Memory of one evaluation and of the codec, computed from shapes alone before anything runs.
 
-The networks run once on the meta device, where tensors have sizes and no data, and every tensor is
-followed from the operator that makes it until it is freed. What kernels allocate for themselves and
-what an allocator wastes is not seen: that is what the margins are for.
+The networks run once on the meta device, where tensors have sizes and no data. Every tensor is
+followed from the operator that makes it until it is freed. The count does not include what kernels
+allocate internally and what the allocator wastes; the margins cover both.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ from venhancer.model.denoiser import Denoiser, make_denoiser
 from venhancer.planning.cost import branch_inputs
 from venhancer.weights import hub
 
-# what a device takes, over what is counted here. CPU: measured with the gaps that
-# `keep_freed_memory` leaves between blocks, the most of any case above 100 MB
-# (`python -m benchmarks.memory.prediction`; of nano 1.81, by hand). CUDA: not measured, assumed:
-# the allocator's rounding and kernels' workspaces, and in the codec, whose tensors are not channels
-# last, copies of what a convolution reads and writes.
+# Memory that a device takes, divided by the count made here. CPU: measured, with the gaps that
+# `keep_freed_memory` leaves between blocks; the largest ratio of all cases above 100 MB
+# (`python -m benchmarks.memory.prediction`; NANO's is 1.81, by hand). CUDA: assumed, not measured,
+# for the allocator's rounding and the kernels' workspaces; in the codec, whose tensors are not
+# channels last, also for copies of what a convolution reads and writes.
 DENOISER_MARGIN: Mapping[str, float] = {"cpu": 1.9, "cuda": 1.1}
 CODEC_MARGIN: Mapping[str, float] = {"cpu": 2.4, "cuda": 1.5}
-VAE_CHANNELS = 4  # of its latents
+VAE_CHANNELS = 4  # of the VAE's latents
 
 
 class LiveBytes(TorchDispatchMode):
-    """Follows the storages that operators make inside it: `live` bytes now, `peak` at the most.
+    """Mode that follows the storages made by operators: `live` bytes now, `peak` at most.
 
-    Views and what is done in place share a storage; weights and inputs were made outside. Neither
-    counts.
+    Views and in-place results are not counted, because they share a storage. Weights and inputs
+    are not counted, because they were made outside.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.live = 0
         self.peak = 0
-        self._sizes: dict[int, int] = {}  # of the storages that live, by address
+        self._sizes: dict[int, int] = {}  # bytes of the live storages, by address
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         outputs = func(*args, **(kwargs or {}))
@@ -73,10 +73,10 @@ def _storages(tree: Any) -> Iterator[torch.UntypedStorage]:
 
 
 class FusedAttention(TorchFunctionMode):
-    """Attention makes its output and no scores, as the kernels of a CPU and of CUDA do.
+    """Mode in which attention allocates no scores, like the fused kernels of CPU and CUDA.
 
-    The meta device has no such kernel and would spell the scores out. Flash attention takes heads
-    of up to 256 channels, CUDA's memory-efficient kernel wider ones too, such as the VAE's 512.
+    The meta device has no such kernel and would allocate the scores. Flash attention takes heads of
+    up to 256 channels; CUDA's memory-efficient kernel also takes wider ones, such as the VAE's 512.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -88,10 +88,10 @@ class FusedAttention(TorchFunctionMode):
 
 
 def peak_bytes(work: Callable[[], object]) -> int:
-    """Bytes of the tensors alive at the peak of `work`, which is best done on the meta device."""
+    """Count the bytes of the tensors alive at the peak of `work`, best run on the meta device."""
     with torch.no_grad(), FusedAttention(), LiveBytes() as count:
         result = work()
-    del result  # alive until the end of the count
+    del result  # kept alive until the count has ended
     return count.peak
 
 
@@ -105,10 +105,10 @@ def denoiser_bytes(
     rows: int,
     columns: int,
 ) -> int:
-    """Of the activations at the peak of one evaluation, `prepare` and `step`.
+    """Count the bytes of activations at the peak of one evaluation: `prepare` and one `step`.
 
-    Its inputs and the weights are not in it. Linear in each size, but for a hundredth. The first
-    call of a process takes seconds, which PyTorch spends on importing its meta kernels.
+    Inputs and weights are not counted. The result is linear in each size, to within one percent.
+    The first call in a process takes seconds, because PyTorch imports its meta kernels.
     """
     with torch.device("meta"):
         inputs = branch_inputs(model, frames, rows, columns, branches)
@@ -119,7 +119,7 @@ def denoiser_bytes(
 
 
 def evaluate(network: Denoiser, inputs: Mapping[str, Tensor], text: Tensor | None) -> Tensor:
-    """`prepare` and one `step`; text: what `prepare_text` made."""
+    """Run `prepare` and one `step`; text: the output of `prepare_text`."""
     conditions = dict(inputs)
     latents, timestep = conditions.pop("latents"), conditions.pop("timestep")
     prepared = network.prepare(**conditions, text_features=text)
@@ -127,7 +127,7 @@ def evaluate(network: Denoiser, inputs: Mapping[str, Tensor], text: Tensor | Non
 
 
 class CodecBytes(NamedTuple):
-    """Activations at the peak of one call of the codec's network."""
+    """Bytes of activations at the peak of one call of the codec's network."""
 
     encode: int
     decode: int
@@ -135,9 +135,10 @@ class CodecBytes(NamedTuple):
 
 @cache
 def codec_bytes(dtype: torch.dtype, *, frames: int, height: int, width: int) -> CodecBytes:
-    """Of SD 2.1's VAE for that many frames of that many pixels at a time; DeviceError without it.
+    """Count SD 2.1's VAE for this many frames of this size in one call.
 
-    In is what comes out, in float32; not what goes in, nor the weights.
+    The output, in float32, is counted; the input and the weights are not. DeviceError without
+    diffusers.
     """
     codec = AutoencoderCodec(_on_meta(autoencoder, dtype))
     pixels = torch.empty(frames, 3, height, width, device="meta")
@@ -151,18 +152,18 @@ def codec_bytes(dtype: torch.dtype, *, frames: int, height: int, width: int) -> 
 
 @cache
 def codec_weight_bytes(dtype: torch.dtype) -> int:
-    """Of SD 2.1's VAE, both halves; DeviceError without diffusers."""
+    """Count the weight bytes of SD 2.1's VAE, both halves; DeviceError without diffusers."""
     return _weight_bytes(_on_meta(autoencoder, dtype))
 
 
 @cache
 def text_weight_bytes(dtype: torch.dtype) -> int:
-    """Of OpenCLIP ViT-H/14's text tower; DeviceError without transformers."""
+    """Count those of OpenCLIP ViT-H/14's text tower; DeviceError without transformers."""
     return _weight_bytes(_on_meta(text_tower, dtype))
 
 
 def autoencoder() -> Any:
-    """Stable Diffusion 2.1's VAE, at random weights."""
+    """Make Stable Diffusion 2.1's VAE, with random weights."""
     return hub.require("diffusers").AutoencoderKL(
         block_out_channels=(128, 256, 512, 512),
         layers_per_block=2,
@@ -173,7 +174,7 @@ def autoencoder() -> Any:
 
 
 def text_tower() -> Any:
-    """OpenCLIP ViT-H/14's text tower with the layers that are used, at random weights."""
+    """Make the used layers of OpenCLIP ViT-H/14's text tower, with random weights."""
     transformers = hub.require("transformers")
     width = 1024
     config = transformers.CLIPTextConfig(
@@ -190,7 +191,7 @@ def text_tower() -> Any:
 def _on_meta(build: Callable[[], Any], dtype: torch.dtype) -> Any:
     with torch.device("meta"):
         network = build()
-    nn.Module.to(network, dtype)  # diffusers' own `to` warns of an empty list
+    nn.Module.to(network, dtype)  # diffusers' own `to` warns about an empty list
     return network.eval()
 
 

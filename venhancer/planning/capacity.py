@@ -1,4 +1,4 @@
-"""How many frames, key frames and sums a run holds; `sampling/latents.py` allocates them."""
+"""Numbers of frames, key frames and sums that a run holds; `sampling/latents.py` allocates them."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ Size = tuple[int, int, int]  # channels, rows, columns
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """How much is held at a time, in frames."""
+    """Numbers of frames, key frames, sums and windows that are held at a time."""
 
-    frames: int  # between noise and their last step, or waiting to be decoded
-    overlap: int  # sums that wait for the next window, at every step
+    frames: int  # being denoised, or waiting to be decoded
+    overlap: int  # frames whose sums wait for the next window, at every step
     keys: int
     steps: int
     windows: int  # between their first step and their last
 
     @property
     def sums(self) -> int:
-        """For every step: an overlap, a place for what is not needed, and one that stays zero."""
+        """Slots for sums; per step: the overlap, one for unused sums, one that stays zero."""
         return self.steps * (self.overlap + 2)
 
     def bytes(self, size: Size, neighbours: int = 0) -> int:
-        """Memory of `Latents`, float32; neighbours: channels of theirs that a key frame has too."""
+        """Count the bytes of `Latents`, float32; neighbours: a key frame's neighbour channels."""
         channels = size[0] * (2 * self.frames + self.keys + self.sums) + neighbours * self.keys
         return 4 * channels * size[1] * size[2]
 
 
 @cache
 def capacity_for(scenes: tuple[Scene, ...], steps: int) -> Capacity:
-    """What the largest of the scenes needs; frames leave `DECODED_FRAMES` at a time."""
+    """Compute what the largest scene needs; frames leave `DECODED_FRAMES` at a time."""
     key_stride = scenes[0].key_stride
     held = max(held_frames(scene.windows, steps) for scene in scenes)
     overlap = max(longest_overlap(scene.windows) for scene in scenes)
     frames = (
         held + (DECODED_FRAMES - 1) + (key_stride - 1)
-    )  # those of the last key frame come with it
+    )  # a key frame brings the frames up to the next one
     windows = max(held_windows(scene.windows, steps) for scene in scenes)
     return Capacity(frames, overlap, (frames - 1) // key_stride + 1, steps, windows)

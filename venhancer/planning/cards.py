@@ -1,4 +1,4 @@
-"""Devices by name: for graphics cards, what their makers say of them."""
+"""Table of devices by name; the numbers of graphics cards are their makers'."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ Kind = Literal["cpu", "cuda"]
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """Memory and dense peaks."""
+    """Memory and dense peak rates of a device."""
 
     name: str
     memory_gib: float
     half_tflops: float  # bfloat16 or float16
-    float32_tflops: float  # by TF32, which PyTorch's convolutions take
+    float32_tflops: float  # in TF32, which PyTorch's convolutions use
     kind: Kind = "cuda"
 
 

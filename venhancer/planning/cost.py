@@ -1,4 +1,4 @@
-"""What a plan costs: operations and time, before it runs."""
+"""Cost of a plan, estimated before it runs: operations and time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from venhancer.model.denoiser import Denoiser, UNetDenoiser, make_denoiser
 from venhancer.planning.plan import Plan
 from venhancer.planning.windows import Scene
 
-MATMUL_SHARE = 0.25  # of the matmul rate that the eager network reaches, where it cannot be timed
+MATMUL_SHARE = 0.25  # of the matmul rate: reached by the eager network, where that cannot be timed
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Cost:
 def denoiser_flop(
     model: ModelConfig, frames: int, rows: int, columns: int, branches: int = 1
 ) -> int:
-    """Operations (two a multiply-add) of one evaluation, counted on shapes alone."""
+    """Count the operations (two per multiply-add) of one evaluation, from shapes alone."""
     with torch.device("meta"):
         network = make_denoiser(model)
         inputs = branch_inputs(model, frames, rows, columns, branches)
@@ -44,7 +44,7 @@ def denoiser_flop(
 
 @cache
 def finest_flop(model: ModelConfig, frames: int, rows: int, columns: int, branches: int = 1) -> int:
-    """The same of an evaluation that reuses coarse features."""
+    """Count the operations of an evaluation that reuses coarse features."""
     with torch.device("meta"):
         network = UNetDenoiser(model)
         inputs = branch_inputs(model, frames, rows, columns, branches)
@@ -61,7 +61,7 @@ def finest_flop(model: ModelConfig, frames: int, rows: int, columns: int, branch
 def branch_inputs(
     model: ModelConfig, frames: int, rows: int, columns: int, branches: int
 ) -> dict[str, Tensor]:
-    """As `sample_inputs`: one clip, with a text for each branch of guidance."""
+    """Make `sample_inputs` of one clip, with one text for each branch of guidance."""
     inputs = sample_inputs(model, frames, rows, columns)
     if "text" in inputs:
         inputs["text"] = inputs["text"].expand(branches, -1, -1)
@@ -71,7 +71,7 @@ def branch_inputs(
 def sample_inputs(
     model: ModelConfig, frames: int, rows: int, columns: int, clips: int = 1
 ) -> dict[str, Tensor]:
-    """Inputs of `Denoiser.forward`, by name: ones, for counting and timing."""
+    """Make inputs of `Denoiser.forward` by name: all ones, for counting and timing."""
     sizes = {"b": clips, "f": frames, "h": rows, "w": columns, "l": TEXT_LENGTH}
     return {
         spec.name: torch.ones(spec.shape(sizes), dtype=getattr(torch, spec.dtype))
@@ -80,28 +80,28 @@ def sample_inputs(
 
 
 def estimate(plan: Plan, device: str, dtype: torch.dtype) -> Cost:
-    """Count the operations, and time a little work on `device` for the rest."""
+    """Count the operations, and time a little work on `device` to estimate the seconds."""
     flop = plan_flop(plan, device)
     return Cost(flop / 1e12, flop / calibrate(plan.preset.model, device, dtype))
 
 
 def plan_flop(plan: Plan, device: str) -> int:
-    """Operations of the denoiser in a whole run of PyTorch's networks."""
+    """Count the denoiser's operations in a whole run of PyTorch's networks."""
     model = evaluated(plan.preset.model, device, plan.refine)
     return sum(scene_flop(plan, scene, model) for scene in plan.scenes)
 
 
 def evaluated(model: ModelConfig, device: str, refine: int) -> ModelConfig:
-    """The model that counts: on a CPU, clean key frames pass a flat body's repair by."""
+    """Return the model as evaluated: a CPU skips a flat body's repair for clean key frames."""
     if device != "cpu" or refine > 1:
         return model
     return dataclasses.replace(model, unet=dataclasses.replace(model.unet, repair_blocks=0))
 
 
 def scene_flop(plan: Plan, scene: Scene, model: ModelConfig) -> int:
-    """Count all windows of a scene, which are shorter than others' where the scene is.
+    """Count the operations of all windows of a scene; a short scene has shorter windows.
 
-    model: the plan's, as it is evaluated
+    model: the plan's model, as `evaluated` returns it
     """
     s, tiles = plan.sampling, len(plan.sampling.rows) * len(plan.sampling.columns)
     size = plan.computed_frames(scene), len(s.rows[0]), len(s.columns[0])
@@ -121,11 +121,11 @@ def weight_bytes(model: ModelConfig, dtype: torch.dtype) -> int:
     return sum(p.numel() for p in network.parameters()) * dtype.itemsize
 
 
-SMALL = 100_000_000  # parameters: a network up to this is timed itself
+SMALL = 100_000_000  # parameters; a network of at most this size is timed itself
 
 
 def calibrate(model: ModelConfig, device: str, dtype: torch.dtype) -> float:
-    """Operations a second: of the network on a small clip; of a matrix product if it is large."""
+    """Measure operations per second: on a small clip, or on a matmul for a large network."""
     if weight_bytes(model, torch.int8) <= SMALL:
         frames, side = 9, 8 * model.unet.size_step
         rows = side + model.unet.row_remainder
@@ -140,7 +140,7 @@ def calibrate(model: ModelConfig, device: str, dtype: torch.dtype) -> float:
 
 
 def _seconds(work: Callable[[], object], device: str) -> float:
-    """The faster of two runs, after a warm-up."""
+    """Time the faster of two runs, after a warm-up."""
     taken = []
     for _ in range(3):
         start = time.perf_counter()

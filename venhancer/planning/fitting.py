@@ -1,7 +1,7 @@
-"""Plans that fit the memory: the largest one first, then those to fall back to.
+"""Plans that fit the memory: the largest one first, then its fallback plans.
 
-Fitting gives up nothing at first (latents in the host's memory), then the codec goes in tiles, then
-the network's tiles get smaller, and windows last.
+Memory is saved in this order: latents in the host's memory, which costs no quality; the codec in
+tiles; smaller tiles of the network; shorter windows.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from venhancer.planning.memory import CONTEXT_BYTES, need, pays_by_graph
 from venhancer.planning.plan import Arrangement, Plan, cheapest_window, make_plan
 from venhancer.video.probe import Clip
 
-FREE_SHARE = 0.9  # of what is free, taken where no limit is given
+FREE_SHARE = 0.9  # of the free memory, taken where no limit is given
 WINDOW_SHARES = (1.0, 0.75, 0.5, 0.25)  # of the preset's window
-LEAST_WINDOW = 2  # frames: as `Options.window` has it
-TILE_SHARES = (1.0, 0.75, 0.5, 0.375, 0.25)  # of the preset's tile, or of the frame if that is less
+LEAST_WINDOW = 2  # frames, as in the range of `Options.window`
+TILE_SHARES = (1.0, 0.75, 0.5, 0.375, 0.25)  # of the preset's tile, or of a smaller frame
 LEAST_TILE = 96  # pixels
 CODEC_TILES = (64, 32)  # rows and columns of latents
 
 
 def arrangements(clip: Clip, preset: Preset, options: Options, device: str) -> Iterator[Plan]:
-    """Plans that need less and less; `--window` and `--tile` are kept where they are given."""
+    """Yield plans that need less and less memory; a given `--window` or `--tile` is kept."""
     cheapest = cheapest_window(clip, preset, options)
     if cheapest != _windows(preset, options)[0]:
         plan = make_plan(clip, preset, dataclasses.replace(options, window=cheapest))
@@ -43,12 +43,12 @@ def arrangements(clip: Clip, preset: Preset, options: Options, device: str) -> I
             except OptionError:
                 if window == _windows(preset, options)[0]:
                     raise
-                return  # too short for the key frames
+                return  # too short for two key frames
             yield from holdings(plan, device)
 
 
 def holdings(plan: Plan, device: str) -> Iterator[Plan]:
-    """The same windows and tiles of the network, with less and less on the device."""
+    """Yield plans of the same windows and tiles, with less and less on the device."""
     yield plan
     if device != "cpu":
         plan = dataclasses.replace(plan, holds_latents_on_host=True)
@@ -85,19 +85,20 @@ def fitting(
     dtype: torch.dtype,
     arrangement: Arrangement | None = None,
     uses_graphs: bool = False,
+    limits: Limits | None = None,
 ) -> tuple[Plan, ...]:
-    """The first that fits `options.memory` or what is free; then what to fall to if it does not.
+    """Choose the first plan that fits `options.memory` or the free memory, then its fallback plans.
 
-    Those have the same scenes and windows, so that they can go on from its states. OptionError
-    where a limit was given and no plan fits; without one the smallest is taken.
-    arrangement: of a run that goes on; its plan is taken, whatever fits now
-    uses_graphs: where they pay
+    Fallback plans have the same scenes and windows, so they can go on from its states. OptionError
+    if a limit was given and no plan fits; without a limit the smallest plan is taken.
+    arrangement: of a run that is resumed; its plan is taken, even if it does not fit now
+    uses_graphs: use CUDA graphs where they pay off
     """
     possible = list(plans)
     if all(plan.arrangement != arrangement for plan in possible):
-        arrangement = None  # asked for something else, which is told when states are compared
+        arrangement = None  # other options were asked for; the journal reports that
     plans = iter(possible)
-    limit = memory_limit(options, device)
+    limit = (limits or Limits()).limit(options, device)
     refused: dict[int, Plan] = {}
     for plan in plans:
         has_graphs = uses_graphs and pays_by_graph(plan, device, dtype)
@@ -119,12 +120,24 @@ def _is_taken(plan: Plan, arrangement: Arrangement | None, is_fitting: bool) -> 
     return is_fitting if arrangement is None else plan.arrangement == arrangement
 
 
-def memory_limit(options: Options, device: str) -> int:
-    """Bytes that a run may take: of a card, CUDA's context included, which is there already."""
-    if options.memory is not None:
-        return int(options.memory * GB)
-    context = CONTEXT_BYTES if device == "cuda" else 0
-    return int(FREE_SHARE * free_memory(device)) + context
+class Limits:
+    """Memory that runs of one process may take, looked up once for each device.
+
+    Networks that stay loaded reduce the free memory. If it were looked up again, the same clip
+    would get another plan the second time, and so other frames.
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[str, int] = {}
+
+    def limit(self, options: Options, device: str) -> int:
+        """Compute the bytes that a run may take; CUDA's context, already allocated, is included."""
+        if options.memory is not None:
+            return int(options.memory * GB)
+        if device not in self._found:
+            context = CONTEXT_BYTES if device == "cuda" else 0
+            self._found[device] = int(FREE_SHARE * free_memory(device)) + context
+        return self._found[device]
 
 
 def _fallbacks(
@@ -139,11 +152,11 @@ def _fallbacks(
 
 
 def has_same_windows(plan: Plan, other: Plan) -> bool:
-    """A state of one is a state of the other, and static networks serve both."""
+    """True if each plan can go on from the other's states, with the same static networks."""
     return (plan.scenes, plan.shape) == (other.scenes, other.shape)
 
 
 def static_arrangements(plans: Sequence[Plan], device: str) -> Iterator[Plan]:
-    """Of a bundle's plans, in their order."""
+    """Yield the `holdings` of each of a bundle's plans, in their order."""
     for plan in plans:
         yield from holdings(plan, device)

@@ -1,4 +1,4 @@
-"""Frame sizes: what the user asks for, what the network can take, and the rules of the release."""
+"""Frame sizes: the size asked for, the padding that the network needs, the release's rules."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MIN_SCALE, MAX_SCALE = 1.0, 8.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Geometry:
-    """Size of the output, and the padding that the network needs round it; all in pixels."""
+    """Size of the output, and the padding that the network needs around it; all in pixels."""
 
     width: int
     height: int
@@ -34,7 +34,7 @@ class Geometry:
 def target_size(
     width: int, height: int, scale: float | None, size: tuple[int, int] | None
 ) -> tuple[int, int]:
-    """The exact output size (width, height); OptionError where it is out of reach."""
+    """Compute the exact output size (width, height); OptionError if it is out of range."""
     if size is None:
         if scale is None or not MIN_SCALE <= scale <= MAX_SCALE:
             raise OptionError(f"scale={scale}: take a number from 1 to 8")
@@ -49,14 +49,14 @@ def target_size(
 
 
 def _round_up(value: int, step: int, remainder: int) -> int:
-    """The smallest number from `value` up that is congruent to `remainder`."""
+    """Round up to the next number that is congruent to `remainder` modulo `step`."""
     return value + (remainder - value) % step
 
 
 def fit(width: int, height: int, model: ModelConfig, least: tuple[int, int] = (0, 0)) -> Geometry:
-    """The smallest padding, at the right and the bottom, to a size that the network takes.
+    """Compute the smallest padding, at the right and the bottom, to a size that the network takes.
 
-    least: width and height that it has to reach, themselves such a size
+    least: the smallest padded width and height; the network must take these too
     """
     stride, step = model.latent_stride, model.unet.size_step
     padded_width = max(least[0], _round_up(width, stride * step, 0))
@@ -73,14 +73,14 @@ RELEASED_LARGEST_AREA = 1280 * 2048
 
 
 def released_size(width: int, height: int, scale: float) -> tuple[int, int]:
-    """The size that the release chooses: 720 lines at least, its area clamped, even numbers."""
+    """Compute the size that the release chooses: at least 720 lines, clamped area, even numbers."""
     scale = max(scale, RELEASED_LEAST_HEIGHT / height)
     scale = min(scale, math.sqrt(RELEASED_LARGEST_AREA / (width * height)))
     return int(width * scale) // 2 * 2, int(height * scale) // 2 * 2
 
 
 def released_padding(width: int, height: int) -> Geometry:
-    """The release's padding; beyond 1280 or 720 it always adds something, a whole 64 if need be."""
+    """Compute the release's padding; a side above 1280 or 720 always gets some, up to 64."""
     left, right = _released_pad(width, RELEASED_LEAST_WIDTH, 0)
     top, bottom = _released_pad(height, RELEASED_LEAST_HEIGHT, 16)
     return Geometry(width=width, height=height, left=left, right=right, top=top, bottom=bottom)

@@ -1,4 +1,4 @@
-"""The memory that a plan needs, counted before anything runs."""
+"""Memory that a plan needs, counted before anything runs."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from venhancer.planning.cost import weight_bytes
 from venhancer.planning.plan import Plan
 
 PROCESS_BYTES = 750_000_000  # Python, PyTorch with its kernels and PyAV, measured
-CONTEXT_BYTES = 600_000_000  # of CUDA on the card: not measured, assumed
-GRAPH_BYTES = 2_000_000_000  # of activations, up to which graphs pay: not measured, assumed
-ONNX_CPU_MARGIN = 3.2  # over what is counted: 3.0 times was seen for NANO at 1280x720x3, 1.25 GB
+CONTEXT_BYTES = 600_000_000  # of CUDA on the card: assumed, not measured
+GRAPH_BYTES = 2_000_000_000  # most activations for which graphs pay off: assumed, not measured
+ONNX_CPU_MARGIN = 3.2  # times the count: NANO at 1280x720x3 took 3.0 times, 1.25 GB
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,9 @@ class Need:
 
 
 def need(plan: Plan, device: str, dtype: torch.dtype, has_graphs: bool = False) -> Need:
-    """On the device that computes; a CPU has everything, a card no latents that the host holds.
+    """Count the bytes needed on the device that computes.
 
+    A CPU holds everything; a card does not hold the latents that the host holds.
     has_graphs: PyTorch's work is repeated as CUDA graphs
     """
     is_cpu = device == "cpu"
@@ -53,10 +54,10 @@ def need(plan: Plan, device: str, dtype: torch.dtype, has_graphs: bool = False) 
 
 
 def _together(plan: Plan, device: str, dtype: torch.dtype, has_graphs: bool) -> int:
-    """Network and codec take turns, but for what CUDA graphs keep.
+    """Count network and codec, which run in turn and share memory, except what CUDA graphs keep.
 
-    A graph has a pool of its own, beside the memory that the calls before its capture have left
-    with PyTorch. Engines have one for all.
+    A graph has a memory pool of its own, besides the memory that the calls before its capture have
+    left with PyTorch's allocator. Engines have one pool for all.
     """
     network, codec = _denoiser(plan, device, dtype), _codec(plan, device, dtype)
     if plan.shape is not None and device == "cuda":
@@ -65,10 +66,10 @@ def _together(plan: Plan, device: str, dtype: torch.dtype, has_graphs: bool) -> 
 
 
 def pays_by_graph(plan: Plan, device: str, dtype: torch.dtype) -> bool:
-    """Whether CUDA graphs are worth their memory, for networks of PyTorch.
+    """True if CUDA graphs are worth their memory, for networks of PyTorch.
 
-    Launching an evaluation takes the host some ten milliseconds, whatever its size. A graph saves
-    these where the card has less to do than that: where an evaluation's activations are small.
+    The host takes some ten milliseconds to launch an evaluation of any size. A graph saves this
+    time where the card computes for less than that: where an evaluation's activations are small.
     """
     return device == "cuda" and _denoiser(plan, device, dtype) <= GRAPH_BYTES
 
@@ -81,11 +82,10 @@ def _weights(model: ModelConfig, dtype: torch.dtype) -> int:
 
 
 def _buffers(plan: Plan, dtype: torch.dtype) -> int:
-    """Bytes that stay from evaluation to evaluation.
+    """Count the bytes that stay allocated between evaluations.
 
-    Of `Evaluation`: x, hint and x_0 of a tile, and what is shown of neighbours. Of `Blending`: x_0
-    and noise of a window, and what a solver step makes of it. Coarse features, where steps reuse
-    them.
+    `Evaluation`: x, hint and x_0 of a tile, and its neighbour channels. `Blending`: x_0 and noise
+    of a window, and the results of a solver step. Coarse features, where steps reuse them.
     """
     sampling, (channels, rows, columns) = plan.sampling, plan.latents
     tile = len(sampling.rows[0]) * len(sampling.columns[0])
@@ -95,16 +95,16 @@ def _buffers(plan: Plan, dtype: torch.dtype) -> int:
 
 
 def _aligner(plan: Plan) -> int:
-    """Bytes of the host that hold key frames and their motion, and latents that wait for a hint.
+    """Count the host's bytes for key frames, their motion, and latents that wait for a hint.
 
-    What it takes to make a hint of them is less than the codec takes.
+    Making a hint is not counted: it takes less than the codec does.
     """
     count = plan.preset.model.neighbours
     if not count:
         return 0
     g, came_in = plan.geometry, plan.source.width * plan.source.height
     half = 3 * 4 * (g.padded_width // 2) * (g.padded_height // 2)
-    flows = 2 * count * 2 * 4 * came_in  # between neighbours, there and back
+    flows = 2 * count * 2 * 4 * came_in  # between neighbours, both ways
     waiting = (count // 2 + 1) * 4 * math.prod(plan.latents)
     return (count + 1) * (half + 3 * came_in) + flows + waiting
 
@@ -113,7 +113,7 @@ def _denoiser(plan: Plan, device: str, dtype: torch.dtype) -> int:
     s = plan.sampling
     frames = max(map(plan.computed_frames, plan.scenes))
     model, branches = plan.preset.model, plan.sampling.branches
-    if plan.shape and model.unet.text_width:  # both branches, and nothing is shared by them
+    if plan.shape and model.unet.text_width:  # both branches, which share nothing
         one = 2 * _denoiser_bytes_per_voxel(model, dtype, 1)
     else:
         one = _denoiser_bytes_per_voxel(model, dtype, branches)
@@ -123,13 +123,13 @@ def _denoiser(plan: Plan, device: str, dtype: torch.dtype) -> int:
 
 @cache
 def _denoiser_bytes_per_voxel(model: ModelConfig, dtype: torch.dtype, branches: int) -> float:
-    """As stored with the preset; of another model, counted."""
+    """Look up the bytes stored with the preset; for any other model, count them."""
     known = _stored_of(model, f"{_name(dtype)} {branches}")
     return known or denoiser_bytes_per_voxel(model, dtype, branches)
 
 
 def denoiser_bytes_per_voxel(model: ModelConfig, dtype: torch.dtype, branches: int) -> float:
-    """They are linear in frames, rows and columns: counted once, for a small tile."""
+    """Count the bytes for a small tile once: they are linear in frames, rows and columns."""
     frames, columns = 9, 4 * model.unet.size_step
     rows = columns + model.unet.row_remainder
     total = denoiser_bytes(
@@ -144,7 +144,7 @@ def _stored_of(model: ModelConfig, what: str) -> float:
 
 
 def stored(name: str) -> float:
-    """Bytes of activations by their size, counted beforehand; 0 where there is none."""
+    """Look up bytes that were counted beforehand, by name; 0 for an unknown name."""
     return _stored().get(name, 0.0)
 
 
@@ -160,7 +160,7 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def _codec(plan: Plan, device: str, dtype: torch.dtype) -> int:
-    """One chunk of frames; of a lapped transform a few copies of them."""
+    """Count the bytes for one chunk of frames; a lapped transform takes a few copies of it."""
     g, stride = plan.geometry, plan.preset.model.latent_stride
     frame = 3 * 4 * g.padded_width * g.padded_height
     if not plan.preset.model.has_learned_codec:

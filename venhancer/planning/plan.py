@@ -1,4 +1,4 @@
-"""What a run will do, before it runs: the one truth that the run, the command and tests read."""
+"""Plan of a run, complete before it runs; the run, the command and the tests all read it."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ from venhancer.spans import Span, tiles
 from venhancer.video.probe import Clip
 
 STORED_BYTES_PER_PIXEL = 1.0  # lossless: measured 0.65 to 1.6
-BYTES_PER_PIXEL = 0.35  # of H.264 at crf 17, generously: measured 0.05 to 0.25 on our clips
+BYTES_PER_PIXEL = 0.35  # H.264 at crf 17, with a margin: measured 0.05 to 0.25 on our clips
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """How the solver runs over the grid; lengths in frames and latent positions."""
+    """Settings of the solver over the grid; lengths in frames and latent positions."""
 
     solver: SolverName
     steps: int
     eta: float
     guidance: float
     guidance_interval: tuple[int, int]
-    reuse: int  # every so many steps the coarse features are computed, and kept for the others
+    reuse: int  # steps that share coarse features: one computes them, the others reuse them
     seed: int
-    window: int  # the longest of the clip
-    key_stride: int  # frames that it makes from one key frame to the next
+    window: int  # frames of the clip's longest window
+    key_stride: int  # frames that the model makes from one key frame to the next
     rows: tuple[Span, ...]
     columns: tuple[Span, ...]
     join: Join
@@ -63,7 +63,7 @@ class Sampling:
 
     @property
     def reusing(self) -> tuple[bool, ...]:
-        """Of every step: whether it computes the finest level only."""
+        """Flags of the steps: True for a step that computes the finest level only."""
         guided = [self.is_guided(t) for t in self.schedule.timesteps.tolist()]
         found, kept = [], 0
         for step, is_guided in enumerate(guided):
@@ -73,7 +73,7 @@ class Sampling:
         return tuple(found)
 
     def coarse_shape(self, config: UNetConfig, windows: int) -> tuple[int, ...]:
-        """Of the coarse features that are kept: tiles of all windows on their way, (b f), h w c."""
+        """Compute the shape of kept coarse features: tiles of all held windows, (b f), h w c."""
         tiles = len(self.rows) * len(self.columns)
         channels, *size = config.coarse_size(len(self.rows[0]), len(self.columns[0]))
         return windows * tiles, self.branches * self.window, *size, channels
@@ -81,16 +81,16 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrangement:
-    """How a plan fits into memory: what a run that goes on has to keep."""
+    """Choices that make a plan fit into memory; a resumed run has to keep them."""
 
     window: int  # frames
     tile: tuple[int, int]  # width and height of what the network sees of a frame, in pixels
-    codec_tile: int | None  # pixels a side of what the codec sees at a time; None: whole frames
+    codec_tile: int | None  # side in pixels of what the codec sees at a time; None: whole frames
     holds_latents_on_host: bool
 
     @property
     def words(self) -> str:
-        """Describe it for a message."""
+        """Description for messages."""
         told = [f"windows of {self.window}", "tiles of {}x{}".format(*self.tile)]
         if self.codec_tile is not None:
             told.append(f"a codec in tiles of {self.codec_tile}")
@@ -107,7 +107,7 @@ class Arrangement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """One run, all decided."""
+    """Plan of one run, with every choice made."""
 
     source: Clip
     preset: Preset
@@ -115,27 +115,27 @@ class Plan:
     timeline: Timeline
     sampling: Sampling
     scenes: tuple[Scene, ...]
-    conditioning_scale: float  # s, as the network is told it
+    conditioning_scale: float  # s, an input of the network
     refine: int
     latents: tuple[int, int, int]  # channels, rows, columns
     new_frames: NewFrames = "model"
-    shape: Shape | None = None  # of the static networks that it is made for
-    codec_tile: tuple[int, int] | None = None  # rows and columns of latents it sees at a time
+    shape: Shape | None = None  # of the static networks, if the plan is made for them
+    codec_tile: tuple[int, int] | None = None  # rows and columns of latents in a codec's tile
     holds_latents_on_host: bool = False
 
     @property
     def is_by_motion(self) -> bool:
-        """Whether the model makes key frames only, though others are wanted."""
+        """True if the model makes only key frames, and motion makes the frames between."""
         return self.new_frames == "motion" and self.timeline.key_stride > 1
 
     @property
     def sampled_frames(self) -> int:
-        """Frames that the model makes, and those that are held up to a cut."""
+        """Frames that the model makes, and repeats of a scene's last frame up to a cut."""
         return self.source.frames if self.is_by_motion else self.timeline.grid_frames
 
     @property
     def frames_by_motion(self) -> int:
-        """New frames that are not made by the model."""
+        """New frames that motion makes, not the model."""
         if not self.is_by_motion:
             return 0
         key_stride, starts = self.timeline.key_stride, {scene.keys.start for scene in self.scenes}
@@ -145,15 +145,15 @@ class Plan:
 
     @property
     def windows(self) -> int:
-        """Of all scenes together."""
+        """Number of windows in all scenes."""
         return sum(len(scene.windows) for scene in self.scenes)
 
     def window_steps_of(self, scene: Scene) -> int:
-        """Windows times steps: what the sampler does of it."""
+        """Count the window steps that the sampler takes in a scene: windows times steps."""
         return len(scene.windows) * len(self.sampling.schedule)
 
     def computed_frames(self, scene: Scene) -> int:
-        """Frames of a window of the scene as the network computes it: static ones are full."""
+        """Count the frames computed for a window; static networks always compute full windows."""
         return len(scene.windows[0]) if self.shape is None else self.shape.window
 
     @property
@@ -163,7 +163,7 @@ class Plan:
 
     @property
     def evaluations(self) -> int:
-        """Passes through the network, a guided step counting twice."""
+        """Passes through the network; a guided step counts twice."""
         s = self.sampling
         steps = s.schedule.timesteps.tolist()
         return self.parts * sum(2 if s.is_guided(t) else 1 for t in steps)
@@ -176,7 +176,7 @@ class Plan:
 
     @property
     def arrangement(self) -> Arrangement:
-        """How it fits into memory."""
+        """Choices that make the plan fit into memory."""
         side = None
         if self.codec_tile is not None:
             side = self.preset.model.latent_stride * self.codec_tile[1]
@@ -189,17 +189,17 @@ class Plan:
 
     @property
     def capacity(self) -> Capacity:
-        """Latents that are held at a time."""
+        """Numbers of latents that are held at a time."""
         return capacity_for(self.scenes, len(self.sampling.schedule))
 
     @property
     def latent_bytes(self) -> int:
-        """Memory that they take, however long the clip."""
+        """Bytes of the held latents; they do not depend on the clip's length."""
         return self.capacity.bytes(self.latents, self.preset.model.neighbour_channels)
 
     @property
     def coarse_values(self) -> int:
-        """Numbers that are kept for steps that reuse coarse features."""
+        """Count of the values kept for steps that reuse coarse features."""
         sampling = self.sampling
         if not any(sampling.reusing):
             return 0
@@ -207,22 +207,22 @@ class Plan:
 
     @property
     def output_bytes(self) -> int:
-        """Disk that the output may need."""
+        """Bytes on disk that the output may need."""
         pixels = self.geometry.width * self.geometry.height * len(self.timeline.shown)
         return int(pixels * BYTES_PER_PIXEL) + 1_000_000
 
     @property
     def job_bytes(self) -> int:
-        """Disk that finished frames and two states may take until the end, if there is room."""
+        """Bytes on disk that finished frames and two states may take during the run, if free."""
         pixels = self.geometry.width * self.geometry.height * self.sampled_frames
         state = self.latent_bytes + 4 * self.coarse_values  # at most float32
         return int(pixels * STORED_BYTES_PER_PIXEL) + 2 * state
 
 
 def make_plan(clip: Clip, preset: Preset, options: Options, shape: Shape | None = None) -> Plan:
-    """Settle every open choice; OptionError where one cannot be carried out.
+    """Make every open choice; OptionError where one cannot be carried out.
 
-    shape: of static networks; it takes the place of the options' window and tile
+    shape: of static networks; it replaces the options' window and tile
     """
     geometry = _geometry(clip, preset, options, shape)
     timeline = _timeline(clip, options)
@@ -255,9 +255,9 @@ def make_plan(clip: Clip, preset: Preset, options: Options, shape: Shape | None 
 
 
 def cheapest_window(clip: Clip, preset: Preset, options: Options) -> int:
-    """The window with which the fewest frames are evaluated, the preset's own where it is level.
+    """Find the window with the fewest evaluated frames, from the preset's own to its longest.
 
-    From the preset's own to its longest; `--window` where that is given.
+    The shortest one wins a tie. A given `--window` is returned as it is.
     """
     usual, longest = preset.defaults.window, preset.defaults.longest_window
     if options.window is not None or longest is None:
@@ -273,9 +273,9 @@ def cheapest_window(clip: Clip, preset: Preset, options: Options) -> int:
 def static_plans(
     clip: Clip, preset: Preset, options: Options, shapes: Sequence[Shape]
 ) -> list[Plan]:
-    """As `make_plan`, for each of `shapes`: the least work first, then the fewest evaluations.
+    """Make a plan for each of `shapes`, sorted by the least work, then by the fewest evaluations.
 
-    OptionError, the one of the largest shape, where none can carry the run out.
+    If no shape can carry out the run, the OptionError of the largest shape is raised.
     """
     plans, refusal = [], OptionError("there are no shapes to plan for")
     for shape in sorted(shapes, key=lambda s: (_voxels(s), s.width, s.height, s.window)):
@@ -306,7 +306,7 @@ def _geometry(clip: Clip, preset: Preset, options: Options, shape: Shape | None)
         size = released_size(clip.width, clip.height, scale)
         return released_padding(*size)
     wanted = target_size(clip.width, clip.height, scale, options.size)
-    least = (0, 0) if shape is None else (shape.width, shape.height)  # tiles cover what is larger
+    least = (0, 0) if shape is None else (shape.width, shape.height)  # tiles cover larger frames
     return fit(*wanted, preset.model, least)
 
 
@@ -350,7 +350,7 @@ def _sampling(
 
 
 def _shortcuts(preset: Preset, options: Options) -> Shortcuts:
-    """Those of the preset for `--mode fast`; OptionError for what the model does not have."""
+    """Choose the preset's shortcuts for `--mode fast`; OptionError for those the model lacks."""
     if preset.model.unet.has_coarse_features:
         return preset.defaults.fast if options.mode == "fast" else Shortcuts()
     if options.reuse is not None and options.reuse > 1:
@@ -372,7 +372,7 @@ def _shortcuts(preset: Preset, options: Options) -> Shortcuts:
 def _tile(
     model: ModelConfig, defaults: RunDefaults, options: Options, shape: Shape | None
 ) -> tuple[int, int]:
-    """Rows and columns of a tile, in latents: as asked for, rounded up to a size that works."""
+    """Compute a tile's rows and columns in latents: as asked for, rounded up to a valid size."""
     if shape is not None:
         return shape.height // model.latent_stride, shape.width // model.latent_stride
     width, height = _or(options.tile, defaults.tile)

@@ -1,9 +1,9 @@
-"""When each output frame is shown, and which frame of the model's grid it is.
+"""Times of the output frames, and the frame of the model's grid that each of them shows.
 
-There is a grid: `key_stride` frames for every input frame but the last, key frames among them
-at their own times; the model makes all of it, or the key frames only. An integer
-ratio shows the whole grid. A fractional one takes a grid at least as fine as asked and shows, at
-each target time, the grid frame that lies nearest.
+The grid has `key_stride` frames for every input frame but the last, among them the key frames at
+their own times. The model makes the whole grid, or the key frames only. An integer ratio of rates
+shows the whole grid. A fractional ratio takes a grid that is at least as fine and shows, at each
+target time, the nearest grid frame.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_GAP = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeline:
-    """Times are in seconds on the source's clock."""
+    """Grid and output frames of a run; times are in seconds on the source's clock."""
 
     key_stride: int  # grid frames from one key frame to the next
     grid_frames: int
@@ -32,18 +32,18 @@ class Timeline:
 
 
 def key_of_frame(grid_frame: int, key_stride: int) -> int:
-    """Index of the key frame that stands at `grid_frame`, or -1 where one is interpolated."""
+    """Return the index of the key frame at `grid_frame`, or -1 if that is an interpolated frame."""
     return -1 if grid_frame % key_stride else grid_frame // key_stride
 
 
 def grid_times(times: Sequence[Fraction], key_stride: int) -> list[Fraction]:
-    """Times of the grid: between key frames, evenly."""
+    """Compute the times of the grid, evenly spaced between key frames."""
     grid = [a + (b - a) * k / key_stride for a, b in pairwise(times) for k in range(key_stride)]
     return [*grid, times[-1]]
 
 
 def interpolated(times: Sequence[Fraction], fps: Fraction, factor: int) -> Timeline:
-    """`factor` times as many frames, each key frame at its own time (variable rates too)."""
+    """Make `factor` times as many frames; key frames keep their times (variable rates too)."""
     if not 1 <= factor <= MAX_GAP:
         raise OptionError(f"interpolate={factor}: take a whole number from 1 to {MAX_GAP}")
     grid = grid_times(times, factor)
@@ -60,7 +60,7 @@ def interpolated(times: Sequence[Fraction], fps: Fraction, factor: int) -> Timel
 def at_rate(
     times: Sequence[Fraction], fps: Fraction, end: Fraction, target: Fraction, is_variable: bool
 ) -> Timeline:
-    """A constant `target` rate from the first frame's time up to `end`, where the last one ends."""
+    """Make a constant `target` rate from the first frame's time up to `end`, the last one's end."""
     ratio = target / fps
     if not 1 <= ratio <= MAX_GAP:
         raise OptionError(
@@ -86,14 +86,14 @@ def at_rate(
 
 
 def grid_gap(ratio: Fraction) -> int:
-    """The grid that holds every target time exactly, or else the next multiple that is as fine."""
+    """Choose the key stride that hits every target time, or else the ratio rounded up."""
     return (
         ratio.numerator if ratio.numerator <= MAX_GAP else -(-ratio.numerator // ratio.denominator)
     )
 
 
 def nearest(grid: Sequence[Fraction], time: Fraction) -> int:
-    """Index of the entry of a sorted grid that lies nearest; the earlier one of two."""
+    """Find the index of the nearest entry of a sorted grid; of two, the earlier one."""
     after = min(bisect_left(grid, time), len(grid) - 1)
     before = max(after - 1, 0)
     return before if time - grid[before] <= grid[after] - time else after

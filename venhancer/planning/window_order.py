@@ -1,9 +1,9 @@
-"""The order in which windows are evaluated: all steps of the solver at once, each a little behind.
+"""Order of the window steps: all steps of the solver advance together, one behind the other.
 
-A frame can take its next step as soon as every window of this step that holds it was evaluated, so
-step i + 1 follows step i at the distance of one stride from window to window, or two where two
-strides do not cover a window. Only the frames between the first step and the last are held: how
-many depends on windows and steps, not on the length of the clip.
+A frame can take its next step as soon as every window that holds it was evaluated at this step. So
+step i + 1 follows step i at a distance of one stride between windows, or of two where two strides
+do not cover a window. Only the frames between the first step and the last are held. Their number
+depends on windows and steps, not on the length of the clip.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from venhancer.spans import Span
 
 @dataclass(frozen=True, slots=True)
 class WindowStep:
-    """One window evaluated at one step."""
+    """Evaluation of one window at one step of the solver."""
 
     step: int
     window: int
-    final: int  # frames of the window, from its first on, that take this step now
+    final: int  # number of frames, at the window's start, that take this step now
 
 
 def window_steps(windows: Sequence[Span], steps: int) -> Iterator[WindowStep]:
-    """Every window at every step, once; the latest step that can go on goes first."""
+    """Yield every window at every step, once; of the steps that are ready, the latest first."""
     done = [0] * steps
     while done[-1] < len(windows):
         step = next(i for i in reversed(range(steps)) if _is_ready(windows, done, i))
@@ -35,7 +35,7 @@ def window_steps(windows: Sequence[Span], steps: int) -> Iterator[WindowStep]:
 
 
 def settled(windows: Sequence[Span], count: int) -> int:
-    """Frames that no window after the first `count` holds."""
+    """Count the leading frames that no window after the first `count` holds."""
     return windows[count].start if count < len(windows) else windows[-1].stop
 
 
@@ -48,7 +48,7 @@ def _is_ready(windows: Sequence[Span], done: Sequence[int], step: int) -> bool:
 
 @dataclass(slots=True)
 class SceneProgress:
-    """How far a scene has come: frames counted from its first."""
+    """Progress of a scene; frames are counted from its first."""
 
     windows: Sequence[Span]
     steps: int
@@ -56,7 +56,7 @@ class SceneProgress:
     settled: int = 0  # frames that have taken every step
 
     def take(self, window_step: WindowStep) -> None:
-        """Count a window step: its frames enter first, then its final ones take their step."""
+        """Count a window step: its frames enter first, then its final frames take their step."""
         window = self.windows[window_step.window]
         self.entered = max(self.entered, window.stop)
         if window_step.step == self.steps - 1:
@@ -64,7 +64,7 @@ class SceneProgress:
 
 
 def held_frames(windows: Sequence[Span], steps: int) -> int:
-    """The most frames that are between noise and their last step at a time."""
+    """Find the most frames that are between noise and their last step at a time."""
     reached, most = SceneProgress(windows, steps), 0
     for window_step in window_steps(windows, steps):
         before = reached.settled
@@ -74,12 +74,12 @@ def held_frames(windows: Sequence[Span], steps: int) -> int:
 
 
 def longest_overlap(windows: Sequence[Span]) -> int:
-    """Frames that a window shares with the next: sums which wait for it."""
+    """Find the most frames that a window shares with the next, whose sums wait for it."""
     return max((left.stop - right.start for left, right in pairwise(windows)), default=0)
 
 
 def held_windows(windows: Sequence[Span], steps: int) -> int:
-    """The most windows that are between their first step and their last at a time."""
+    """Find the most windows that are between their first step and their last at a time."""
     done, most = [0] * steps, 0
     for window_step in window_steps(windows, steps):
         finished = done[-1]

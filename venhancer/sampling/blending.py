@@ -1,6 +1,6 @@
-"""Between the ring of latents and the network: cut a tile, blend its x_0, take the solver's step.
+"""Work between the latents and the network: cut a tile, blend its x_0, take the solver's step.
 
-Everything reads where to work from tensors of fixed addresses, so that a CUDA graph can hold it.
+All positions are read from tensors at fixed addresses, so that a CUDA graph can hold the work.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from venhancer.planning.window_order import WindowStep
 from venhancer.sampling.latents import Latents
 from venhancer.spans import Span, join_shares
 
-STAY = (1.0, 0.0, 0.0, 0.0)  # the solver's row of a frame that takes no step
+STAY = (1.0, 0.0, 0.0, 0.0)  # the solver's weights for a frame that takes no step
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """Rows and columns of a frame, and how much each of them counts there."""
+    """Rows and columns of a tile in a frame, and the share of each of them."""
 
     rows: Span
     columns: Span
@@ -32,13 +32,13 @@ class Tile:
     column_shares: Sequence[float]
 
     def positions(self, width: int) -> Tensor:
-        """Where each of its positions lies in a frame of `width` columns: (h w)."""
+        """Compute the flat index of each position in a frame of `width` columns: (h w)."""
         rows = torch.arange(self.rows.start, self.rows.stop)[:, None]
         return (rows * width + torch.arange(self.columns.start, self.columns.stop)).flatten()
 
 
 class TileTensors(NamedTuple):
-    """A tile, where the latents are."""
+    """Tensors of a tile, on the device of the latents."""
 
     row_shares: Tensor  # (h), float32
     column_shares: Tensor  # (w), float32
@@ -46,7 +46,7 @@ class TileTensors(NamedTuple):
 
 
 def tile_tensors(tile: Tile, latents: Latents) -> TileTensors:
-    """New tensors for one tile."""
+    """Make the tensors of one tile."""
     return TileTensors(
         torch.tensor(tile.row_shares, device=latents.device),
         torch.tensor(tile.column_shares, device=latents.device),
@@ -55,7 +55,7 @@ def tile_tensors(tile: Tile, latents: Latents) -> TileTensors:
 
 
 def cut_tiles(sampling: Sampling) -> list[Tile]:
-    """All tiles of a frame, of one size; their shares sum to one at every position."""
+    """Cut a frame into tiles of one size; their shares sum to one at every position."""
     rows, columns = (join_shares(list(s), sampling.join) for s in (sampling.rows, sampling.columns))
     return [
         Tile(row, column, h, w)
@@ -65,9 +65,9 @@ def cut_tiles(sampling: Sampling) -> list[Tile]:
 
 
 class Blending:
-    """One window at a time, of one length.
+    """Blending of windows of one length, one window at a time.
 
-    is_static: the same operations for every window, as a captured graph needs them
+    is_static: run the same operations for every window, as a captured graph needs
     """
 
     def __init__(self, latents: Latents, sampling: Sampling, length: int, is_static: bool) -> None:
@@ -100,7 +100,7 @@ class Blending:
     def select_window(
         self, window_step: WindowStep, windows: Sequence[Span], shares: Sequence[float]
     ) -> None:
-        """The next window; shares: how much each of its frames counts there."""
+        """Select the next window; shares: the weight of each of its frames."""
         window = windows[window_step.window]
         self.final = window_step.final
         self.window.set(
@@ -114,7 +114,7 @@ class Blending:
         self.step.fill_(window_step.step)
 
     def select_tile(self, tile: Tile) -> None:
-        """The next tile of that window."""
+        """Select the next tile of the window."""
         if not self.is_tiled:
             return
         where = tile.rows, tile.columns
@@ -124,36 +124,36 @@ class Blending:
             own.copy_(new)
 
     def add_noise(self, noise: Sequence[Tensor]) -> None:
-        """Fresh noise (c h w) of each frame that takes its step, if this step has any."""
+        """Set the fresh noise (c h w) of each frame that takes its step, if the solver adds any."""
         assert self.noise is not None
         for own, frame in zip(self.noise, noise, strict=False):
             own.copy_(frame)
 
     def begin(self) -> None:
-        """Go on with what the window before left in the overlap."""
+        """Start from the sums that the window before left in the overlap."""
         self.denoised.copy_(self.latents.sums.index_select(0, self.window["sums_before"]))
 
     def gather(self, out: Tensor) -> None:
-        """x of the tile -> 1 c f h w."""
+        """Copy x of the tile to `out`: 1 c f h w."""
         out[0].copy_(
             self._cut(self.latents.x.index_select(0, self.window["slots"]), out).transpose(0, 1)
         )
 
     def gather_hint(self, out: Tensor) -> None:
-        """What is shown of its key frames, zero between them -> 1 c f h w."""
+        """Copy the controller's input at key frames to `out`, zero between them: 1 c f h w."""
         keys = self._cut(self.latents.keys.index_select(0, self.window["key_slots"]), out)
         out.zero_()
         out[0, :, :: self.key_stride].copy_(keys.transpose(0, 1))
 
     def _cut(self, frames: Tensor, like: Tensor) -> Tensor:
-        """f c H W -> the tile: f c h w."""
+        """Cut the tile out of whole frames: f c H W -> f c h w."""
         if not self.is_tiled:
             return frames
         cut = frames.flatten(2).index_select(2, self.tile.positions)
         return cut.unflatten(2, like.shape[-2:])
 
     def blend(self, x0: Tensor) -> None:
-        """The network's answer, 1 c f h w, counted as its frames, rows and columns are."""
+        """Add the network's output, 1 c f h w, times the shares of frames, rows and columns."""
         share = self.frame_shares["shares"][:, None, None, None] * self.tile.row_shares[:, None]
         counted = x0[0].transpose(0, 1).to(self.latents.device) * (share * self.tile.column_shares)
         if self.is_tiled:
@@ -162,7 +162,7 @@ class Blending:
             self.denoised.add_(counted)
 
     def finish(self) -> None:
-        """Final frames take the solver's step; the others wait for the next window."""
+        """Take the solver's step on final frames; keep the others' sums for the next window."""
         everything = slice(None)
         done = everything if self.is_static else slice(0, self.final)
         left = everything if self.is_static else slice(self.final, None)
@@ -174,14 +174,14 @@ class Blending:
         noise = None if self.noise is None else self.noise[done]
         advance(x, self.denoised[done], previous, noise, row)
         seen = torch.where(is_final[..., None, None], self.denoised[done], previous)
-        # Nothing is written before all is there: whoever runs out of memory has changed nothing
+        # All is computed before any is written: running out of memory leaves the latents unchanged
         latents.x.index_copy_(0, slots, x)
         latents.previous.index_copy_(0, slots, seen)
         latents.sums.index_copy_(0, self.window["sums_after"][left], self.denoised[left])
 
 
 class Numbers:
-    """Small tensors of fixed addresses that are set together, by one copy from the host."""
+    """Small tensors at fixed addresses that are set together, by one copy from the host."""
 
     def __init__(self, device: str, dtype: torch.dtype, **lengths: int) -> None:
         self.all = torch.zeros(sum(lengths.values()), dtype=dtype, device=device)
@@ -191,7 +191,7 @@ class Numbers:
         return self.parts[name]
 
     def set(self, **values: Sequence[float]) -> None:
-        """Values of all parts, by name: as many as each is long."""
+        """Set the values of all parts, by name; each part's length is fixed."""
         given = [value for name in self.parts for value in values[name]]
         numbers = torch.tensor(given, dtype=self.all.dtype)
         self.all.copy_(to_device(numbers, self.all.device.type))

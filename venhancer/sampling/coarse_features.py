@@ -1,7 +1,7 @@
 """Coarse features that windows keep between steps (`--reuse`): DeepCache, Ma et al. 2023.
 
-The coarse levels of the UNet change little from step to step. One that computes all of them keeps
-what the finest level was given; the steps after it compute that level alone.
+The coarse levels of the UNet change little from step to step. A step that computes all levels keeps
+the coarse input of the finest level; the steps after it compute the finest level alone.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ NOBODY = -1
 
 
 class CoarseFeatures:
-    """A slot for each tile of every window that is between its first step and its last.
+    """Slots for features: one for each tile of every window between its first step and its last.
 
-    The slot in use is a tensor, so that a CUDA graph can read it.
+    The index of the slot in use is a tensor, so that a CUDA graph can read it.
     """
 
     def __init__(
         self, config: UNetConfig, sampling: Sampling, windows: int, dtype: torch.dtype, device: str
     ) -> None:
-        self.windows = windows  # on their way at a time
+        self.windows = windows  # held at a time
         self.tiles = len(sampling.rows) * len(sampling.columns)
         shape = sampling.coarse_shape(config, windows)
         self.kept = torch.zeros(shape, dtype=dtype, device=device)
-        self.owners = torch.full(shape[:1], NOBODY)  # windows, by their number
+        self.owners = torch.full(shape[:1], NOBODY)  # number of the window in each slot
         self.place = torch.zeros(1, dtype=torch.int64, device=device)
-        self.slot = 0  # the same, for the host
-        self.is_kept = False  # whether an earlier step has kept this tile's
+        self.slot = 0  # the same index, on the host
+        self.is_kept = False  # True if an earlier step has kept this tile's features
 
     def select(self, window: int, tile: int) -> None:
         """Select the tile that the other functions work on."""
@@ -55,15 +55,15 @@ class CoarseFeatures:
         kept.index_copy_(0, self.place, coarse.permute(0, 2, 3, 1)[None])
 
     def get(self, count: int) -> Tensor:
-        """Read the first `count` of what was put: (b f) c h w, channels last."""
+        """Read the first `count` features of the slot: (b f) c h w, channels last."""
         return self.kept[:, :count].index_select(0, self.place)[0].permute(0, 3, 1, 2)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Tensors that a state has to hold."""
+        """Return the tensors that a state has to hold."""
         return {"coarse": self.kept, "coarse_owners": self.owners}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Restore what `tensors` gave; features of other tiles are computed anew."""
+        """Restore what `tensors` returned; features of other tile sizes are computed anew."""
         if tensors["coarse"].shape == self.kept.shape:
             for name, own in self.tensors().items():
                 own.copy_(tensors[name])

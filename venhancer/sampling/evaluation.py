@@ -1,4 +1,4 @@
-"""One evaluation of the network on one window and tile: guided x_0, between buffers that stay."""
+"""Evaluation of the network on one window and tile: guided x_0, in buffers that stay allocated."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from venhancer.sampling.coarse_features import CoarseFeatures
 
 
 class Model(Protocol):
-    """What `Denoiser` and `StaticDenoiser` have in common."""
+    """Interface that `Denoiser` and `StaticDenoiser` have in common."""
 
     config: ModelConfig
-    sigmas: Tensor  # of every timestep
+    sigmas: Tensor  # one for every timestep
 
     def prepare_text(self, text: Tensor | None) -> Tensor | None:
-        """b l d -> b l t, once a run."""
+        """Compute text features, once a run: b l d -> b l t."""
 
     def prepare(
         self,
@@ -38,39 +38,41 @@ class Model(Protocol):
         neighbours: Tensor | None = None,
         text_features: Tensor | None = None,
     ) -> Prepared:
-        """hint b c f h w, is_key b f, noise_level (b), scale (b), neighbours b n f h w where the
-        model sees any: what no timestep changes.
+        """Compute everything that does not depend on the timestep.
+
+        hint b c f h w, is_key b f, noise_level (b), scale (b), neighbours b n f h w where the model
+        sees any
         """
 
     def step(self, latents: Tensor, timestep: Tensor, prepared: Prepared) -> Tensor:
-        """One evaluation: latents 1 c f h w, timestep (1) -> b c f h w, v or x_0 for every text."""
+        """Evaluate: latents 1 c f h w, timestep (1) -> b c f h w, v or x_0 for every text."""
 
 
 @runtime_checkable
 class ReusingModel(Model, Protocol):
-    """One that can compute its finest level alone."""
+    """Model that can compute its finest level alone."""
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of its features."""
+        """Precision of the features."""
 
     def step(
         self, latents: Tensor, timestep: Tensor, prepared: Prepared, keep: Keep | None = None
     ) -> Tensor:
-        """keep: is shown the coarse features (b f) c h w."""
+        """Evaluate; keep: called with the coarse features (b f) c h w."""
 
     def step_reusing(
         self, latents: Tensor, timestep: Tensor, prepared: Prepared, coarse: Tensor
     ) -> Tensor:
-        """As `step`, with those of an earlier one."""
+        """Evaluate as `step` does, with the coarse features of an earlier step."""
 
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """What the controller is told of the whole clip."""
+    """Inputs of the controller that hold for the whole clip."""
 
     refine: int  # noise_aug of the key frames; 0 is none
-    scale: float  # downscaling s
+    scale: float  # conditioning scale s
     text: Tensor | None = None  # 2 l d: prompt, then negative prompt; 1 l d without guidance
 
     @property
@@ -79,7 +81,7 @@ class Conditions:
 
 
 class Evaluation:
-    """Buffers by the contract: `latents` and `shown` go in (1 c f h w), `x0` comes out.
+    """Evaluation in buffers by the contract: inputs `latents` and `shown` (1 c f h w), output `x0`.
 
     shown: the hint's channels, then those of its neighbours
     """
@@ -120,7 +122,7 @@ class Evaluation:
         self.prepared: Prepared | None = None
 
     def prepare(self) -> None:
-        """What no timestep changes, from `hint`; kept where the first one was put."""
+        """Compute what does not depend on the timestep, into the tensors of the first call."""
         made = self.model.prepare(
             hint=self.hint,
             is_key=self.is_key,
@@ -141,20 +143,20 @@ class Evaluation:
             _copy(kept.anchor, made.anchor)
 
     def run(self, is_guided: bool, is_reusing: bool = False) -> None:
-        """`latents` at `step` -> `x0`; the branches share what comes before the text.
+        """Compute `x0` from `latents` at `step`; the branches share the layers before the text.
 
-        is_reusing: with the coarse features that an earlier step kept
+        is_reusing: take the coarse features that an earlier step kept
         """
         noisy = self.latents * self.seen.index_select(0, self.step)
         timestep = self.timesteps.index_select(0, self.step)
         out = self._network(noisy, timestep, self._read(is_guided), is_reusing)
-        if is_guided:  # without a text both branches are one
+        if is_guided:  # without a text both branches have the same output
             out = guide(out[:1], out[-1:], self.guidance)
         sigma = self.sigmas.index_select(0, self.step)
         self.x0.copy_(denoised_from(self.model.config.prediction, out, noisy, sigma))
 
     def _read(self, is_guided: bool) -> Prepared:
-        """What was prepared, with the texts of the branches that are evaluated."""
+        """Return the prepared tensors with the texts of the evaluated branches only."""
         assert self.prepared is not None
         if is_guided or self.text_features is None:
             return self.prepared
@@ -181,7 +183,7 @@ def _copy(own: Tensor, new: Tensor) -> None:
 def allocate(
     specs: Sequence[TensorSpec], letters: dict[str, int], device: str
 ) -> dict[str, Tensor]:
-    """A zeroed buffer for every tensor, by name."""
+    """Allocate a zeroed buffer for every tensor, by name."""
     return {
         spec.name: torch.zeros(spec.shape(letters), dtype=getattr(torch, spec.dtype), device=device)
         for spec in specs

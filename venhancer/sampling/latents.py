@@ -1,4 +1,4 @@
-"""The frames between noise and their last step, in a ring: as many as the wavefront needs."""
+"""Ring of latents for the frames between noise and their last step; `Capacity` gives its size."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ from venhancer.spans import Span
 
 
 class Latents:
-    """Frames by their number in a scene; all memory is allocated here, once.
+    """Latents of frames, by their number in a scene; all memory is allocated once, here.
 
-    neighbours: channels of theirs that a key frame has behind its latents
+    neighbours: channels of its neighbours that a key frame has after its latents
     """
 
     def __init__(self, room: Capacity, size: Size, device: str, neighbours: int = 0) -> None:
         self.capacity = room
         self.size = size
         self.device = device
-        self.x = torch.zeros(room.frames, *size, device=device)  # noise as sigma / alpha
-        self.previous = torch.zeros_like(self.x)  # x_0 as the step before saw it
+        self.x = torch.zeros(room.frames, *size, device=device)  # unscaled: noise at sigma / alpha
+        self.previous = torch.zeros_like(self.x)  # x_0 of the step before
         shown = size[0] + neighbours
         self.keys = torch.zeros(room.keys, shown, *size[1:], device=device)
-        self.sums = torch.zeros(room.sums, *size, device=device)  # x_0 times shares so far
+        self.sums = torch.zeros(room.sums, *size, device=device)  # of x_0 times shares, so far
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that a run needs to go on, but the key frames."""
+        """Return all that a run needs to go on, except the key frames."""
         return {"x": self.x, "previous": self.previous, "sums": self.sums}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take up what `tensors` gave."""
+        """Restore what `tensors` returned."""
         for name, own in self.tensors().items():
             own.copy_(tensors[name])
 
     def enter(self, frame: int, start: Tensor) -> None:
-        """A frame begins: c h w, diffused, noise counted as sigma / alpha."""
+        """Set the latents that a frame starts from: c h w, diffused, noise at sigma / alpha."""
         self.x[frame % self.capacity.frames].copy_(start)
 
     def show(self, key: int, hint: Tensor) -> None:
-        """What the controller sees of a key frame: its hint, and its neighbours' channels."""
+        """Set what the controller sees of a key frame: its hint and its neighbours' channels."""
         self.keys[key % self.capacity.keys].copy_(hint)
 
     def get(self, span: Span) -> Tensor:
-        """A copy: f c h w."""
+        """Copy the latents of a span: f c h w."""
         first, count = span.start % self.capacity.frames, len(span)
         end = self.x[first : first + count]
         return torch.cat([end, self.x[: count - len(end)]])
@@ -59,7 +59,7 @@ class Latents:
         return [key % self.capacity.keys for key in range(first, last + 1)]
 
     def sums_before(self, window_step: WindowStep, windows: Sequence[Span]) -> list[int]:
-        """Where each frame of a window finds what the window before it made."""
+        """List the slots of each frame's sum from the window before; without one, the zero slot."""
         window = windows[window_step.window]
         seen = windows[window_step.window - 1].stop if window_step.window else window.start
         zero = self.capacity.overlap + 1
@@ -67,7 +67,7 @@ class Latents:
         return [self._sum_slot(window_step.step, j, zero, j < seen) for j in frames]
 
     def sums_after(self, window_step: WindowStep, windows: Sequence[Span]) -> list[int]:
-        """Where each frame of a window waits for the next one; the final ones do not."""
+        """List the slots where frames' sums wait for the next window; final frames need none."""
         window, waste = windows[window_step.window], self.capacity.overlap
         frames = range(window.start, window.stop)
         return [

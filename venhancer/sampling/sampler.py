@@ -1,8 +1,8 @@
 """The sampler: the one loop over steps, windows and tiles.
 
-It sees key frames as they are read and gives x_0 of frames as they are done; what lies between is
-held in `Latents`, however long the clip. Windows meet on x_0 at every step, so that the solver sees
-one video.
+It takes key frames as they are read and yields x_0 of frames as they are finished. `Latents` holds
+the frames in between; its size does not depend on the clip's length. Windows are blended on x_0 at
+every step, so that the solver sees one video.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from venhancer.sampling.latents import Latents
 from venhancer.spans import Span, join_shares
 
 Work = Callable[[], None]  # reads and writes tensors at fixed addresses, on one device
-Capture = Callable[[Work], Work]  # -> the same, replayed
+Capture = Callable[[Work], Work]  # work -> the same work, replayed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """Where the network computes, and how work is repeated."""
+    """Device of the network, and how its work is repeated."""
 
     device: str = "cpu"
-    capture: Capture | None = None  # None: run as it is
+    capture: Capture | None = None  # None: run without capture
 
 
 class WindowWork:
-    """The work that is repeated for windows of one length; captured, where the placement says so.
+    """Work that is repeated for windows of one length; captured if the placement says so.
 
-    Where latents are on the network's device, a graph holds all that is done to a tile or, for a
-    frame that is one tile, a whole window step. Work functions hold no reference to this object,
-    so deleting it frees their CUDA graphs.
+    If latents are on the network's device, a graph holds all work on a tile or, for a frame of one
+    tile, a whole window step. Work functions hold no reference to this object, so deleting it frees
+    their CUDA graphs.
     """
 
     def __init__(self, blending: Blending, evaluation: Evaluation, capture: Capture | None) -> None:
@@ -58,17 +58,17 @@ class WindowWork:
         self.finish = self.outer(blending.finish)
         self.evaluations: dict[tuple[bool, bool], Work] = {}  # by `evaluate`'s arguments
         self.preparation = self.outer(partial(_prepare, blending, evaluation))
-        self.shown: object = None  # the window and tile that `prepare` saw
+        self.shown: object = None  # the window and tile that were prepared last
 
     def prepare(self, part: object) -> None:
-        """Prepare what no timestep changes for a window and tile, unless it was prepared last."""
+        """Prepare a window and tile for all timesteps, unless they were prepared last."""
         if self.shown == part:
             return
         self.shown = part
         self.preparation()
 
     def evaluate(self, is_guided: bool, is_reusing: bool = False) -> None:
-        """Cut out, evaluate and blend one tile; a frame of one tile takes the whole window step."""
+        """Cut out, evaluate and blend one tile; with one tile a frame, do the whole window step."""
         kind = is_guided, is_reusing
         if kind not in self.evaluations:
             network = self.inner(partial(self.evaluation.run, *kind))
@@ -134,12 +134,12 @@ class Sampler:
         return CoarseFeatures(config, self.sampling, windows, dtype, device)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Tensors that a state has to hold between two window steps."""
+        """Return the tensors that a state has to hold between two window steps."""
         coarse = {} if self.coarse is None else self.coarse.tensors()
         return {**self.latents.tensors(), **coarse}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Restore what `tensors` gave."""
+        """Restore what `tensors` returned."""
         self.latents.restore(tensors)
         if self.coarse is not None:
             self.coarse.restore(tensors)
@@ -152,18 +152,18 @@ class Sampler:
         return reached
 
     def first_key(self, scene: Scene, taken: int) -> int:
-        """The first key frame, counted in the scene, that is still to be shown."""
+        """Find the first key frame, counted in the scene, that the sampler still needs."""
         return self.scene_progress(scene, taken).settled // scene.key_stride
 
     def run(
         self, scene: Scene, keys: Iterator[Tensor], taken: int, progress: Callable[[], None]
     ) -> Iterator[Tensor]:
-        """Yield after every window step the x_0 (f c h w) that are done now, none or some.
+        """Yield after every window step the x_0 (f c h w) that it has finished: none or some.
 
-        keys: the scene's key frames from `first_key` on: clean latents (c h w), behind them the
+        keys: the scene's key frames from `first_key` on: clean latents (c h w), followed by the
             channels of their neighbours, where the model sees any
         taken: window steps of an earlier run, whose latents were restored
-        progress: told after every evaluation
+        progress: called after every evaluation
         """
         reached = self.scene_progress(scene, taken)
         shares = join_shares(list(scene.windows), self.sampling.join)
@@ -184,13 +184,13 @@ class Sampler:
             given = ready
 
     def _ready(self, reached: SceneProgress, scene: Scene) -> int:
-        """Count the frames that can be decoded: whole chunks, but for the last of a scene."""
+        """Count the frames that can be decoded: whole chunks, or all at the end of a scene."""
         if reached.settled == scene.frames:
             return scene.frames
         return reached.settled // DECODED_FRAMES * DECODED_FRAMES
 
     def _enter(self, scene: Scene, key: int, shown: Tensor, entered: int) -> None:
-        """Take up a key frame, and start the frames up to the next one from noise."""
+        """Add a key frame, and start the frames up to the next one from noise."""
         seed, first, channels = self.sampling.seed, scene.start, self.latents.size[0]
         frame = key * scene.key_stride
         shown = to_device(shown, self.placement.device)
@@ -237,7 +237,7 @@ class Sampler:
         return [frame_noise(size, seed, f"step {window_step.step}", j, device) for j in frames]
 
     def _work(self, length: int) -> WindowWork:
-        """Make the work once for each length; that of a shorter scene is freed for the next."""
+        """Make the work for a window length once; it frees the work of shorter scenes."""
         if length not in self.works:
             for other in [n for n in self.works if n < self.sampling.window]:
                 del self.works[other]

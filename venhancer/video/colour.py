@@ -8,7 +8,7 @@ import numpy as np
 from av import VideoFrame
 from av.sidedata.sidedata import SideDataContainer
 from av.sidedata.sidedata import Type as SideDataType
-from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from av.video.reformatter import ColorRange, VideoReformatter
 from numpy.typing import NDArray
 
 BT709 = 1
@@ -18,22 +18,13 @@ LIMITED = 1
 FULL = 2
 HD_LINES = 720  # untagged pictures with at least this many lines are taken as bt709
 
-_SCALER_OF_MATRIX = {
-    BT709: Colorspace.ITU709,
-    4: Colorspace.FCC,
-    5: Colorspace.ITU601,
-    SMPTE170M: Colorspace.ITU601,
-    7: Colorspace.SMPTE240M,
-    9: Colorspace.BT2020,
-}
+# swscale's numbers of the matrices (FCC 4, BT.601 5, SMPTE 240M 7, BT.2020 9), which PyAV's
+# `Colorspace` does not name in all versions
+_SCALER_OF_MATRIX = {BT709: 1, 4: 4, 5: 5, SMPTE170M: 5, 7: 7, 9: 9}
 _ALWAYS_FULL = ("yuvj", "gray", "ya")
-_EXACT = (
-    Interpolation.BICUBIC
-    | Interpolation.ACCURATE_RND
-    | Interpolation.FULL_CHR_H_INT
-    | Interpolation.FULL_CHR_H_INP
-    | Interpolation.BITEXACT
-)
+# swscale's flags, which PyAV names since 18: bicubic, accurate rounding, full chroma both ways,
+# and the same bits on every processor
+_EXACT = 0x4 | 0x40000 | 0x2000 | 0x4000 | 0x80000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

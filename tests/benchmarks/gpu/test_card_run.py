@@ -1,4 +1,4 @@
-"""The run on a card: dry on a processor, with steps that fail, and what its results become."""
+"""The card run: dry on a processor, with failing steps, and what becomes of its results."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ exec "{python}" "$@"
 
 
 def run_script(folder: Path, stages: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """The script as on a card, but for an interpreter with which some steps fail or hang."""
+    """Run the script as on a card, with an interpreter that makes some steps fail or hang."""
     interpreter = folder / "python"
     interpreter.write_text(INTERPRETER.format(python=sys.executable))
     interpreter.chmod(0o755)
@@ -49,7 +49,7 @@ def run_script(folder: Path, stages: str, **variables: str) -> subprocess.Comple
 def dry(
     step: Callable[[Setting, Recorder], None], folder: Path, setting: Setting = DRY
 ) -> list[dict[str, Any]]:
-    """The results of a step in this process; a wrong or failed one is an error."""
+    """Return the results of a step in this process; a wrong or failed one raises an error."""
     recorder = Recorder(step.__name__.removeprefix("run_"), folder)
     step(setting, recorder)
     found = read_results(folder)
@@ -59,7 +59,7 @@ def dry(
 
 @pytest.fixture(scope="module")
 def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run in which one step is killed and one fails."""
+    """Make the folder of a run in which one step is killed and one fails."""
     folder = tmp_path_factory.mktemp("run")
     done = run_script(folder, "A", ONLY="golden enhance environment", COMMIT=COMMIT)
     assert done.returncode == 0, done.stderr
@@ -68,7 +68,7 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_step_that_fails_does_not_stop_the_rest(script: Path) -> None:
-    """Every process has its own end, and results that were there stay."""
+    """Every process has its own exit status, and results written before a failure stay."""
     found = {step.name: step.code for step in read_steps(script / "out")}
 
     assert found == {"environment": "0", "enhance": "137", "golden": "3"}
@@ -76,14 +76,14 @@ def test_a_step_that_fails_does_not_stop_the_rest(script: Path) -> None:
 
 
 def test_a_step_that_hangs_is_ended(tmp_path: Path) -> None:
-    """At its limit, which is told; the next one begins."""
+    """A step that hangs is ended at its time limit and recorded so; the next one begins."""
     run_script(tmp_path, "BA", ONLY="codec golden", STEP_S="1")
 
     assert [step.code for step in read_steps(tmp_path / "out")] == ["124", "3"]
 
 
 def test_the_log_and_the_table_tell_of_every_step(script: Path) -> None:
-    """The log has each command with its end; the table comes last."""
+    """The log has each command with its exit status; the table comes last."""
     log = (script / "out" / "run.log").read_text()
     printed = (script / "printed").read_text()
 
@@ -94,7 +94,7 @@ def test_the_log_and_the_table_tell_of_every_step(script: Path) -> None:
 
 
 def test_a_run_without_time_skips_by_name(tmp_path: Path) -> None:
-    """No step is begun that could not end; the table is there all the same."""
+    """A step that could not end in time is not begun; the table is written all the same."""
     done = run_script(tmp_path, "AB", RUN_S="5", COMMIT=COMMIT)
 
     assert done.returncode == 0
@@ -102,7 +102,7 @@ def test_a_run_without_time_skips_by_name(tmp_path: Path) -> None:
 
 
 def test_the_stages_are_those_of_the_script(tmp_path: Path) -> None:
-    """The report waits for no step that the script does not have, and for all that it has."""
+    """The report expects exactly the steps that the script has."""
     run_script(tmp_path, "ABCD", RUN_S="5")
     found = read_steps(tmp_path / "out")
     (tmp_path / "train").mkdir()
@@ -115,14 +115,14 @@ def test_the_stages_are_those_of_the_script(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("step", command.STEPS)
 def test_every_step_has_its_function(step: str) -> None:
-    """The command finds it by the step's name."""
+    """The command finds each step's function by the step's name."""
     module = importlib.import_module(f"benchmarks.gpu.{command.STEPS[step]}")
 
     assert callable(getattr(module, f"run_{step}"))
 
 
 def test_the_released_arrays_are_compared(tmp_path: Path) -> None:
-    """The tiny model's outputs are right to rounding."""
+    """The tiny model's outputs equal the released arrays up to rounding."""
     [found] = dry(golden.run_golden, tmp_path)
 
     assert found["outputs"] == golden.DRY_OUTPUTS
@@ -130,7 +130,7 @@ def test_the_released_arrays_are_compared(tmp_path: Path) -> None:
 
 
 def test_runs_are_compared_frame_by_frame(tmp_path: Path) -> None:
-    """Two runs of the same give equal frames, and that is told."""
+    """Two equal runs give equal frames, and the result says so."""
     found = dry(enhance.run_enhance, tmp_path)
 
     assert found[-1]["what"] == "eager float32 = graph float32"
@@ -140,7 +140,7 @@ def test_runs_are_compared_frame_by_frame(tmp_path: Path) -> None:
 def test_graphs_hold_the_network_or_the_whole_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The three ways differ in what they capture and in nothing that they compute."""
+    """The three variants differ in what they capture and in nothing that they compute."""
     captured: list[int] = [0]
 
     def count(work: Any) -> Any:
@@ -167,7 +167,7 @@ def test_graphs_hold_the_network_or_the_whole_step(
 def test_ways_of_an_evaluation_are_compared_with_the_exact_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The release's order of operations gives the same but for rounding."""
+    """The release's order of operations gives the same result up to rounding."""
     monkeypatch.setattr(speed, "evaluation_flop", lambda *_: 10**12)  # counting takes long
     setting = Setting(device="cpu", dtype="float32", is_small=True, ways=("exact", "plain"))
     exact, plain = dry(speed.run_denoise, tmp_path, setting)
@@ -178,7 +178,7 @@ def test_ways_of_an_evaluation_are_compared_with_the_exact_one(
 
 
 def test_updates_are_timed(tmp_path: Path) -> None:
-    """On a batch that lies on the device; the noise that the host draws is timed beside it."""
+    """Updates are timed on one batch on the device, and so is the host's drawing of noise."""
     eager, noise = dry(training.run_update, tmp_path)
 
     assert eager["clips_a_second"] > 0
@@ -186,7 +186,7 @@ def test_updates_are_timed(tmp_path: Path) -> None:
 
 
 def test_the_codec_is_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the work that the benchmark of the codec prepares; that takes long."""
+    """The codec is timed by the work that the codec's benchmark prepares."""
     monkeypatch.setattr(vae, "prepare", lambda task: (lambda: None, {"peak_bytes": 7}))
     monkeypatch.setattr(vae, "codec_flop", lambda task: 10**12)
 
@@ -197,7 +197,7 @@ def test_the_codec_is_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_events_are_recorded() -> None:
-    """Each operation with its own time and how often it was done."""
+    """Each operation is recorded with its own time and its number of calls."""
     square = torch.ones(8, 8)
 
     events = speed.recorded(lambda: [square @ square for _ in range(3)], "cpu")
@@ -208,7 +208,7 @@ def test_events_are_recorded() -> None:
 
 
 def test_kernels_have_kinds() -> None:
-    """By the words that libraries name them with; milliseconds and launches add up."""
+    """Kernels are sorted by words in their names; milliseconds and launches are summed."""
     rows = [(2.0, 3, "flash_fwd_kernel"), (1.0, 1, "nchwToNhwcKernel"), (4.0, 2, "fmha_x")]
 
     found = speed.by_kind(rows)
@@ -218,7 +218,7 @@ def test_kernels_have_kinds() -> None:
 
 
 def test_a_failure_is_a_result(tmp_path: Path) -> None:
-    """The step goes on after it, and its exit status says that something failed."""
+    """The step goes on after a failure, and its exit status says that something failed."""
 
     def fail() -> dict[str, Any]:
         raise RuntimeError("no memory")

@@ -1,4 +1,4 @@
-"""Pools are made on the card, by several processes."""
+"""Pools made on the card by several processes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from benchmarks.gpu import training
 
 
 def test_a_pool_is_put_together_from_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each process has a share and a seed; the parts have one numbering."""
+    """Each process has a share and a seed; the merged parts are numbered consecutively."""
     seeds: list[int] = []
 
     class Process:

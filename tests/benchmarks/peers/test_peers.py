@@ -1,4 +1,4 @@
-"""The wrappers round networks of others, and the methods that are made of them."""
+"""The wrappers of third-party networks, and the methods that are made of them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def flat(level: int) -> Frame:
 
 @pytest.fixture
 def rife(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rife:
-    """RIFE's wrapper round a network that only mixes, and whose weight is 0.5."""
+    """Make RIFE's wrapper with a network that only mixes, whose weight is 0.5."""
     for name in ("rife", "rife.IFNet_HDv3"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     for name in ("refine.py", "warplayer.py"):
@@ -52,7 +52,7 @@ def rife(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rife:
 
 
 def test_a_peer_that_was_not_fetched_says_what_to_do(tmp_path: Path) -> None:
-    """One line: the file that is not there, and the command that fetches it."""
+    """The error is one line: the missing file, and the command that fetches it."""
     with pytest.raises(PeerError, match=r"IFNet_HDv3\.py is missing: run `make data`$"):
         Rife(tmp_path)
     with pytest.raises(PeerError, match=r"spanx2_ch48\.param is missing: run `make data`$"):
@@ -60,7 +60,7 @@ def test_a_peer_that_was_not_fetched_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_the_network_is_padded_and_its_weights_are_read(rife: Rife) -> None:
-    """Sides become multiples of 128 and are cut back; levels are rounded, not cut off."""
+    """Sides become multiples of 128 and are cut back; levels are rounded, not truncated."""
     made = rife.between(flat(100), flat(201), 0.25)
 
     assert made.shape == (10, 12, 3)
@@ -68,7 +68,7 @@ def test_the_network_is_padded_and_its_weights_are_read(rife: Rife) -> None:
 
 
 def test_new_frames_stand_between_the_old_ones(rife: Rife, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Old frames stay as they are, new ones are at even times between their own two."""
+    """Old frames stay unchanged; new ones lie at even times between their two neighbours."""
     monkeypatch.setattr(rife, "between", lambda a, b, t: (a[0, 0, 0], b[0, 0, 0], t))
 
     made = list(rife.interpolate([flat(1), flat(2), flat(3)], 4))
@@ -80,7 +80,7 @@ def test_new_frames_stand_between_the_old_ones(rife: Rife, monkeypatch: pytest.M
 def test_the_peers_go_from_file_to_file(
     rife: Rife, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As many frames, as large and as fast as asked; every stage has its seconds."""
+    """The result has the number, size and rate of frames asked for; every stage has its seconds."""
     span = SimpleNamespace(enlarge=lambda frame: frame.repeat(2, axis=0).repeat(2, axis=1))
     monkeypatch.setattr(methods, "load_rife_span", lambda scale, folder: (rife, span))
     source, target = tmp_path / "in.mp4", tmp_path / "out.mp4"
@@ -124,7 +124,7 @@ class BasicVSR(nn.Module):
 
 @pytest.fixture
 def basicvsr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BasicVsr:
-    """The propagation round tiny modules that add up: every weight is 0.5, there is no bias."""
+    """Make BasicVSR with tiny modules that add up: every weight is 0.5, there is no bias."""
     for name in ("basicvsr", "basicvsr.basicvsr_arch"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     for name in data.BASICVSR:
@@ -137,7 +137,7 @@ def basicvsr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BasicVsr:
 
 
 def test_basicvsr_makes_every_frame_of_all(basicvsr: BasicVsr) -> None:
-    """Four times as large, out of itself and of what lies before and behind: sums tell whom."""
+    """Frames are four times as large and depend on all frames before and after, as sums show."""
     levels = np.array([2, 4, 8])
     frames = np.broadcast_to(levels[:, None, None, None], (3, 5, 6, 3)).astype(np.uint8)
 
@@ -152,7 +152,7 @@ def test_basicvsr_makes_every_frame_of_all(basicvsr: BasicVsr) -> None:
 def test_basicvsr_goes_along_the_motion_of_each_pair(
     basicvsr: BasicVsr, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Forth by the flows in their order, back by those of the other way from the last one on."""
+    """Forward propagation uses the flows in order, backward the reverse ones from the last on."""
     flows = []
 
     def warp(features: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:
@@ -166,7 +166,7 @@ def test_basicvsr_goes_along_the_motion_of_each_pair(
 
 
 def test_a_peer_enlarges_what_rife_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All frames of twice the rate, old and new, go to the enlarger in their order."""
+    """All frames of twice the rate, old and new, go to the enlarger in order."""
     mixing = SimpleNamespace(interpolate=lambda frames, factor: iter([1, 2, 3]))
     monkeypatch.setattr(methods, "Rife", lambda folder: mixing)
     monkeypatch.setitem(ENLARGERS, "rife-span", lambda peers, scale: lambda f: scale * f)
@@ -178,13 +178,13 @@ def test_a_peer_enlarges_what_rife_made(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize("name", ENLARGERS)
 def test_every_peer_says_which_file_is_missing(name: str, tmp_path: Path) -> None:
-    """The enlarger's files are asked for like RIFE's."""
+    """The error for a missing enlarger file is like that for RIFE's."""
     with pytest.raises(PeerError, match=r"(param|arch_util\.py) is missing: run `make data`$"):
         ENLARGERS[name](tmp_path, 4)
 
 
 class Doubling:
-    """A network that repeats pixels, as SPAN's would be loaded."""
+    """A network that repeats pixels, loaded as SPAN's would be."""
 
     loaded: ClassVar[list[int]] = []
 
@@ -208,7 +208,7 @@ class Doubling:
 def test_span_reaches_every_scale(
     scale: int, networks: list[int], note: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By its own weights where it has any, else by a way that is told beside its name."""
+    """SPAN uses its own weights for a scale if there are any, else a way noted beside its name."""
     monkeypatch.setattr(Doubling, "loaded", [])
     monkeypatch.setattr(methods, "Span", Doubling)
 

@@ -1,4 +1,4 @@
-"""What the built-in model does with its conditions, and how that is judged and told."""
+"""The built-in model's response to its conditions, and how it is judged and reported."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from venhancer.errors import OptionError
 
 @pytest.fixture(scope="module")
 def butterfly() -> Frames:
-    """Nine frames of a film, 96x64."""
+    """Load nine frames of a film, 96x64."""
     with av.open(str(BUTTERFLY)) as container:
         frames = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
     return np.stack(frames[:9])[:, 8:72, 40:136]
@@ -49,7 +49,7 @@ def test_the_more_s_is_told_the_more_detail(butterfly: Frames) -> None:
 
 
 def test_the_more_noise_the_less_is_left_of_an_artefact(butterfly: Frames) -> None:
-    """NANO: noise on the key frames hides what was added to them, and not only with the picture."""
+    """NANO: noise on the key frames removes an added artefact faster than it fades the picture."""
     clean, enhance = resized(butterfly[:2], 1 / 2), enhancer("cpu")
     inputs = clean, noisy(clean)
 
@@ -62,7 +62,7 @@ def test_the_more_noise_the_less_is_left_of_an_artefact(butterfly: Frames) -> No
 
 
 def test_key_frames_are_closer_than_new_ones(butterfly: Frames) -> None:
-    """NANO: at the size of the input, key frames are what went in; new ones are less near."""
+    """NANO: at the input's size, key frames equal the input, and new ones are less exact."""
     low = resized(butterfly, 1 / 2)
 
     made = enhancer("cpu")(low[::4], scale=2.0, interpolate=4)
@@ -77,7 +77,7 @@ def test_key_frames_are_closer_than_new_ones(butterfly: Frames) -> None:
 
 
 def test_a_fading_picture_removes_no_artefact(butterfly: Frames) -> None:
-    """What is left of an artefact is its part over the picture's."""
+    """An artefact's remainder is its share of the output divided by the picture's share."""
     clean = butterfly[:1, ::4, ::4]
     flawed = noisy(clean)
     large = [resized(frames, ablations.SCALE) for frames in (clean, flawed)]
@@ -91,7 +91,7 @@ def test_a_fading_picture_removes_no_artefact(butterfly: Frames) -> None:
 
 
 def rows(details: tuple[int, int], shares: tuple[int, int], lpips_new: int) -> ablations.Rows:
-    """One clip's, of two settings each; refining a noisy input helps, a clean one suffers."""
+    """Make a clip's rows, two settings each; refining helps a noisy input and harms a clean one."""
     figures = {"psnr_key": 2, "psnr_new": 1, "ssim_key": 2, "ssim_new": 1, "lpips_key": 1}
     first, second = shares
     return {
@@ -107,7 +107,7 @@ def rows(details: tuple[int, int], shares: tuple[int, int], lpips_new: int) -> a
 
 
 def test_claims_are_computed() -> None:
-    """By the means, and clip by clip; equal is not more."""
+    """Claims are judged by the means and clip by clip; an equal figure is not a larger one."""
     good, bad = rows((1, 2), (2, 1), 2), rows((1, 1), (1, 4), 1)
     bad["refine"]["noisy input, 100"]["psnr"] = 20
     bad["refine"]["clean input, 100"]["psnr"] = 30
@@ -125,7 +125,7 @@ def test_claims_are_computed() -> None:
 
 
 def test_refining_is_studied_on_a_noisy_and_on_a_clean_input() -> None:
-    """Side by side at every level, in the order of the sheet."""
+    """Both inputs are studied side by side at every level, in the order of the sheet."""
     seen = []
 
     def enhance(low: Frames, **options: float) -> Frames:
@@ -148,7 +148,7 @@ def test_refining_is_studied_on_a_noisy_and_on_a_clean_input() -> None:
 def test_a_study_that_the_model_refuses_is_left_out(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The others are made, and claims on it are not."""
+    """The other studies are made, and claims about the refused one are not."""
 
     def refuse(*_: object) -> None:
         raise OptionError("detail: this model knows none")
@@ -163,7 +163,7 @@ def test_a_study_that_the_model_refuses_is_left_out(
 
 
 def test_the_page_tells_claims_and_pictures() -> None:
-    """A row for each setting, a line for each claim; without a file, that nothing was measured."""
+    """The page has a row for each setting and a line for each claim; without a file it says so."""
     clip = rows((1, 2), (2, 2), 2)
     for row in (*clip["told s"].values(), *clip["refine"].values()):
         row |= {"psnr": 20.0, "ssim": 0.5, "lpips": 0.5, "detail": row.get("detail", 1)}
@@ -182,7 +182,7 @@ def test_the_page_tells_claims_and_pictures() -> None:
 
 
 def test_a_sheet_shows_every_frame(tmp_path: Path, butterfly: Frames) -> None:
-    """Frames of different sizes, two in a row, all at one size; none is made smaller."""
+    """Frames of different sizes are shown two in a row, all at one size; none is made smaller."""
     large = np.full((1280, 1920, 3), 9, np.uint8)
     large[480:800, 720:1200] = 200
     frames = {"a": butterfly[0], "b": butterfly[0, ::2, ::2], "c": large}

@@ -1,4 +1,4 @@
-"""What the figures of `quality` say of nano, and how the page tells it."""
+"""Goals and verdicts computed from the figures of `quality`, and how the page shows them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Results = dict[str, dict[str, dict[str, float]]]
 
 
 def results(**nano: list[float]) -> Results:
-    """Three clips of which nano reaches every goal, but for the given figures of it."""
+    """Make three clips of which nano reaches every goal, except for the given figures."""
     own = {
         "lpips": [0.1] * 3,
         "vmaf": [80.0] * 3,
@@ -51,7 +51,7 @@ def results(**nano: list[float]) -> Results:
 
 
 def reached(found: Results) -> list[bool]:
-    """LPIPS, VMAF, PSNR of new frames, flicker, grid, seconds."""
+    """Return which goals are reached: LPIPS, VMAF, PSNR of new frames, flicker, grid, seconds."""
     goals = judge_goals(found)
     assert goals is not None
     return [goal["reached"] for goal in goals]
@@ -76,12 +76,12 @@ def reached(found: Results) -> list[bool]:
     ],
 )
 def test_each_goal_is_judged_alone(nano: dict[str, list[float]], missed: list[int]) -> None:
-    """Every clip has a say, but for VMAF, of which one of three may be a little behind."""
+    """Every clip must reach a goal; for VMAF one of three may be a little behind."""
     assert [k for k, is_reached in enumerate(reached(results(**nano))) if not is_reached] == missed
 
 
 def test_flicker_may_be_below_the_rivals() -> None:
-    """Where that flickers more than the truth, its own figure is the bound."""
+    """If the rival flickers more than the truth, the rival's figure is the bound."""
     found = results(ewarp=[1.5, 1.0, 1.0])
     assert not reached(found)[3]
 
@@ -91,7 +91,7 @@ def test_flicker_may_be_below_the_rivals() -> None:
 
 
 def test_seconds_count_on_large_clips_only() -> None:
-    """A small clip has no say; without any figure a goal is neither reached nor missed."""
+    """A small clip's seconds do not count; a goal without figures is neither reached nor missed."""
     found = results(file_seconds=[9.0, 0.1, 0.1])
     found["city"]["truth"]["pixels"] = LARGE - 1
     assert reached(found)[5]
@@ -105,7 +105,7 @@ def test_seconds_count_on_large_clips_only() -> None:
 
 @pytest.mark.parametrize("method", ["nano", "rife-span"])
 def test_without_a_rival_there_are_no_goals(method: str) -> None:
-    """One clip on which it did not run is enough."""
+    """One clip on which the rival did not run is enough to have no goals."""
     found = results()
     del found["bbb"][method]
 
@@ -114,7 +114,7 @@ def test_without_a_rival_there_are_no_goals(method: str) -> None:
 
 
 def test_a_goal_is_told_with_its_figures() -> None:
-    """Every clip with its bound and its word, then the word for all."""
+    """A goal's line has every clip with its bound and verdict, then the verdict for all."""
     lines = [*goal_lines(judge_goals(results(lpips=[0.1, 0.15, 0.3])))]
 
     assert lines[0] == (
@@ -130,7 +130,7 @@ def score_of(**nano: list[float]) -> float:
 
 
 def test_more_goals_count_first_then_what_is_missing() -> None:
-    """The nearer to a goal the more, but never as much as reaching it."""
+    """A smaller shortfall gives a higher score, but never as much as a reached goal."""
     near, far = score_of(lpips=[0.2, 0.2, 0.2]), score_of(lpips=[0.4, 0.4, 9.0])
 
     assert score_of() == 6
@@ -140,7 +140,7 @@ def test_more_goals_count_first_then_what_is_missing() -> None:
 
 
 def test_the_number_says_what_it_is() -> None:
-    """Goals reached out of those that could be judged."""
+    """The score's line says how many goals were reached out of those that could be judged."""
     goals = judge_goals(results(lpips=[0.4] * 3))
     assert goals is not None
 
@@ -148,7 +148,7 @@ def test_the_number_says_what_it_is() -> None:
 
 
 def test_the_baselines_are_still_to_be_beaten() -> None:
-    """By the median clip; a figure that a setting does not have is left out."""
+    """Nano is compared with the baselines by the median clip; a missing figure is left out."""
     found = results()
     for rows in found.values():
         for name in BASELINES:
@@ -168,7 +168,7 @@ def file(**found: Any) -> dict[str, Any]:
 
 
 def tables(result: dict[str, Any]) -> list[str]:
-    """Every table of `quality`, made out of one file where it belongs to that."""
+    """Format every table of `quality` that one results file belongs to."""
     return [
         report.table(question, [result] if report.belongs(result, question) else [])
         for question in FIDELITY
@@ -177,7 +177,7 @@ def tables(result: dict[str, Any]) -> list[str]:
 
 
 def test_the_page_shows_peers_and_goals() -> None:
-    """A row for each method and goal; the other tables say that nothing was measured."""
+    """There is a row for each method and goal; the other tables say that nothing was measured."""
     figures, goals, held_out, settings = tables(file(results=results()))
 
     assert (
@@ -189,7 +189,7 @@ def test_the_page_shows_peers_and_goals() -> None:
 
 
 def test_held_out_clips_have_a_table_of_their_own() -> None:
-    """They never stand beside those that weights were chosen by."""
+    """Held-out clips are never in a table with the clips that weights were chosen by."""
     figures, goals, held_out, settings = tables(file(results=results(), held_out=True))
 
     assert "| city | rife-span |" in held_out
@@ -197,7 +197,7 @@ def test_held_out_clips_have_a_table_of_their_own() -> None:
 
 
 def test_settings_tell_how_peers_ran() -> None:
-    """In one table, with the ways that peers took, and who could not."""
+    """One table shows all settings, with how each peer ran and which peers could not."""
     entry = {
         "scale": 3,
         "interpolate": 2,
@@ -216,7 +216,7 @@ def test_settings_tell_how_peers_ran() -> None:
 
 
 def test_a_goal_without_figures_says_so() -> None:
-    """Three cells, of which the last is the verdict."""
+    """A goal without figures has three cells, of which the last is the verdict."""
     goal = {"goal": "steady", "clips": {}, "reached": None}
 
     assert goal_cells(goal) == ["steady", "-", "not measured"]

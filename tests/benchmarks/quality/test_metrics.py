@@ -1,4 +1,4 @@
-"""What the quality benchmark measures: known answers on made-up frames."""
+"""The metrics of the quality benchmark: known answers on synthetic frames."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WEIGHTS = ROOT / "data" / "metrics" / "alexnet.ckpt"
 
 
 def texture(seed: int = 0, height: int = 128, width: int = 192) -> NDArray[np.uint8]:
-    """A frame with detail at every scale, as photos have: H W 3."""
+    """Make a frame with detail at every scale, as in photos: H W 3."""
     noise = np.random.default_rng(seed).normal(size=(height, width, 3))
     layers = [ndimage.gaussian_filter(noise, (s, s, 0), mode="wrap") * s for s in (0.7, 2, 6)]
     total: NDArray[np.float64] = np.sum([layer / layer.std() for layer in layers], axis=0)
@@ -28,7 +28,7 @@ def texture(seed: int = 0, height: int = 128, width: int = 192) -> NDArray[np.ui
 
 
 def moving(frames: int = 4, step: int = 3) -> NDArray[np.uint8]:
-    """A texture that moves `step` pixels a frame to the right: f H W 3."""
+    """Make a texture that moves `step` pixels a frame to the right: f H W 3."""
     return np.stack([np.roll(texture(), step * index, axis=1) for index in range(frames)])
 
 
@@ -77,7 +77,7 @@ def test_blur_costs_similarity_and_detail() -> None:
 
 
 def test_flow_finds_a_known_motion() -> None:
-    """A texture moved by 3 pixels is found 3 pixels further on."""
+    """The flow of a texture moved by 3 pixels is 3 pixels."""
     first, second = moving(2, step=3)
 
     motion = np.median(metrics.flow(first, second)[16:-16, 16:-16], axis=(0, 1))
@@ -86,7 +86,7 @@ def test_flow_finds_a_known_motion() -> None:
 
 
 def test_warping_error_forgives_motion_but_not_flicker() -> None:
-    """Moved content costs almost nothing, content that changes under the motion is counted."""
+    """Moved content costs almost nothing; content that changes under the motion is counted."""
     reference = moving()
     dark = reference.copy()
     dark[1::2] -= np.minimum(dark[1::2], 20)
@@ -99,7 +99,7 @@ def test_warping_error_forgives_motion_but_not_flicker() -> None:
 
 
 def test_occluded_pixels_are_masked() -> None:
-    """Where there and back do not meet, or the way leads out of the frame, nothing is seen."""
+    """A pixel is masked if its forward and backward flows disagree or lead out of the frame."""
     forward = np.zeros((20, 30, 2), np.float32)
     forward[..., 0] = 4
     meeting = metrics.visible(forward, -forward)
@@ -121,7 +121,7 @@ def test_frame_difference_error_of_a_frozen_video() -> None:
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_natural_texture_has_no_patch_grid(seed: int) -> None:
-    """The energy at the patch period of a frame without a grid is like that of its neighbours."""
+    """Without a grid, a frame's energy at the patch period is like that of nearby periods."""
     assert 0.5 < metrics.patch_grid_energy(texture(seed, 256, 384)) < 1.8
 
 
@@ -138,7 +138,7 @@ def test_a_patch_grid_is_detected(strength: int) -> None:
 
 
 def test_a_grid_of_another_period_is_not_counted() -> None:
-    """Blocks of 5x5 pixels leave the 4-pixel period alone."""
+    """Blocks of 5x5 pixels do not change the energy at the 4-pixel period."""
     frame = texture(0, 260, 400)
     offsets = np.random.default_rng(3).normal(0, 6, (52, 80)).repeat(5, 0).repeat(5, 1)
     gridded = np.clip(frame + offsets[..., None], 0, 255).astype(np.uint8)
@@ -147,7 +147,7 @@ def test_a_grid_of_another_period_is_not_counted() -> None:
 
 
 def test_weights_with_code_are_refused(tmp_path: Path) -> None:
-    """A pickle that names anything but arrays is not carried out."""
+    """A pickle that names anything but arrays is refused, and its code is not run."""
     path = tmp_path / "weights.ckpt"
     path.write_bytes(pickle.dumps(Path.cwd))
 
@@ -163,7 +163,7 @@ def test_missing_weights_say_what_to_do(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not WEIGHTS.is_file(), reason="needs `make data`")
 def test_lpips_orders_distortions() -> None:
-    """Equal frames are at distance 0, and more blur is farther away."""
+    """Equal frames are at distance 0, and more blur gives a larger distance."""
     lpips = metrics.Lpips(WEIGHTS)
     frame = texture()
     distances = [

@@ -1,4 +1,4 @@
-"""Judging without a true picture: what the metrics measure, what is fetched and told."""
+"""Metrics without a true picture, the clips that are fetched, and the report."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RANDOM = np.random.default_rng(0)
 
 
 def noise_picture() -> Frames:
-    """192x192, with detail everywhere."""
+    """Make a picture of 192x192 with detail everywhere."""
     return RANDOM.integers(0, 256, (192, 192, 3), dtype=np.uint8)
 
 
@@ -37,7 +37,7 @@ def blurred(frame: Frames) -> Frames:
 
 @pytest.fixture
 def niqe(tmp_path: Path) -> Niqe:
-    """For which `noise_picture` is what is natural."""
+    """Make a NIQE for which `noise_picture` is natural."""
     y = np.rint(noise_picture() @ np.array([65.481, 128.553, 24.966]) / 255 + 16)
     half = y.reshape(96, 2, 96, 2).mean(axis=(1, 3))
     found = np.hstack([Niqe.features(y, 96), Niqe.features(half, 48)])
@@ -50,7 +50,7 @@ def niqe(tmp_path: Path) -> Niqe:
 
 
 def test_a_fit_finds_the_distribution() -> None:
-    """The power of a Gaussian is 2, of a Laplacian 1; the sides may be of different spread."""
+    """The fitted power of a Gaussian is 2, of a Laplacian 1; left and right spreads may differ."""
     gauss, laplace = RANDOM.normal(0, 3, 100_000), RANDOM.laplace(0, 1, 100_000)
     skewed = np.where(gauss < 0, gauss, 2 * gauss)
 
@@ -65,7 +65,7 @@ def test_a_fit_finds_the_distribution() -> None:
 
 
 def test_niqe_is_a_distance_from_natural_pictures(niqe: Niqe) -> None:
-    """Another picture of the same statistics is near, a blurred one far."""
+    """Another picture of the same statistics has a small distance, a blurred one a large one."""
     picture = noise_picture()
 
     assert niqe(picture) < 1
@@ -75,12 +75,12 @@ def test_niqe_is_a_distance_from_natural_pictures(niqe: Niqe) -> None:
 
 
 def test_brisque_is_the_machine_on_the_features(tmp_path: Path) -> None:
-    """One support vector: on it the score is its weight less rho, further off it is less."""
+    """With one support vector, the score there is its weight less rho; farther off it is less."""
     picture = noise_picture()
     y = picture @ np.array([0.2125, 0.7154, 0.0721]) / 255
     half = cv2.resize(y, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_CUBIC)
     features = np.concatenate([Brisque.features(y), Brisque.features(half)])
-    ranges = {"min_": [-1.0] * 36, "max_": [1.0] * 36}  # which scales nothing
+    ranges = {"min_": [-1.0] * 36, "max_": [1.0] * 36}  # no scaling
     (tmp_path / "ranges.pickle").write_bytes(pickle.dumps(ranges))
     entries = " ".join(f"{k}:{v}" for k, v in enumerate(features, 1))
     lines = ["svm_type epsilon_svr", "gamma 0.05", "rho -10", "SV", f"50 {entries}"]
@@ -93,7 +93,7 @@ def test_brisque_is_the_machine_on_the_features(tmp_path: Path) -> None:
 
 
 def test_missing_parameters_are_one_line(tmp_path: Path) -> None:
-    """It says which file, and what fetches it."""
+    """The line names the missing file, and the command that fetches it."""
     for make in (lambda: Niqe(tmp_path / "x"), lambda: Brisque(tmp_path / "x", tmp_path / "y")):
         with pytest.raises(MetricError, match="x is missing: run `make bench-generated`"):
             make()
@@ -103,7 +103,7 @@ def test_missing_parameters_are_one_line(tmp_path: Path) -> None:
 
 
 def test_generated_clips_are_not_part_of_the_data() -> None:
-    """`make data` fetches none of their packages, and each clip has a place of its own."""
+    """`make data` fetches none of their packages, and each clip has a path of its own."""
     usual = {package.name for package in data.PACKAGES}
     picks = [pick.target for package in data_generated.PACKAGES for pick in package.picks]
 
@@ -113,7 +113,7 @@ def test_generated_clips_are_not_part_of_the_data() -> None:
 
 
 def test_the_first_frames_of_a_clip_are_read(tmp_path: Path) -> None:
-    """Of an animated WebP, in order; one that is not there is one line."""
+    """The first frames of an animated WebP are read in order; a missing file is one line."""
     frames = [Image.fromarray(frame) for frame in moving_frames(12, 48, 32)]
     frames[0].save(tmp_path / "c.webp", save_all=True, append_images=frames[1:], lossless=True)
 
@@ -129,7 +129,7 @@ def test_the_first_frames_of_a_clip_are_read(tmp_path: Path) -> None:
 
 
 def darkened(low: Frames) -> Frames:
-    """Enlarged, with black new frames."""
+    """Enlarge the frames, with black new frames between them."""
     made = bicubic_repeat(low, 2, 2)
     made[1::2] = 0
     return made
@@ -137,7 +137,7 @@ def darkened(low: Frames) -> Frames:
 
 @pytest.fixture
 def found() -> dict[str, Any]:
-    """Two clips by a method that enlarges, and by one that makes black new frames besides."""
+    """Measure two clips by an enlarging method, and by one that also makes black new frames."""
     judges = {"niqe": lambda frame: frame.mean(), "brisque": lambda frame: frame.max()}
     methods = {"bicubic": lambda low: bicubic_repeat(low, 2, 2), "nano": darkened}
     clips = {}
@@ -159,7 +159,7 @@ def test_new_frames_count_apart(found: dict[str, Any]) -> None:
 
 
 def test_others_are_judged_too() -> None:
-    """Baselines and RIFE + SPAN, unless the user names others; an unknown one is one line."""
+    """Baselines and RIFE + SPAN run unless the user names others; an unknown method is one line."""
     assert no_reference.build_parser().parse_args([]).methods == (
         "bicubic,lanczos-minterpolate,rife-span,nano"
     )
@@ -168,7 +168,7 @@ def test_others_are_judged_too() -> None:
 def test_a_run_tells_every_method(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One clip from its file to its lines and crops; what is missing ends it with one line."""
+    """A clip goes from its file to its lines and crops; a missing part ends the run in one line."""
     frames = [Image.fromarray(frame) for frame in moving_frames(9, 96, 64)]
     (tmp_path / "generated").mkdir()
     frames[0].save(
@@ -187,7 +187,7 @@ def test_a_run_tells_every_method(
 
 
 def test_the_page_tells_every_clip(found: dict[str, Any]) -> None:
-    """Rows of each clip and of the median, and what they come to; without a file, that."""
+    """The page has rows of each clip and of the median, and a summary; without a file, a note."""
     [question] = [q for q in QUALITY if q.benchmark == "no_reference"]
     for rows in found["clips"].values():
         rows["nano"]["ewarp"] = rows["bicubic"]["ewarp"] - 1

@@ -1,4 +1,4 @@
-"""Measuring quality: which methods and clips a run compares, and rows out of earlier files."""
+"""The quality benchmark: its methods and clips, and rows taken from earlier files."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_the_methods_that_run_are_those_asked(
 
 
 def test_an_unknown_method_is_refused() -> None:
-    """By one line that names those there are, the peers too."""
+    """The error is one line that names all known methods, the peers too."""
     with pytest.raises(QualityError, match=r"no method rife: .* rife-basicvsr"):
         methods.choose_methods(["rife"], {}, Path("peers"))
 
@@ -65,7 +65,7 @@ def test_an_unknown_method_is_refused() -> None:
 def test_a_run_ends_where_peers_were_not_fetched(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Before anything is measured, with one line and the status of every other error."""
+    """The run ends before any measurement, with one line and the usual exit status for errors."""
     assert quality.main(["--peers", "--data", str(tmp_path)]) == 1
 
     told = capsys.readouterr()
@@ -74,7 +74,7 @@ def test_a_run_ends_where_peers_were_not_fetched(
 
 
 def test_peers_of_one_scale_are_left_out_by_name() -> None:
-    """BasicVSR and animevideov3 have weights for 4x only; the run goes on without them."""
+    """BasicVSR and animevideov3 have weights for 4x only; other scales run without them."""
     names = ["rife-basicvsr", "rife-animevideov3", "bicubic"]
 
     made = methods.choose_methods(names, {}, Path("peers"), Setting(3, 2))
@@ -86,7 +86,7 @@ def test_peers_of_one_scale_are_left_out_by_name() -> None:
 
 @pytest.mark.parametrize(("scale", "interpolate"), [(2, 1), (2, 2), (3, 3), (8, 2), (4, 4)])
 def test_the_baselines_make_what_is_asked(scale: int, interpolate: int) -> None:
-    """As many frames, as large, after the truth was cut; without new frames there is no figure."""
+    """The baselines give the number and size of the cut truth; without new frames, no figure."""
     setting = Setting(scale, interpolate)
     truth = cut_to_fit(np.stack(moving_frames(17, 133, 119)), setting)
 
@@ -102,14 +102,14 @@ def test_the_baselines_make_what_is_asked(scale: int, interpolate: int) -> None:
 
 
 def test_the_usual_sizes_are_not_cut() -> None:
-    """At 4x size and 2x frames all of the three clips is used."""
+    """At 4x size and 2x frames the three clips are used whole."""
     for height, width in ((720, 1280), (272, 640)):
         truth = np.zeros((17, height, width, 3), np.uint8)
         assert cut_to_fit(truth, MAIN).shape == truth.shape
 
 
 def test_settings_are_asked_in_one_word() -> None:
-    """Times the size, times the frames; anything else is one line."""
+    """A setting is the size factor and the frame factor in one word; anything else is one line."""
     assert quality.parse_settings("2x1,4x4") == [Setting(2, 1), Setting(4, 4)]
     for words in ("4", "2x", "1x2", "4x9"):
         with pytest.raises(QualityError):
@@ -120,7 +120,7 @@ def test_settings_are_asked_in_one_word() -> None:
 
 
 def test_held_out_places_are_others_of_the_same_files() -> None:
-    """By the same names, well apart from those that weights are chosen by."""
+    """Held-out places have the clips' names, and are well apart from those for choosing weights."""
     for chosen, held in zip(CLIPS, HELD_OUT, strict=True):
         assert chosen.name == held.name
         assert chosen.size == held.size
@@ -128,7 +128,7 @@ def test_held_out_places_are_others_of_the_same_files() -> None:
 
 
 def test_a_clip_of_the_user_keeps_its_shape(tmp_path: Path) -> None:
-    """It starts where asked, is never enlarged, and is named where it is missing."""
+    """The clip starts where asked, is never enlarged, and is named if it is missing."""
     path = tmp_path / "mine.mp4"
     write_clip(path, 25, 64, 48)
 
@@ -146,7 +146,7 @@ def test_a_clip_of_the_user_keeps_its_shape(tmp_path: Path) -> None:
 
 
 def earlier(path: Path, **entry: Any) -> Path:
-    """A results file with one clip."""
+    """Write a results file with one clip."""
     rows = {
         "nano": {"lpips": 9.0},
         "rife-span": {"lpips": 0.2, "seconds_per_frame": 1.0, "file_seconds": 2.0},
@@ -158,7 +158,7 @@ def earlier(path: Path, **entry: Any) -> Path:
 
 
 def test_rows_of_peers_are_borrowed_without_their_seconds(tmp_path: Path) -> None:
-    """Those that run anew, and the truth, are not taken from the file."""
+    """Borrowed rows exclude the truth and the methods that run anew."""
     path = earlier(tmp_path / "q.json")
 
     assert borrow(path, MAIN, [CLIPS[2]], ["nano"]) == {"bbb": {"rife-span": {"lpips": 0.2}}}
@@ -176,7 +176,7 @@ def test_rows_of_peers_are_borrowed_without_their_seconds(tmp_path: Path) -> Non
 def test_rows_of_other_frames_are_not_borrowed(
     entry: dict[str, Any], clip: Any, setting: Setting, message: str, tmp_path: Path
 ) -> None:
-    """The clip, its place, the setting and the rival have to be those of the run."""
+    """The clip, its place, the setting and the rival must be those of the run."""
     with pytest.raises(QualityError, match=message):
         borrow(earlier(tmp_path / "q.json", **entry), setting, [clip], ["nano"])
 
@@ -205,7 +205,7 @@ def test_weights_are_compared_by_one_number(
 
 
 def test_the_device_is_asked_for(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    """The processor unless another is named; a card that is not there is told in one line."""
+    """The processor is used unless another device is named; a missing card gives one line."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
 
     assert quality.build_parser().parse_args([]).device == "cpu"

@@ -1,4 +1,4 @@
-"""Repair of flawed frames: what goes in, who is closer to the truth, how it is told."""
+"""Repair of flawed frames: the inputs, the comparison with the truth, and the report."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RATE = Fraction(24)
 
 
 def small_frames() -> Frames:
-    """Nine of 32x24."""
+    """Make nine frames of 32x24."""
     return np.stack(moving_frames(9, 32, 24))
 
 
@@ -32,7 +32,7 @@ def lpips(made: Frames, true: Frames) -> float:
 
 
 def test_noise_is_always_the_same() -> None:
-    """Ten grey levels of it, other in every frame."""
+    """The noise has ten grey levels, differs from frame to frame, and is the same in every run."""
     grey = np.full((3, 64, 64, 3), 128, np.uint8)
 
     made = noisy(grey)
@@ -43,7 +43,7 @@ def test_noise_is_always_the_same() -> None:
 
 
 def test_compression_keeps_frames_and_loses_detail() -> None:
-    """As many, as large; the coarser, the further from what went in."""
+    """Number and size of frames stay; a coarser quality is further from the input."""
     low = small_frames()
 
     near, far = (compressed(low, Fraction(12), crf) for crf in (4, 36))
@@ -56,7 +56,7 @@ def test_compression_keeps_frames_and_loses_detail() -> None:
 
 
 def blurring(low: Frames, refine: int) -> Frames:
-    """An enhancer that averages over time, as much as is asked: key frames that stand still."""
+    """Enhance by averaging over time, as much as `refine` asks; the key frames stand still."""
     steady = np.broadcast_to(low.mean(axis=0), low.shape)
     share = min(1.0, refine / 100)
     mixed = (1 - share) * low + share * steady
@@ -65,13 +65,13 @@ def blurring(low: Frames, refine: int) -> Frames:
 
 @pytest.fixture
 def measured() -> tuple[Any, Any, Frames]:
-    """Rows and frames of a picture that stands still, and its true frames."""
+    """Measure a picture that stands still -> rows, frames and the true frames."""
     still = np.stack(moving_frames(1, 256, 192) * 17)
     return (*repair.measure_clip(still, RATE, blurring, blurring, lpips), still)
 
 
 def test_every_input_and_level_is_measured(measured: tuple[Any, Any, Frames]) -> None:
-    """Clean, noise, H.264 at each level and by bicubic; refine 0 of this enhancer is bicubic."""
+    """Every kind of input runs at each level and by bicubic, which here equals refine 0."""
     rows, made, _ = measured
 
     assert [*rows] == ["clean", "noise", "h264"]
@@ -94,7 +94,7 @@ def row(best: float, other: float) -> dict[str, dict[str, float]]:
     ("best", "other", "expected"), [(25, 24, True), (24, 24, False), (19, 18, False)]
 )
 def test_repaired_is_closer_in_both(best: float, other: float, expected: bool) -> None:
-    """Than refine 0 and than bicubic; equal is not closer, and PSNR alone is not enough."""
+    """Repaired means closer than refine 0 and bicubic in both figures; equal is not closer."""
     rows = row(best, other)
 
     assert repair.is_repaired(rows) == expected
@@ -103,7 +103,7 @@ def test_repaired_is_closer_in_both(best: float, other: float, expected: bool) -
 
 
 def test_the_loss_on_clean_input_is_judged() -> None:
-    """A tenth of a dB against an edition that was trained without flaws, on every clip."""
+    """The loss may be 0.1 dB against the model trained without flaws, on every clip."""
     clips = {
         name: {
             "noise": row(25, 24),
@@ -129,7 +129,7 @@ def test_the_loss_on_clean_input_is_judged() -> None:
 def test_the_sheet_is_small_and_shows_the_truth(
     measured: tuple[Any, Any, Frames], tmp_path: Path
 ) -> None:
-    """A row for each flaw: input, refine 0, refine 100, truth; a limit on its bytes holds."""
+    """Each flaw has a row: input, refine 0, refine 100, truth; the file's size is limited."""
     _, made, truth = measured
     rows = [repair.panels("city", flaw, made[flaw], truth[::2]) for flaw in ("noise", "h264")]
     assert [*rows[0]] == [
@@ -148,7 +148,7 @@ def test_the_sheet_is_small_and_shows_the_truth(
 
 
 def test_the_page_tells_what_is_repaired(measured: tuple[Any, Any, Frames]) -> None:
-    """A row for each input and method, then the verdicts; without a file, that."""
+    """The page has a row for each input and method, then the verdicts; without a file, a note."""
     clips = {"city": measured[0]}
     found = {"clips": clips, "verdicts": repair.judge(clips), "pictures": ["repair.jpg"]}
     [question] = [q for q in FIDELITY if q.benchmark == "repair"]

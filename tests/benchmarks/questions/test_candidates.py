@@ -1,4 +1,4 @@
-"""Candidates compute the same numbers."""
+"""Candidates for speed-ups compute the same numbers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SIZES = {SMALL_UNET.name: (8, 8), TINY.name: (10, 8)}
 
 
 def setting(preset: Preset) -> Setting:
-    """As small as the network can be shown."""
+    """Make the smallest setting that the network takes."""
     return Setting(
         preset=preset,
         latent=SIZES[preset.name],
@@ -42,7 +42,7 @@ def cases() -> Iterator[Case]:
 @pytest.mark.parametrize("case", list(cases()), ids=lambda case: f"{case.candidate}-{case.layer}")
 @torch.inference_mode()
 def test_every_way_computes_the_same(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In float32 no way differs from the first by more than the order of sums."""
+    """In float32 no candidate differs from the first by more than rounding."""
     monkeypatch.setattr(torch, "compile", lambda work, **_: work)  # compiling takes long
     torch.manual_seed(0)
     outputs = {name: warm_up(way) for name, way in case.make().items() if name not in NOT_HERE}
@@ -53,7 +53,7 @@ def test_every_way_computes_the_same(case: Case, monkeypatch: pytest.MonkeyPatch
 
 
 def test_levels_have_the_sizes_of_the_network() -> None:
-    """720p of the released model, whose downsamplings pad rows by two."""
+    """The sizes are those of the released model at 720p, whose downsamplings pad rows by two."""
     at = Setting(
         preset=RELEASED, latent=(90, 160), frames=16, codec=(8, 8), device="cpu", dtype=torch.half
     )
@@ -63,7 +63,7 @@ def test_levels_have_the_sizes_of_the_network() -> None:
 
 
 def test_the_same_failure_is_told_once() -> None:
-    """With the number of layers that it is of."""
+    """The same failure is reported once, with the number of layers that had it."""
     spread = {"median": 2.0, "least": 1.0, "most": 3.0}
     rows = [
         {"way": "was", "ms": spread, "times_faster": spread, "difference": 0.0},

@@ -16,7 +16,7 @@ def fail() -> torch.Tensor:
 
 
 def test_a_way_that_fails_says_why_and_the_others_go_on() -> None:
-    """So does one whose output is not finite."""
+    """A way that raises, or whose output is not finite, has its reason; the others are timed."""
     ways = {
         "was": Way(lambda: torch.ones(3)),
         "broken": Way(fail),
@@ -45,14 +45,14 @@ def test_without_a_first_way_nothing_is_said_to_be_faster() -> None:
 
 
 def test_a_case_that_cannot_be_made_says_why() -> None:
-    """Others go on after it."""
+    """The reason is recorded, and other cases go on after it."""
     found = measure(Case("candidate", "layer", lambda: {"was": Way(fail())}), "cpu", rounds=1)
 
     assert found["rows"] == [{"way": "all", "failed": "RuntimeError: no kernel for this"}]
 
 
 def test_a_way_that_fails_in_its_turn_says_so_in_its_row() -> None:
-    """In one process too: the first way keeps its milliseconds."""
+    """A way that fails while it is timed has its reason; the first way keeps its milliseconds."""
     calls: list[int] = []
 
     def fail_late() -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""What the page tells of cards: projection, commands, stages and runs."""
+"""The page's parts about cards: projection, commands, stages and runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from venhancer_export.cli import build_parser
 
 @pytest.mark.parametrize("card", cards.BUILDERS)
 def test_the_commands_of_a_card_are_understood(card: str) -> None:
-    """By the parsers of those that have one, and every benchmark is there."""
+    """Each benchmark's parser accepts its command, and every benchmark has one."""
     for command in cards.commands(card):
         words = [word for word in shlex.split(command) if "=" not in word]
         if words[0] == "venhancer-export":
@@ -44,7 +44,7 @@ COMMIT = 40 * "b"
 
 
 def kept_run(folder: Path, steps: list[tuple[str, str, str]], what: str = "exact") -> Path:
-    """A folder as a run on a card brings it back."""
+    """Write a folder as a run on a card brings it back."""
     folder.mkdir(parents=True)
     machine = {
         "device": {"name": "NVIDIA H200"},
@@ -63,7 +63,7 @@ def kept_run(folder: Path, steps: list[tuple[str, str, str]], what: str = "exact
 
 
 def test_a_stage_is_done_when_all_its_steps_are(tmp_path: Path) -> None:
-    """Until then the table names the steps that are left; steps that ran again count."""
+    """Until it is done the table names the steps that are left; steps that ran again count."""
     steps = [("B", name, "0") for name in cards.STEPS["B"]]
     run = kept_run(tmp_path / "first", [*steps[:-1], (*steps[-1][:2], "124")])
     target = tmp_path / "card" / records.folder_name(records.machine_of(read_results(run)), COMMIT)
@@ -80,7 +80,7 @@ def test_a_stage_is_done_when_all_its_steps_are(tmp_path: Path) -> None:
 
 
 def test_the_page_has_the_figures_of_a_run(tmp_path: Path) -> None:
-    """A section for each run, with steps and results; without any it says so."""
+    """Each run has a section with steps and results; without any run the page says so."""
     kept_run(tmp_path / "card" / "nvidia-h200-bbbbbbbbbb", [("B", "denoise", "0")])
 
     page = cards.runs_section(cards.read_runs(tmp_path))
@@ -94,12 +94,12 @@ def test_the_page_has_the_figures_of_a_run(tmp_path: Path) -> None:
 
 
 def test_the_list_of_stages_is_what_the_runs_say() -> None:
-    """GPU_TODO.md holds a generated table: after a run, `python -m benchmarks.report`."""
+    """GPU_TODO.md holds a generated table: after a run, call `python -m benchmarks.report`."""
     assert report.GPU_TODO.read_text(encoding="utf-8") == report.render_todo(report.RESULTS)
 
 
 def test_a_run_without_a_commit_is_not_kept() -> None:
-    """Figures that belong to no commit are worth nothing."""
+    """Figures without a commit are refused."""
     machine = {"device": {"name": "NVIDIA H200"}, "commit": ""}
 
     with pytest.raises(SystemExit, match="--commit"):

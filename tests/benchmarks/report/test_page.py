@@ -15,7 +15,7 @@ def test_the_page_is_what_the_results_say() -> None:
 
 
 def test_a_card_is_not_measured_until_there_is_a_file(tmp_path: Path) -> None:
-    """A results file fills the rows of its card, and those of no other."""
+    """A results file fills the rows of its own card and of no other."""
     (tmp_path / "denoise_step_cuda.json").write_text(
         json.dumps(step_result("NVIDIA A100-SXM4-80GB"))
     )

@@ -1,4 +1,4 @@
-"""What `denoise_step` shows at the terminal."""
+"""The terminal output of `denoise_step`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from tests.benchmarks.result_parts import step_result
 
 
 def test_the_terminal_shows_every_variant() -> None:
-    """Its figures, or why there are none."""
+    """Every variant has its figures, or the reason why there are none."""
     [case] = step_result("NVIDIA H200")["cases"]
     shown = table(case)
 

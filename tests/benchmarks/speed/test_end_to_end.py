@@ -1,4 +1,4 @@
-"""From file to file: what rounds say together, and what a run that fails leaves."""
+"""From file to file: the summary over rounds, and the effect of a run that fails."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SMALL = Clip(
 
 
 def test_nothing_runs_before_the_peers_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command ends at once, and its line is the peer's."""
+    """The command ends at once, with the peer's error line."""
 
     def load(scale: int) -> None:
         raise PeerError("RIFE is missing")
@@ -61,7 +61,7 @@ def test_a_flat_body_has_no_release_path(module: Any, monkeypatch: pytest.Monkey
 
 
 def test_ours_is_near_the_release_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tap holds the frames before they were encoded; in float32 both paths agree."""
+    """The tap holds the frames before encoding; in float32 both paths agree."""
     monkeypatch.setitem(end_to_end.CLIPS, NANO.name, SMALL)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     weights, told = str(small_checkpoint(tmp_path / "small.safetensors")), {}
@@ -78,14 +78,14 @@ def test_ours_is_near_the_release_path(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def told(seconds: float, model: float, **more: Any) -> dict[str, Any]:
-    """What the process of a run tells."""
+    """Make the report of a run's process."""
     stages = {"load": 1.0, "denoise": model}
     common = {"steps": 4, "dtype": "float32", "peak_bytes": 10, "stages": stages}
     return {**common, "seconds": seconds, "model_seconds": model, **more}
 
 
 def test_rounds_become_medians_and_pairs() -> None:
-    """A slow round that met both changes no ratio; memory is the most of all rounds."""
+    """A round that slows both runs changes no ratio; memory is the maximum over the rounds."""
     plain = [told(20, 18), told(40, 36), told(22, 20)]
     ours = [told(10, 8), told(20, 16, peak_bytes=12), told(11, 9)]
 
@@ -101,7 +101,7 @@ def test_rounds_become_medians_and_pairs() -> None:
 
 
 def test_a_minute_has_windows_that_overlap() -> None:
-    """Our model sees a minute's frames oftener than a short clip's, a peer each one once."""
+    """Our model evaluates a minute's frames more often than a short clip's, a peer each once."""
     rows = summaries({OURS: [told(10, 5)], PEER: [told(10, 5, steps=None)]}, SMALL)
     ours, peer = (row["model_seconds_per_minute"] for row in rows)
     frames = 24 * 60 / SMALL.made
@@ -115,7 +115,7 @@ def test_a_minute_has_windows_that_overlap() -> None:
 
 
 def test_without_the_release_path_peers_are_the_measure() -> None:
-    """NANO is compared with RIFE and SPAN."""
+    """Without the release's path, NANO is compared with RIFE and SPAN."""
     rows = summaries({PEER: [told(20, 15, steps=None)], OURS: [told(10, 5)]}, SMALL)
 
     assert [row["times_faster"] for row in rows] == [1.0, 2.0]
@@ -127,7 +127,7 @@ def test_without_the_release_path_peers_are_the_measure() -> None:
     [(44.99, "float32", False), (45.0, "float32", True), (30.0, "float16", True)],
 )
 def test_frames_far_from_float32_are_an_error(least: float, dtype: str, is_near: bool) -> None:
-    """Below 45 dB one line says so; the release's path on a card is no measure of it."""
+    """Below 45 dB one line says so; the release's path on a card is no reference for it."""
     near = {"network": OURS, "psnr_to_plain": {"mean": 60.0, "least": least}}
 
     line = complaint([{"network": PLAIN, "dtype": dtype}, near])
@@ -137,7 +137,7 @@ def test_frames_far_from_float32_are_an_error(least: float, dtype: str, is_near:
 
 
 def test_the_table_shows_both_costs() -> None:
-    """From file to file and of the model: in all, a frame, a minute; and how near it is."""
+    """Both costs have a total, per frame and per minute, and the PSNR is shown."""
     rows = summaries({PLAIN: [told(310, 300)], OURS: [told(155, 124)]}, SMALL)
     rows[1]["psnr_to_plain"] = {"mean": 65.12, "least": 63.06}
     machine = {"machine": {"cpu": "a processor"}, "device": {"name": "cpu", "threads": 2}}
@@ -153,7 +153,7 @@ def test_the_table_shows_both_costs() -> None:
 
 
 def test_a_run_that_fails_leaves_the_others_their_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is told last, in the table and by the command's last line."""
+    """The failed run is reported last, in the table and by the command's last line."""
 
     class Runs(end_to_end.Repeated):
         def turn(self) -> float:

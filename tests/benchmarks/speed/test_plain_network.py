@@ -1,4 +1,4 @@
-"""The baseline of the benchmarks: the release's path through the same weights."""
+"""The baseline of the benchmarks: the release's path with the same weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TOLERANCE = 1e-4  # relative L2, in float32
 
 
 def random_model(config: ModelConfig) -> Denoiser:
-    """No weight is zero, and filters are channels last, as a checkpoint's are."""
+    """Make a model without a zero weight, whose filters are channels last as a checkpoint's are."""
     torch.manual_seed(0)
     model = make_denoiser(config).eval().requires_grad_(False)
     for parameter in model.parameters():
@@ -35,7 +35,7 @@ def random_model(config: ModelConfig) -> Denoiser:
 
 
 def guided_step(model: Model) -> Tensor:
-    """Both branches of one evaluation, with different texts."""
+    """Compute both branches of one evaluation, with different texts."""
     generator = torch.Generator().manual_seed(0)
     unet = model.config.unet
     size = (1, unet.latent_channels, FRAMES, unet.size_step + unet.row_remainder, 16)
@@ -54,7 +54,7 @@ def guided_step(model: Model) -> Tensor:
 @pytest.mark.parametrize("name", CONFIGS)
 @torch.inference_mode()
 def test_the_baseline_computes_the_same_numbers(name: str) -> None:
-    """Its other order of operations leaves the prediction of both branches where it was."""
+    """The release's order of operations gives the same prediction of both branches."""
     model = random_model(CONFIGS[name])
 
     expected, found = guided_step(model), guided_step(PlainModel(model))
@@ -64,7 +64,7 @@ def test_the_baseline_computes_the_same_numbers(name: str) -> None:
 
 @torch.inference_mode()
 def test_no_convolution_of_the_baseline_is_channels_last() -> None:
-    """Neither what it reads nor its filters: else it would have one of our speed-ups."""
+    """Neither inputs nor filters are channels last: the baseline must not have our speed-up."""
     plain = PlainModel(random_model(CONFIGS["v"]))
     seen = []
 

@@ -12,7 +12,7 @@ from benchmarks.speed import scaling
 
 
 def test_a_worker_that_fails_says_why() -> None:
-    """Its error reaches the parent in one line, and its process is gone."""
+    """The worker's error reaches the parent in one line, and its process is gone."""
     point = {"frames": 2, "size": [32, 32], "window": 2}
     task = {"point": point, "device": "cpu", "weights": "nowhere.safetensors"}
 
@@ -24,7 +24,7 @@ def test_a_worker_that_fails_says_why() -> None:
 
 
 def test_ranks_share_the_cores_and_count_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each has its part of the threads and a card; a frame's seconds are over all ranks' frames."""
+    """Each rank has its threads and a card; seconds per frame are over the frames of all ranks."""
     seen: list[dict[str, str]] = []
 
     class Rank:

@@ -1,4 +1,4 @@
-"""Engines of small graphs: real ones by TensorRT-RTX, and what TensorRT would be asked for."""
+"""Engines of small graphs: real ones by TensorRT-RTX, and the requests made to TensorRT."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ L4, A100, H100 = find_target("l4"), find_target("a100"), find_target("h100")
 
 
 def save(path: Path, nodes: Sequence[Any], ports: str, dtype: int, tensors: Sequence[Any]) -> Path:
-    """A graph of opset 23 from x (and others, by letter) to y, its weights in a file beside it."""
+    """Write a graph of opset 23 from x (and others, by letter) to y, its weights beside it."""
     described = {
         name: helper.make_tensor_value_info(name, dtype, [int(n) for n in shape.split("x")])
         for name, shape in (port.split("=") for port in ports.split())
@@ -45,7 +45,7 @@ def save(path: Path, nodes: Sequence[Any], ports: str, dtype: int, tensors: Sequ
 
 @pytest.fixture
 def graph(tmp_path: Path) -> Path:
-    """Projections and attention in heads of 16: what `SPEC` describes."""
+    """Write a graph of projections and attention in heads of 16, as `SPEC` describes."""
     weights = [numpy_helper.from_array(np.eye(32, dtype=np.float16), f"w{n}") for n in "qkv"]
     nodes = [helper.make_node("MatMul", ["x", w.name], [w.name[1]]) for w in weights]
     nodes += [helper.make_node("Attention", [*"qkv"], ["y"], q_num_heads=2, kv_num_heads=2)]
@@ -54,7 +54,7 @@ def graph(tmp_path: Path) -> Path:
 
 
 def attention(path: Path, head: int, dtype: int) -> Path:
-    """One attention of two heads, batch first, heads second."""
+    """Write a graph of one attention of two heads, batch first, heads second."""
     node = helper.make_node("Attention", ["q", "k", "v"], ["y"])
     ports = " ".join(f"{name}=1x2x64x{head}" for name in "qkvy")
     return save(path, [node], ports, dtype, [])
@@ -74,7 +74,7 @@ def files(folder: Path) -> set[str]:
 
 @pytest.mark.parametrize("target", [A100, L4], ids=lambda target: target.name)
 def test_an_engine_is_built_without_a_gpu(graph: Path, target: Target) -> None:
-    """TensorRT-RTX makes a plan for a GPU that is not here, and leaves nothing else behind."""
+    """TensorRT-RTX makes a plan for a GPU that is not here, and leaves no other file behind."""
     plan = build(graph, target, workspace_gib=1.0)
 
     assert plan.stat().st_size > 1000
@@ -82,7 +82,7 @@ def test_an_engine_is_built_without_a_gpu(graph: Path, target: Target) -> None:
 
 
 def test_one_plan_serves_several_gpus(graph: Path) -> None:
-    """In little more room than a plan for one, for the weights are in it once."""
+    """A plan for several GPUs is hardly larger than for one, since it holds the weights once."""
     one = build(graph, A100).stat().st_size
     both = build(graph, A100, L4, A100).stat().st_size
 
@@ -90,7 +90,7 @@ def test_one_plan_serves_several_gpus(graph: Path) -> None:
 
 
 def test_an_older_opset_is_refused(graph: Path) -> None:
-    """By both numbers: it has no attention layer to fuse."""
+    """The error has both opsets: an older one has no attention layer to fuse."""
     model = onnx.load(graph, load_external_data=False)
     model.opset_import[0].version = 20
     graph.write_bytes(model.SerializeToString())
@@ -103,7 +103,7 @@ def test_an_older_opset_is_refused(graph: Path) -> None:
 def test_an_interruption_is_not_lost(
     graph: Path, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-C inside a callback of C++ ends the build, and no plan that lacks a piece is kept."""
+    """Ctrl-C inside a C++ callback ends the build, and no incomplete plan is kept."""
     trt = pytest.importorskip("tensorrt_rtx")
 
     def interrupt(*_: object) -> int:
@@ -138,7 +138,7 @@ def test_attention_of_any_kind_is_built(tmp_path: Path, head: int, dtype: str) -
 
 @pytest.mark.parametrize(("head", "is_split"), [(64, False), (256, False), (512, True)])
 def test_attention_stays_fused_where_it_can(tmp_path: Path, head: int, is_split: bool) -> None:
-    """Only attention without a fused kernel may be taken apart: else a slow engine goes unseen."""
+    """Attention may be decomposed only without a fused kernel, so no engine is silently slow."""
     trt = pytest.importorskip("tensorrt_rtx")
     builder = trt.Builder(log := job.collect_log(trt))
     network = builder.create_network(0)
@@ -155,7 +155,7 @@ def test_attention_stays_fused_where_it_can(tmp_path: Path, head: int, is_split:
 
 
 def test_a_failed_build_tells_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the builder complains of is in the one line of the error, and no plan is left."""
+    """The one-line error contains the builder's message, and no plan is left."""
     monkeypatch.setattr(job, "allow_decomposition", lambda trt, network: None)
     names = [TensorSpec(name, "1 2 l 512", "float16") for name in "qkvy"]
     spec = NetworkSpec("attention", tuple(names[:3]), tuple(names[3:]))
@@ -179,7 +179,7 @@ def test_a_failed_build_tells_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     ids=["shape", "type", "name", "output"],
 )
 def test_another_network_is_a_bug(graph: Path, x: Any, y: Any, difference: str) -> None:
-    """A graph whose tensors are not the contract's is not built, and each is named."""
+    """A graph whose tensors are not the contract's is not built, and each such tensor is named."""
     spec = NetworkSpec(
         "small",
         (TensorSpec(*x) if x else SPEC.inputs[0],),
@@ -198,7 +198,7 @@ def test_another_network_is_a_bug(graph: Path, x: Any, y: Any, difference: str) 
     ids=["empty", "graph", "weights", "missing"],
 )
 def test_a_graph_that_is_cut_short_is_named(graph: Path, file: str, kept: float | None) -> None:
-    """A graph, or its weights, that is not complete is refused by name in one line."""
+    """An incomplete graph, or incomplete weights, are refused by name in one line."""
     broken = graph.with_name(file)
     data = broken.read_bytes()
     broken.unlink()
@@ -213,7 +213,7 @@ def test_a_graph_that_is_cut_short_is_named(graph: Path, file: str, kept: float 
 
 
 def test_a_full_disk_is_told(graph: Path) -> None:
-    """A plan that does not fit is an error in one line, and nothing of it is left."""
+    """A plan that does not fit on the disk is an error in one line, and nothing of it is left."""
     if not Path("/dev/full").exists():
         pytest.skip("needs a device that is always full")
     graph.with_name(".small.plan.part").symlink_to("/dev/full")
@@ -226,7 +226,7 @@ def test_a_full_disk_is_told(graph: Path) -> None:
 
 @pytest.mark.parametrize("asked", ["auto", "tensorrt-rtx"])
 def test_hopper_is_not_for_rtx(asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """TensorRT-RTX has no SM90: the error lists what it has, and names the other builder."""
+    """TensorRT-RTX has no SM90: the error lists what it supports, and names the other builder."""
     pytest.importorskip("tensorrt_rtx")
     monkeypatch.setattr(builder, "this_machine", lambda: None)
 
@@ -237,20 +237,20 @@ def test_hopper_is_not_for_rtx(asked: str, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_rtx_plans_hold_their_weights(graph: Path) -> None:
-    """TensorRT-RTX cannot make a plan without weights; that is said before it tries."""
+    """TensorRT-RTX cannot make a plan without weights; the error comes before it tries."""
     with pytest.raises(OptionError, match="take --builder tensorrt,"):
         build(graph, is_weightless=True)
 
 
 def test_an_unknown_builder_is_refused() -> None:
-    """A builder that there is not is answered with those that there are."""
+    """The error lists the builders that exist."""
     with pytest.raises(OptionError, match="'onnx' is unknown: take auto, tensorrt, tensorrt-rtx"):
         open_builder("onnx", [L4])
 
 
 @pytest.mark.trt
 def test_an_engine_for_this_gpu_is_looked_at(graph: Path) -> None:
-    """Where the GPU is present, the engine is loaded and has the tensors of the contract."""
+    """If the GPU is present, the engine is loaded and has the tensors of the contract."""
     target = find_target("this")
     plan = graph.with_suffix(".plan")
     open_builder("auto", [target]).build(graph, SPEC, SIZES, plan, EngineOptions())
@@ -263,13 +263,13 @@ def test_an_engine_for_this_gpu_is_looked_at(graph: Path) -> None:
 
 @pytest.fixture
 def l4(monkeypatch: pytest.MonkeyPatch) -> None:
-    """This machine has an L4."""
+    """Pretend that this machine has an L4."""
     monkeypatch.setattr(builder, "this_machine", lambda: L4)
 
 
 @pytest.fixture
 def fake(l4: None, monkeypatch: pytest.MonkeyPatch, graph: Path) -> FakeTensorRT:
-    """TensorRT is installed, and makes engines as it should."""
+    """Install a stand-in for TensorRT that makes correct engines."""
     module = FakeTensorRT()
     module.loads(graph)
     monkeypatch.setitem(sys.modules, "tensorrt", module)
@@ -308,7 +308,7 @@ def test_a_missing_package_is_named_with_its_command(
 def test_an_old_package_is_refused(
     l4: None, monkeypatch: pytest.MonkeyPatch, asked: str, module: str, version: str, floor: str
 ) -> None:
-    """A version without fused attention is refused, with the first that has it."""
+    """A version without fused attention is refused; the error names the first one that has it."""
     monkeypatch.setitem(sys.modules, module, FakeTensorRT(version))
 
     with pytest.raises(DeviceError, match=f"{asked} {version} is too old, {floor} .*--upgrade"):
@@ -316,7 +316,7 @@ def test_an_old_package_is_refused(
 
 
 def test_auto_takes_tensorrt_for_the_gpu_that_is_here(fake: FakeTensorRT) -> None:
-    """Where TensorRT is installed and the GPU is the one asked for, it is taken; else RTX."""
+    """TensorRT is chosen if it is installed and the GPU is the one asked for; else RTX."""
     pytest.importorskip("tensorrt_rtx")
 
     assert open_builder("auto", [L4]).name == "tensorrt"
@@ -335,7 +335,7 @@ def test_tensorrt_builds_for_the_gpu_that_is_here(
 
 
 def test_what_tensorrt_is_asked_for(fake: FakeTensorRT, graph: Path) -> None:
-    """A strongly typed network, the limit of the workspace, and no flag at all."""
+    """The network is strongly typed, the workspace has its limit, and no flag is set."""
     plan = graph.with_suffix(".plan")
     options = EngineOptions(workspace_gib=1.5)
     open_builder("tensorrt", [L4]).build(graph, SPEC, SIZES, plan, options)
@@ -351,7 +351,7 @@ def test_what_tensorrt_is_asked_for(fake: FakeTensorRT, graph: Path) -> None:
 def test_a_plan_without_weights_may_be_refitted_with_the_same(
     fake: FakeTensorRT, graph: Path
 ) -> None:
-    """Weights are left out with the one kind of refitting that costs no speed."""
+    """Weights are left out by the one kind of refitting that costs no speed."""
     options = EngineOptions(is_weightless=True)
     plan = graph.with_suffix(".plan")
     open_builder("tensorrt", [L4]).build(graph, SPEC, SIZES, plan, options)
@@ -360,7 +360,7 @@ def test_a_plan_without_weights_may_be_refitted_with_the_same(
 
 
 def test_timings_are_kept(fake: FakeTensorRT, graph: Path) -> None:
-    """Timings go from build to build in a file; those of another GPU are dropped."""
+    """A file keeps timings from build to build; those of another GPU are dropped."""
     cache = graph.with_name("timings")
     builder, options = open_builder("tensorrt", [L4]), EngineOptions(timing_cache=cache)
     kept = []
@@ -375,7 +375,7 @@ def test_timings_are_kept(fake: FakeTensorRT, graph: Path) -> None:
 
 
 def test_an_engine_with_other_tensors_is_not_kept(fake: FakeTensorRT, graph: Path) -> None:
-    """Where the engine can be loaded, it too is compared with the contract before it has a name."""
+    """If the engine can be loaded, it too is compared with the contract before it gets its name."""
     half = onnx.TensorProto.FLOAT16
     other = attention(graph.with_name("other.onnx"), 64, half)
     fake.loads(other)

@@ -23,7 +23,7 @@ SHAPES = {
 
 
 def checkpoint(preset: Preset, folder: Path) -> list[str]:
-    """Weights made from their names: TINY has none of its own, and NANO's may be others."""
+    """Write weights made from their names: TINY has none of its own, and NANO's may change."""
     model = make_denoiser(preset.model).requires_grad_(False)
     for name, parameter in model.named_parameters():
         parameter.copy_(golden_weight(name, list(parameter.shape)))
@@ -35,7 +35,7 @@ def checkpoint(preset: Preset, folder: Path) -> list[str]:
 def test_engines_for_the_a100_and_the_l4(
     preset: Preset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One command, a plan for each network and GPU that holds its weights, and a full manifest."""
+    """One command makes a plan with weights for each network and GPU, and a complete manifest."""
     shape = SHAPES[preset.name]
     size = f"{shape.width}x{shape.height}"
     bundle = tmp_path / "bundle"
@@ -62,7 +62,7 @@ def test_engines_for_the_a100_and_the_l4(
 
 @pytest.mark.gpu
 def test_an_engine_for_this_gpu_loads(tmp_path: Path) -> None:
-    """Where TensorRT-RTX knows the card, its plan is loaded and compared with the contract."""
+    """If TensorRT-RTX supports the card, its plan is loaded and compared with the contract."""
     if torch.cuda.get_device_capability() not in {(8, 0), (8, 6), (8, 9), (12, 0)}:
         pytest.skip("TensorRT-RTX builds for other cards")
     words = ["build-engines", *checkpoint(NANO, tmp_path), "--size", "128x64", "--gpu", "this"]

@@ -25,7 +25,7 @@ DEVICES = {
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """This machine has an L4."""
+    """Pretend that this machine has an L4."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA L4")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 9))
@@ -33,7 +33,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_every_listed_gpu_is_found(name: str) -> None:
-    """A GPU of the list is found however its name is written, and knows its capability."""
+    """A listed GPU is found in any spelling of its name, with its compute capability."""
     target = find_target(name.upper())
 
     assert target == Target(name, KNOWN[name])
@@ -41,7 +41,7 @@ def test_every_listed_gpu_is_found(name: str) -> None:
 
 
 def test_an_unknown_gpu_is_refused_with_the_list() -> None:
-    """A name that is not on the list is answered with the names that are."""
+    """The error for an unknown name lists the known ones."""
     with pytest.raises(OptionError, match=r"'gtx1080'.*a100, a10.*this") as caught:
         find_target("gtx1080")
 
@@ -50,7 +50,7 @@ def test_an_unknown_gpu_is_refused_with_the_list() -> None:
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_device_gets_its_name_of_the_list(device: str) -> None:
-    """What a driver calls a GPU becomes the name that `--gpu` takes."""
+    """A driver's name for a GPU becomes the name that `--gpu` takes."""
     name = DEVICES[device]
 
     assert short_name(device, KNOWN[name]) == name
@@ -61,17 +61,17 @@ def test_a_device_gets_its_name_of_the_list(device: str) -> None:
     [("NVIDIA GeForce RTX 4060 Ti", "geforce-rtx-4060-ti"), ("Odd/GPU (8 GB)", "oddgpu-8-gb")],
 )
 def test_an_unlisted_device_gets_a_name_for_a_folder(device: str, name: str) -> None:
-    """A GPU that is not listed can still be built for, under a name that is safe as a folder."""
+    """An unlisted GPU can still be built for; its name is safe as a folder's."""
     assert short_name(device, (8, 9)) == name
 
 
 def test_this_gpu(gpu: None) -> None:
-    """`this` is the GPU of the machine, the same as if it had been named."""
+    """`this` is the GPU of the machine, as if it had been named."""
     assert find_target("this") == find_target("l4") == this_machine()
 
 
 def test_without_a_gpu_this_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there is no GPU, `this` is answered with the names that may be given instead."""
+    """Without a GPU, the error for `this` lists the names that may be given instead."""
     monkeypatch.setattr(targets, "this_machine", lambda: None)
 
     with pytest.raises(DeviceError, match=r"no CUDA device.*a100"):

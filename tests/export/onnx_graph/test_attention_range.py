@@ -1,4 +1,4 @@
-"""The largest attention products, and what float16 makes of them."""
+"""The largest attention products, and whether float16 can hold them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_planted_large_logit_is_found() -> None:
 
 
 def test_what_is_found_is_the_largest_of_all_calls() -> None:
-    """Raw and scaled products are those of the plain matrix product, over every call."""
+    """Raw and scaled products equal those of the plain matrix product, over every call."""
     torch.manual_seed(0)
     calls = [torch.randn(2, 2, 3, 5, 16) for _ in range(3)]
 
@@ -57,7 +57,7 @@ def test_what_is_found_is_the_largest_of_all_calls() -> None:
 
 @pytest.mark.parametrize("block", [1, 100, 1 << 24])
 def test_blocks_change_nothing(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However few rows are taken at a time, the largest product is the same."""
+    """The largest product is the same for any number of rows at a time."""
     monkeypatch.setattr(attention_range, "BLOCK", block)
     torch.manual_seed(0)
     query, key = torch.randn(2, 3, 7, 4), torch.randn(2, 3, 9, 4)
@@ -77,12 +77,12 @@ def test_blocks_change_nothing(block: int, monkeypatch: pytest.MonkeyPatch) -> N
     ],
 )
 def test_scaled_products_must_fit(raw: float, scaled: float, verdict: str) -> None:
-    """Products that only the scale brings into float16 are a warning, larger ones fail."""
+    """Products that only the scale brings into float16's range give a warning; larger ones fail."""
     assert judge_logits(Logits(raw=raw, scaled=scaled), Gates()) == verdict
 
 
 def test_what_is_not_a_number_is_too_large() -> None:
-    """A layer that computed no numbers fails."""
+    """A layer whose products are NaN fails."""
     query = torch.full((1, 1, 2, 4), math.nan)
 
     with watch_attention(nn.Identity()) as layers:

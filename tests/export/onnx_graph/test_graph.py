@@ -1,4 +1,4 @@
-"""The graph while it is built: what collapses, what is shared, what falls away."""
+"""The graph while it is built: what is simplified, shared and removed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_splitting_and_merging_heads_leaves_nothing() -> None:
 
 
 def test_transposes_compose() -> None:
-    """Two in a row are one; one that moves nothing in memory is a reshape."""
+    """Two transposes in a row become one; one that moves nothing in memory becomes a reshape."""
     graph, x = graph_with_input(2, 3, 4)
 
     twice = graph.permute(graph.permute(x, (1, 0, 2)), (2, 0, 1))
@@ -46,7 +46,7 @@ def test_transposes_compose() -> None:
 
 
 def test_equal_nodes_are_made_once() -> None:
-    """The same operator on the same values gives the same value; another attribute does not."""
+    """The same operator on the same values is one node; another attribute makes another node."""
     graph, x = graph_with_input(2, 3)
 
     assert relu(graph, x) is relu(graph, x)
@@ -56,7 +56,7 @@ def test_equal_nodes_are_made_once() -> None:
 
 
 def test_constants_are_kept_apart_by_type() -> None:
-    """1 in float16 is not 1 in float32; the same 1 is held once."""
+    """1 in float16 is another constant than 1 in float32; equal constants are stored once."""
     graph = Graph()
     one = torch.ones(())
 
@@ -66,7 +66,7 @@ def test_constants_are_kept_apart_by_type() -> None:
 
 
 def test_what_leads_nowhere_is_dropped() -> None:
-    """Nodes, weights and constants that no output needs; outputs carry the contract's names."""
+    """Nodes, weights and constants without use are dropped; outputs have the contract's names."""
     graph, x = graph_with_input(2, 3)
     graph.weights["unused"] = Value("unused", (3,), HALF)
     relu(graph, relu(graph, x))

@@ -30,7 +30,7 @@ NAIVE_TRANSPOSES = 649  # of the released model, exported by torch.onnx
 
 
 def run(path: Path, inputs: dict[str, Tensor]) -> list[Tensor]:
-    """What ONNX Runtime computes, on the inputs that the graph has."""
+    """Run the graph in ONNX Runtime, on the inputs that it has."""
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     feed = {x.name: inputs[x.name].numpy() for x in session.get_inputs()}
     return [torch.from_numpy(out) for out in session.run(None, feed)]
@@ -39,7 +39,7 @@ def run(path: Path, inputs: dict[str, Tensor]) -> list[Tensor]:
 def convert(
     folder: Path, function: Callable[..., Tensor], module: nn.Module, **inputs: Tensor
 ) -> Tensor:
-    """`function`, traced at the shapes of `inputs`, written, checked, and run on them."""
+    """Trace `function` at the shapes of `inputs`, write and check the graph, and run it on them."""
 
     def spec(name: str, x: Tensor) -> TensorSpec:
         return TensorSpec(name, " ".join(map(str, x.shape)), str(x.dtype).removeprefix("torch."))
@@ -83,13 +83,13 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions_keep_their_values(name: str, tmp_path: Path) -> None:
-    """Broadcasting, promotion and indexing are torch's, not ONNX's."""
+    """Broadcasting, promotion and indexing follow torch's rules, not ONNX's."""
     convert(tmp_path, FUNCTIONS[name], nn.Module(), x=X)
 
 
 @pytest.mark.parametrize("is_causal", [False, True])
 def test_attention_keeps_its_tokens(is_causal: bool, tmp_path: Path) -> None:
-    """Heads of several channels, keys of another length, and no transpose in the graph."""
+    """Heads of several channels and keys of another length give no transpose in the graph."""
 
     def attend(q: Tensor, k: Tensor) -> Tensor:
         heads = (x.unflatten(-1, (3, 4)).transpose(1, 2) for x in (q, k, k))
@@ -107,7 +107,7 @@ def test_attention_keeps_its_tokens(is_causal: bool, tmp_path: Path) -> None:
 
 
 def test_layers_keep_their_weights(tmp_path: Path) -> None:
-    """Convolutions of every kind, linear layers with and without bias, norms, embeddings."""
+    """Convolutions of every kind, linear layers with and without bias, norms, embeddings agree."""
     torch.manual_seed(0)
     module = nn.ModuleDict(
         {
@@ -137,7 +137,7 @@ def test_layers_keep_their_weights(tmp_path: Path) -> None:
 
 
 def test_an_unknown_function_is_named_where_it_matters() -> None:
-    """An output that needs it is refused; a result that nobody uses is not."""
+    """An unknown function is refused if an output needs it; an unused result is no error."""
     spec = NetworkSpec("f", (TensorSpec("x", "3"),), (TensorSpec("out", "3"),))
 
     def used(x: Tensor) -> tuple[Tensor, ...]:
@@ -170,7 +170,7 @@ def shape_for(preset: Preset) -> Shape:
 
 
 def exported_error(preset: Preset, precision: Precision, folder: Path) -> float:
-    """Relative error of the three graphs, one after the other, against float32 PyTorch."""
+    """Compute the relative error of the three graphs in sequence against float32 PyTorch."""
     model, shape = random_denoiser(preset, precision), shape_for(preset)
     letters = sizes(preset.model, shape)
     made = denoiser_networks(preset.model, precision)
@@ -189,7 +189,7 @@ def exported_error(preset: Preset, precision: Precision, folder: Path) -> float:
 
 
 def given(preset: Preset, letters: dict[str, int]) -> dict[str, Tensor]:
-    """Inputs of `Denoiser.forward`; every third frame is a key frame."""
+    """Make inputs of `Denoiser.forward`; every third frame is a key frame."""
     generator = torch.Generator().manual_seed(1)
     b, f, c = letters["b"], letters["f"], preset.model.unet.latent_channels
     made = {
@@ -221,13 +221,13 @@ def outputs(
 
 @pytest.mark.parametrize("preset", KINDS, ids=["sample", "flat", "v"])
 def test_exported_networks_equal_the_module(preset: Preset, tmp_path: Path) -> None:
-    """Text keys, prepare and denoiser one after the other give what `forward` gives."""
+    """Text keys, prepare and denoiser in sequence give the result of `forward`."""
     assert exported_error(preset, "float32", tmp_path) < 1e-5
 
 
 @pytest.mark.parametrize("preset", KINDS, ids=["sample", "flat", "v"])
 def test_half_precision_is_strongly_typed(preset: Preset, tmp_path: Path) -> None:
-    """Close to float32, with float16 weights in the file but for embeddings of numbers."""
+    """Results are close to float32; weights are float16 except embeddings of numbers."""
     assert exported_error(preset, "float16", tmp_path) < 3e-3
 
     graph = onnx.load(tmp_path / "denoiser.onnx", load_external_data=False).graph
@@ -240,7 +240,7 @@ def test_half_precision_is_strongly_typed(preset: Preset, tmp_path: Path) -> Non
     "preset", [RELEASED, TINY, NANO, SMALL_UNET], ids=lambda preset: preset.name
 )
 def test_every_preset_traces_without_weights(preset: Preset) -> None:
-    """The 2 B model too, in seconds; attention keeps tokens, so few transposes are left."""
+    """Even the 2 B model takes seconds; token layout is kept, so few transposes remain."""
     made = denoiser_networks(preset.model, "float16")
     graph = made["denoiser"].graph(sizes(preset.model, shape_for(preset)))
 
@@ -255,7 +255,7 @@ def test_every_preset_traces_without_weights(preset: Preset) -> None:
 
 
 def test_weights_beyond_float16_are_refused(tmp_path: Path) -> None:
-    """By name, with what to do."""
+    """The weight is named, with what to do."""
     module = nn.Linear(2, 1).requires_grad_(False)
     tensors = {"weight": torch.tensor([[1e5, 1.0]]), "bias": torch.zeros(1)}
 

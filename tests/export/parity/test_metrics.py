@@ -13,14 +13,14 @@ from venhancer_export.parity.metrics import cosine, largest_error, psnr, relativ
 
 
 def picture(seed: int, height: int = 40, width: int = 56) -> torch.Tensor:
-    """A smooth picture of three channels, from 0 to 1."""
+    """Make a smooth picture of three channels, from 0 to 1."""
     noise = np.random.default_rng(seed).normal(size=(3, height, width))
     soft = ndimage.gaussian_filter(noise, (0, 2, 2), mode="wrap")
     return torch.from_numpy((soft - soft.min()) / (soft.max() - soft.min())).float()
 
 
 def test_errors_of_known_vectors() -> None:
-    """(3, 4) and (3, 5): the error is 1, its fifth is relative, the cosine is that of the angle."""
+    """For (3, 4) and (3, 5) the error is 1, the relative one 1/5, the cosine that of the angle."""
     expected, made = torch.tensor([3.0, 4.0]), torch.tensor([3.0, 5.0])
 
     assert relative_l2(made, expected) == pytest.approx(0.2)
@@ -29,7 +29,7 @@ def test_errors_of_known_vectors() -> None:
 
 
 def test_zeros_are_equal_to_zeros() -> None:
-    """Nothing is divided by zero: two tensors of zeros do not differ, a zero and a one do."""
+    """There is no division by zero: two zero tensors have no error, a zero and a one do."""
     zero, one = torch.zeros(4), torch.ones(4)
 
     assert (relative_l2(zero, zero), cosine(zero, zero)) == (0, 1)
@@ -38,7 +38,7 @@ def test_zeros_are_equal_to_zeros() -> None:
 
 
 def test_what_is_not_finite_shows() -> None:
-    """One element that is not a number makes the error none either."""
+    """One NaN element makes the error NaN too."""
     made = torch.tensor([1.0, math.nan])
 
     assert math.isnan(relative_l2(made, torch.ones(2)))
@@ -47,7 +47,7 @@ def test_what_is_not_finite_shows() -> None:
 
 @pytest.mark.parametrize("offset", [0.5, 0.1, 0.001])
 def test_psnr_of_a_constant_offset(offset: float) -> None:
-    """An offset of d gives -20 log10(d) dB; equal pictures have infinitely many."""
+    """An offset of d gives -20 log10(d) dB; equal pictures have infinite PSNR."""
     flat = torch.full((3, 8, 8), 0.25, dtype=torch.float64)
 
     assert psnr(flat + offset, flat) == pytest.approx(-20 * math.log10(offset))
@@ -65,7 +65,7 @@ def test_ssim_of_flat_pictures() -> None:
 
 
 def test_ssim_equals_the_long_form() -> None:
-    """Wang's: filters of scipy over an 11x11 Gaussian, the border left out."""
+    """The result equals Wang's SSIM: scipy's filters, an 11x11 Gaussian, the border left out."""
     x, y = picture(0).double().numpy(), picture(1).double().numpy()
 
     def blur(z: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from venhancer_export.parity.run import verify
 
 
 def test_the_embedded_model_passes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """NANO with its real weights, half precision, by the command: errors far within the gates."""
+    """NANO with its real weights in half precision: errors are far within the limits."""
     built = build(tmp_path, embedded_checkpoint("nano"), [(64, 64)], [3, 9], "float16")
     before = hash_file(built.folder / "bundle.json")
 
@@ -33,9 +33,9 @@ def test_the_embedded_model_passes(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_the_golden_model_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """TINY with weights made from names, guided, 14 steps of the release's solver.
+    """TINY with weights made from names, guided, 14 steps of the release's solver, passes.
 
-    At the bundle's own shape and with fresh noise alone: other tests compare the rest too.
+    It runs at the bundle's own shape and with fresh noise alone: other tests compare the rest.
     """
     monkeypatch.setattr(cases, "PROBES", ())
     monkeypatch.setattr(parity, "etas_of", lambda _: (1.0,))

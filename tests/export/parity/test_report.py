@@ -1,4 +1,4 @@
-"""The gates of a verification: what passes, and what never does."""
+"""The limits of a verification: what passes, and what never does."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from venhancer_export.parity.run import pictures_differ
 
 
 def test_limits_of_one_call() -> None:
-    """What is exported is held to 1e-5 and 2e-3; PyTorch's own float16 is a yardstick."""
+    """Exported networks have limits of 1e-5 and 2e-3; PyTorch's float16 error is a reference."""
     gates = Gates()
 
     assert gates.l2("float32", is_yardstick=False) == 1e-5
@@ -21,7 +21,7 @@ def test_limits_of_one_call() -> None:
 
 
 def test_a_float32_bundle_is_not_held_to_float16() -> None:
-    """What half precision would lose is told, and is no failure."""
+    """The loss by half precision is reported, and is no failure."""
     assert held_to("FAIL", "float16", "float32") == "warn"
     assert held_to("FAIL", "float32", "float32") == "FAIL"
     assert held_to("FAIL", "float32", "float16") == "FAIL"
@@ -31,7 +31,7 @@ def test_a_float32_bundle_is_not_held_to_float16() -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_what_is_not_finite_fails(value: float) -> None:
-    """No limit lets a NaN or an infinity through."""
+    """No limit accepts a NaN or an infinity."""
     found = {"relative_l2": value, "psnr_min": value, "ssim_min": value}
 
     assert judge_call(found, math.inf) == "FAIL"

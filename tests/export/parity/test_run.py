@@ -1,4 +1,4 @@
-"""`venhancer-export verify`: what agrees passes, what does not fails by name."""
+"""`venhancer-export verify`: equal results pass, different ones fail by name."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def checked(built: Built, *, is_full: bool = False) -> Report:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """64x64 in windows of 9 frames, float32."""
+    """Build a bundle of 64x64 in windows of 9 frames, float32."""
     return small_bundle(tmp_path_factory.mktemp("small"), [(64, 64)], [9])
 
 
 @pytest.fixture
 def poor(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine that can afford nothing: only what is always measured is."""
+    """Pretend that this machine can only afford what is always measured."""
     monkeypatch.setattr(parity, "AFFORDABLE_FLOP", {"cpu": 1.0, "cuda": 1.0})
     monkeypatch.setattr(parity, "AFFORDABLE_RUN", {"cpu": 1.0, "cuda": 1.0})
 
@@ -60,7 +60,7 @@ def report(built: Built) -> Report:
 
 
 def run_golden(folder: Path, arrays: dict[str, Tensor]) -> Callable[[tuple[int, ...]], Tensor]:
-    """The golden TINY as three ONNX graphs: (timestep, scale, noise level) -> prediction."""
+    """Export the golden TINY as three ONNX graphs: (timestep, scale, noise level) -> prediction."""
     model = golden_denoiser(TINY, "tiny")
     networks = denoiser_networks(TINY.model, "float32", model)
     frames, rows, columns = arrays["x"].shape[2:]
@@ -86,7 +86,7 @@ def run_golden(folder: Path, arrays: dict[str, Tensor]) -> Callable[[tuple[int, 
 
 
 def test_onnx_gives_the_released_numbers(tmp_path: Path) -> None:
-    """The golden outputs of the release, by three graphs on ONNX Runtime, within 1e-4."""
+    """Three graphs on ONNX Runtime give the release's golden outputs within 1e-4."""
     arrays = {k: torch.from_numpy(a) for k, a in np.load(GOLDEN / "denoiser_tiny.npz").items()}
     run = run_golden(tmp_path, arrays)
 
@@ -101,7 +101,7 @@ def test_onnx_gives_the_released_numbers(tmp_path: Path) -> None:
 
 
 def test_a_sound_bundle_passes(report: Report) -> None:
-    """Every network, in every way that it can be run here, is within its gate."""
+    """Every network is within its limit, in every way that it can be run here."""
     assert report.passed, "\n".join(report.lines())
     assert {row.network for row in report.rows} == {"denoiser", "prepare"}
     ways = {row.run_by for row in report.rows if row.stage == "one call"}
@@ -111,7 +111,7 @@ def test_a_sound_bundle_passes(report: Report) -> None:
 
 
 def test_every_row_says_what_it_was_held_to(report: Report) -> None:
-    """A limit, finite numbers and a verdict in each row; the screen has the worst of them."""
+    """Each row has a limit, finite numbers and a verdict; the terminal shows the worst of them."""
     for row in report.rows:
         assert row.limit
         assert set(row.limit) <= set(row.found)
@@ -121,7 +121,7 @@ def test_every_row_says_what_it_was_held_to(report: Report) -> None:
 
 
 def test_the_report_is_written_into_the_bundle(built: Built, report: Report) -> None:
-    """JSON and Markdown, complete and alone: nothing of the work is left, the bundle is whole."""
+    """JSON and Markdown are complete; no work files are left, and the bundle is unchanged."""
     fields = json.loads((built.folder / "parity.json").read_text())
     text = (built.folder / "parity.md").read_text()
 
@@ -137,14 +137,14 @@ def test_the_report_is_written_into_the_bundle(built: Built, report: Report) -> 
 
 
 def test_verifying_again_changes_nothing_but_the_report(built: Built, report: Report) -> None:
-    """The report is no part of what the manifest vouches for: the bundle still verifies."""
+    """The manifest does not cover the report: the bundle still verifies."""
     manifest = read_manifest(built.folder)
 
     assert not {file.path for file in manifest.files} & {"parity.json", "parity.md"}
 
 
 def tampered(built: Built, folder: Path) -> Built:
-    """A copy whose weights were changed, with a manifest that vouches for the change."""
+    """Copy the bundle with changed weights, and a manifest that vouches for the change."""
     copy = built.copy(folder)
     weights = copy / "onnx" / "denoiser.weights"
     data = bytearray(weights.read_bytes())
@@ -157,9 +157,9 @@ def tampered(built: Built, folder: Path) -> Built:
 
 @pytest.mark.usefixtures("poor")
 def test_a_changed_weight_fails(built: Built, tmp_path: Path) -> None:
-    """Weights that are not the checkpoint's fail where the bundle's are read, and nowhere else.
+    """Weights that differ from the checkpoint's fail where the bundle's are read, and only there.
 
-    Even where its own shape is too large to be run: small graphs are run on its weights.
+    This holds even if the bundle's own shape is too large to be run: small graphs use its weights.
     """
     found = checked(tampered(built, tmp_path / "tampered"))
 
@@ -170,7 +170,7 @@ def test_a_changed_weight_fails(built: Built, tmp_path: Path) -> None:
 
 
 def test_an_edited_file_is_refused(built: Built, tmp_path: Path) -> None:
-    """A bundle whose files are not those of its manifest is not even started on."""
+    """Verification does not start on a bundle whose files do not match its manifest."""
     copy = built.copy(tmp_path / "edited")
     graph = next((copy / "onnx").glob("*.onnx"))
     graph.write_bytes(graph.read_bytes()[:-1])
@@ -180,7 +180,7 @@ def test_an_edited_file_is_refused(built: Built, tmp_path: Path) -> None:
 
 
 def test_another_checkpoint_is_refused(built: Built, tmp_path: Path) -> None:
-    """The message names the checkpoint that the bundle was made of and the one that was given."""
+    """The message names the bundle's checkpoint and the one that was given."""
     other = small_checkpoint(tmp_path / "other.safetensors")
     other.write_bytes(other.read_bytes() + b"\0")
 
@@ -190,7 +190,7 @@ def test_another_checkpoint_is_refused(built: Built, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("poor")
 def test_what_is_too_large_is_left_out_by_name(built: Built) -> None:
-    """Where only little is affordable the first probe is measured, the rest named."""
+    """On a small budget the first probe is measured, and the rest are named."""
     found = checked(built)
 
     assert {row.shape for row in found.rows if row.stage == "one call"} == {"64x64x5"}
@@ -202,7 +202,7 @@ def test_what_is_too_large_is_left_out_by_name(built: Built) -> None:
 
 @pytest.mark.usefixtures("poor")
 def test_full_leaves_nothing_out(built: Built) -> None:
-    """`--full` measures the bundle's own shape whatever it takes."""
+    """`--full` measures the bundle's own shape whatever it costs."""
     found = checked(built, is_full=True)
 
     assert "64x64x9" in {row.shape for row in found.rows}
@@ -212,7 +212,7 @@ def test_full_leaves_nothing_out(built: Built) -> None:
 def test_a_folder_that_cannot_be_written_to_is_told(
     built: Built, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One line before the work, not a traceback after it."""
+    """The error is one line before the work, not a traceback after it."""
 
     def refuse(**_: object) -> None:
         raise PermissionError("read-only")
@@ -226,7 +226,7 @@ def test_a_folder_that_cannot_be_written_to_is_told(
 def test_codec_and_text_encoder_are_verified_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A bundle of the released kind: six networks, frames decoded by its autoencoder."""
+    """A bundle of the released kind has six networks, and frames are decoded by its autoencoder."""
     point_to(tmp_path, monkeypatch)
 
     found = checked(text_bundle(tmp_path, "float16"))
@@ -245,7 +245,7 @@ def test_codec_and_text_encoder_are_verified_too(
 def test_without_its_codec_the_rest_is_verified(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the autoencoder is not to be had any more, that is told, and latents are compared."""
+    """If the autoencoder is missing, the report says so, and latents are compared."""
     with monkeypatch.context() as patch:
         point_to(tmp_path, patch)
         made = text_bundle(tmp_path)
@@ -260,7 +260,7 @@ def test_without_its_codec_the_rest_is_verified(
 
 
 def with_engines(built: Built, folder: Path) -> Built:
-    """A copy that says it has an engine for an L4 of each graph; the file is the graph itself."""
+    """Copy the bundle with an L4 engine for each graph; the file is the graph itself."""
     entries = json.loads((built.folder / NAME).read_text())["entries"]
     for entry in entries:
         engine = {"gpu": "l4", "capability": "8.9", "file": entry["file"], "seconds": 1.0}
@@ -281,7 +281,7 @@ def test_engines_that_cannot_be_run_are_told(
     here: Target | None,
     reason: str,
 ) -> None:
-    """A verdict without the engines says so."""
+    """The verdict says that the engines were not run."""
     monkeypatch.setattr(candidates, "this_machine", lambda: here)
 
     found = checked(with_engines(built, tmp_path / "engines"))
@@ -292,7 +292,7 @@ def test_engines_that_cannot_be_run_are_told(
 def test_engines_are_run_at_their_own_shape(
     built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On their GPU, one call and whole runs; ONNX Runtime stands in for it here."""
+    """Engines run on their GPU, one call and whole runs; ONNX Runtime stands in for it here."""
     asked = []
 
     @contextmanager
@@ -316,7 +316,7 @@ def test_engines_are_run_at_their_own_shape(
 
 
 class FakeRunner:
-    """What polygraphy's TrtRunner is to us: it writes every result over the one before."""
+    """A stand-in for polygraphy's TrtRunner: it writes every result over the one before."""
 
     memory = torch.zeros(2)
 
@@ -338,7 +338,7 @@ class FakeRunner:
 def test_an_engine_gets_its_types_and_keeps_no_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Inputs come as the network takes them; a result outlives the next call."""
+    """Inputs have the types that the network takes; a result outlives the next call."""
     monkeypatch.setenv("POLYGRAPHY_USE_TENSORRT_RTX", "0")
     monkeypatch.setattr("polygraphy.backend.trt.TrtRunner", FakeRunner)
     spec = NetworkSpec("plain", (TensorSpec("x", "2", "float16"),), (TensorSpec("y", "2"),))
@@ -359,7 +359,7 @@ def test_the_small_model_has_attention_to_watch(report: Report) -> None:
 
 
 def test_a_graph_of_another_network_fails(built: Built, tmp_path: Path, poor: None) -> None:
-    """At a shape that is too much to run here too: it is compared with a fresh export."""
+    """Even at a shape too costly to run, it fails by comparison with a fresh export."""
     folder = built.copy(tmp_path / "bundle")
     manifest = read_manifest(folder)
     file = folder / manifest.find("denoiser", manifest.shapes[0]).file
@@ -377,7 +377,7 @@ def test_a_graph_of_another_network_fails(built: Built, tmp_path: Path, poor: No
 
 
 def resign(folder: Path, changed: Path) -> None:
-    """Let the manifest agree with a file that was changed."""
+    """Update the manifest for a file that was changed."""
     fields = json.loads((folder / NAME).read_text())
     for file in fields["files"]:
         if folder / file["path"] == changed:

@@ -1,4 +1,4 @@
-"""Networks of fixed shapes: what is shorter is extended and cut, and the sampler sees no seam."""
+"""Networks of fixed shapes: short input is extended and cut, and the sampler sees no seam."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def model() -> Denoiser:
 
 
 def runs(model: Denoiser) -> dict[str, NetworkFunction]:
-    """The denoiser's exported parts, as functions that refuse any other shape."""
+    """Make the denoiser's exported parts, as functions that refuse any other shape."""
 
     def prepare(inputs: Any) -> dict[str, Tensor]:
         made = model.prepare(**inputs)
@@ -90,7 +90,7 @@ def evaluate(model: Denoiser | StaticDenoiser, given: dict[str, Tensor]) -> Tens
 
 @pytest.mark.parametrize("batch", [1, 2])
 def test_a_branch_alone_is_what_pytorch_gives(model: Denoiser, batch: int) -> None:
-    """The networks always see two branches: the second one is made up, and its result dropped."""
+    """The networks always get two branches: the second is a dummy, and its result is dropped."""
     given = inputs(batch, SHAPE.window)
 
     out = evaluate(StaticDenoiser(MODEL, SIZES, runs(model)), given)
@@ -99,7 +99,7 @@ def test_a_branch_alone_is_what_pytorch_gives(model: Denoiser, batch: int) -> No
 
 
 def test_a_shorter_window_goes_there_and_back(model: Denoiser) -> None:
-    """What PyTorch gives for the extended window, cut to the frames that were asked for."""
+    """The result is PyTorch's for the extended window, cut to the frames that were asked for."""
     given = inputs(2, 3)
     index = torch.tensor([0, 1, 2, 1, 0])
     longer = {
@@ -116,7 +116,7 @@ def test_a_shorter_window_goes_there_and_back(model: Denoiser) -> None:
 
 
 def test_a_longer_window_is_refused(model: Denoiser) -> None:
-    """Both numbers are named."""
+    """The error names both lengths."""
     with pytest.raises(ShapeError, match="a window has 6 frames, the network takes 5"):
         evaluate(StaticDenoiser(MODEL, SIZES, runs(model)), inputs(2, 6))
 
@@ -126,12 +126,12 @@ def test_a_longer_window_is_refused(model: Denoiser) -> None:
     [(1, 4, [0, 0, 0, 0]), (2, 5, [0, 1, 0, 1, 0]), (4, 9, [0, 1, 2, 3, 2, 1, 0, 1, 2])],
 )
 def test_frames_run_to_the_last_and_back(frames: int, wanted: int, expected: list[int]) -> None:
-    """However often that takes; a single frame stands still."""
+    """Padding goes back from the last frame and forth again as needed; one frame is repeated."""
     assert there_and_back(frames, wanted, torch.device("cpu")).tolist() == expected
 
 
 class Codec(AutoencoderCodec):
-    """Means, not a network: an eighth of the size, a fourth channel of all three."""
+    """A codec of means instead of a network: an eighth of the size; channel four is their mean."""
 
     def __init__(self) -> None:
         super().__init__(None)
@@ -160,7 +160,7 @@ def static_codec() -> StaticCodec:
 
 @pytest.mark.parametrize("frames", [1, 3, 5])
 def test_the_codec_takes_any_number_of_frames(frames: int) -> None:
-    """In chunks of what its networks take, the last one repeated: the same latents and frames."""
+    """Frames go in chunks of the networks' length, the last one padded; results are the same."""
     pictures = torch.rand(frames, 3, 48, 64, generator=torch.Generator().manual_seed(1))
     codec, static = Codec(), static_codec()
 
@@ -172,14 +172,14 @@ def test_the_codec_takes_any_number_of_frames(frames: int) -> None:
 
 
 def test_a_smaller_frame_than_the_codec_takes_is_refused() -> None:
-    """Both sizes are named."""
+    """The error names both sizes."""
     named = r"vae_encoder takes \[3, 48, 64\] or larger, not \[3, 40, 64\]"
     with pytest.raises(ShapeError, match=named):
         static_codec().encode(torch.zeros(1, 3, 40, 64), torch.Generator())
 
 
 def test_one_prompt_is_encoded_by_a_network_of_two() -> None:
-    """Repeated for the network, and given once."""
+    """The prompt is repeated for the network, and one result is returned."""
 
     class Numbers:
         def encode(self, prompt: str) -> Tensor:

@@ -19,7 +19,7 @@ LEVELS = 2
 
 
 def network(kind: str = "AutoencoderKL") -> Any:
-    """A tiny VAE; its two levels halve the size once."""
+    """Make a tiny VAE; its two levels halve the size once."""
     torch.manual_seed(0)
     sizes = {"block_out_channels": (32, 64), "down_block_types": ("DownEncoderBlock2D",) * LEVELS}
     if kind == "AutoencoderKL":
@@ -36,7 +36,7 @@ def seeded() -> torch.Generator:
 
 
 def ldm_names(vae: Any) -> dict[str, Tensor]:
-    """The original layout of `vae`: levels up counted from the finest, attention as 1x1 convs."""
+    """Convert to the original layout: levels up counted from the finest, attention as 1x1 convs."""
     return dict(_ldm_name(name, tensor) for name, tensor in vae.state_dict().items())
 
 
@@ -68,7 +68,7 @@ def assert_same_codec(codec: AutoencoderCodec, vae: Any) -> None:
 @pytest.mark.parametrize("kind", ["AutoencoderKL", "AutoencoderKLTemporalDecoder"])
 @pytest.mark.parametrize("place", ["vae", "."])
 def test_a_folder_loads(kind: str, place: str, tmp_path: Path) -> None:
-    """Either class, in a pipeline's folder or by itself."""
+    """Either VAE class loads, from a pipeline's folder or from its own."""
     network(kind).save_pretrained(tmp_path / place)
 
     codec = load_codec(str(tmp_path))
@@ -91,7 +91,7 @@ def test_a_single_file_loads_without_a_network(
 
 
 def test_what_is_no_vae_is_refused(tmp_path: Path) -> None:
-    """An empty folder, a file of something else, a network cut short, each named."""
+    """An empty folder, a file of something else and a cut network are each refused by name."""
     save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
     broken = {k: v.contiguous() for k, v in ldm_names(network()).items() if "mid.block_2" not in k}
     save_file(broken, tmp_path / "broken.safetensors")
@@ -102,7 +102,7 @@ def test_what_is_no_vae_is_refused(tmp_path: Path) -> None:
 
 
 def test_encoding_samples_the_same_whatever_the_chunks() -> None:
-    """Scaled samples of the posterior, the noise of each frame fixed by seed and position."""
+    """Encoding gives scaled samples of the posterior; seed and position fix each frame's noise."""
     codec = AutoencoderCodec(network())
     whole = codec.encode(frames(), seeded(), chunk=5)
     generator = seeded()
@@ -121,7 +121,7 @@ def test_encoding_samples_the_same_whatever_the_chunks() -> None:
 
 
 def test_plain_decoding_does_not_depend_on_the_chunks() -> None:
-    """Each frame decodes by itself, and back to the frames' own size."""
+    """Each frame decodes separately, and to the frames' own size."""
     codec = AutoencoderCodec(network())
     latents = torch.randn(5, 4, 8, 12, generator=seeded())
 
@@ -132,7 +132,7 @@ def test_plain_decoding_does_not_depend_on_the_chunks() -> None:
 
 
 def test_the_temporal_decoder_sees_a_chunk_at_once() -> None:
-    """Three frames at a time are what diffusers gives for those three; the last may be fewer."""
+    """Chunks of three equal diffusers' result for those three frames; the last may be shorter."""
     codec = AutoencoderCodec(network("AutoencoderKLTemporalDecoder"))
     latents = torch.randn(5, 4, 8, 12, generator=seeded())
     with torch.inference_mode():
@@ -148,7 +148,7 @@ def test_the_temporal_decoder_sees_a_chunk_at_once() -> None:
 
 
 def test_without_diffusers_the_pip_command_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The released model's packages are an extra; the error says which."""
+    """The released model's packages are an extra; the error names it."""
 
     def absent(name: str) -> Any:
         raise ImportError(name)

@@ -1,4 +1,4 @@
-"""The text encoder and its tokenizer, against the libraries whose numbers they promise."""
+"""The text encoder and its tokenizer, compared with the libraries whose numbers they reproduce."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WIDTH, VOCABULARY = 128, 514  # two heads; a letter for each byte, twice, start 
 
 @pytest.fixture(scope="module")
 def open_clip() -> Any:
-    """open_clip's tokenizer and text tower, without its package: that imports torchvision."""
+    """Load open_clip's tokenizer and text tower, without its package, which imports torchvision."""
     spec = importlib.util.find_spec("open_clip")
     if spec is None:
         pytest.skip("the reference is open_clip itself: pip install open_clip_torch")
@@ -47,7 +47,7 @@ def open_clip() -> Any:
 
 
 def openclip_tower(open_clip: Any) -> Any:
-    """OpenCLIP's text tower of 24 layers, narrow and random."""
+    """Make OpenCLIP's text tower of 24 layers, narrow and random."""
     torch.manual_seed(0)
     tower = open_clip.transformer.TextTransformer(
         vocab_size=VOCABULARY, width=WIDTH, heads=WIDTH // 64, layers=24, output_dim=8
@@ -58,7 +58,7 @@ def openclip_tower(open_clip: Any) -> Any:
 
 
 def transformers_model(layers: int) -> Any:
-    """Transformers' CLIPTextModel of SD 2.x's kind, narrow and random."""
+    """Make Transformers' CLIPTextModel of SD 2.x's kind, narrow and random."""
     torch.manual_seed(0)
     config = transformers.CLIPTextConfig(
         vocab_size=VOCABULARY,
@@ -84,7 +84,7 @@ def output(network: Any) -> Tensor:
 
 @pytest.mark.parametrize("prefix", ["", "cond_stage_model.model."])
 def test_openclip_weights_give_openclip_numbers(open_clip: Any, prefix: str) -> None:
-    """The penultimate of 24 layers through the final LayerNorm, alone or in an SD 2.x file."""
+    """The result is the penultimate of 24 layers through the final LayerNorm, from either file."""
     reference = openclip_tower(open_clip)
     tensors = {f"{prefix}{name}": tensor for name, tensor in reference.state_dict().items()}
     tensors[f"{prefix}visual.transformer.resblocks.0.ln_1.weight"] = torch.zeros(2)
@@ -98,7 +98,7 @@ def test_openclip_weights_give_openclip_numbers(open_clip: Any, prefix: str) -> 
 
 
 def test_a_stable_diffusion_folder_is_used_to_its_last_layer(tmp_path: Path) -> None:
-    """SD 2.x's text_encoder has 23 layers: its last output is the penultimate one."""
+    """SD 2.x's text_encoder has 23 layers: its last output is the penultimate one of 24."""
     model = transformers_model(23)
     model.save_pretrained(tmp_path / "text_encoder")
     write_tokenizer(tmp_path / "tokenizer")
@@ -112,7 +112,7 @@ def test_a_stable_diffusion_folder_is_used_to_its_last_layer(tmp_path: Path) -> 
 def test_of_24_layers_in_a_folder_the_last_is_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """LAION's own folder holds the whole tower; the source may come from the environment."""
+    """LAION's own folder has all 24 layers; the path may come from the environment."""
     model = transformers_model(24)
     model.save_pretrained(tmp_path)
     write_tokenizer(tmp_path)
@@ -128,7 +128,7 @@ def test_of_24_layers_in_a_folder_the_last_is_left_out(
 
 @pytest.mark.parametrize("kind", ["safetensors", "bin"])
 def test_a_file_loads_in_any_precision(tmp_path: Path, kind: str) -> None:
-    """Older files of transformers' say `text_model.`; a tokenizer beside the file is enough."""
+    """Older files with `text_model.` names load; a tokenizer beside the file is enough."""
     tensors = {f"text_model.{k}": v for k, v in transformers_model(2).state_dict().items()}
     if kind == "safetensors":
         save_file(tensors, tmp_path / "clip.safetensors")
@@ -143,7 +143,7 @@ def test_a_file_loads_in_any_precision(tmp_path: Path, kind: str) -> None:
 
 
 def test_other_networks_are_refused(tmp_path: Path) -> None:
-    """OpenAI's activation, missing tensors, no tower at all: each is named."""
+    """OpenAI's activation, missing tensors and a missing tower are each named."""
     model = transformers_model(1)
     model.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
@@ -185,7 +185,7 @@ def test_without_transformers_the_line_says_what_to_install(
 def test_without_a_folder_token_ids_are_openclips(
     open_clip: Any, prompt: str, tmp_path: Path
 ) -> None:
-    """Start 49406, the same pieces, end 49407, zeros: the same 77 ids as OpenCLIP."""
+    """The 77 ids are OpenCLIP's: start 49406, the same pieces, end 49407, zeros."""
     reference = open_clip.tokenizer.SimpleTokenizer()
 
     ids = load_tokenizer(tmp_path).encode(prompt)
@@ -195,7 +195,7 @@ def test_without_a_folder_token_ids_are_openclips(
 
 
 def test_the_folders_own_tokenizer_comes_first(tmp_path: Path) -> None:
-    """In, under or beside the encoder's folder; padded with zeros whatever its files say."""
+    """It may lie in, under or beside the encoder's folder; padding is zeros in any case."""
     write_tokenizer(tmp_path / "tokenizer", merges="a b</w>")
 
     for folder in (tmp_path, tmp_path / "text_encoder", tmp_path / "tokenizer"):
@@ -206,7 +206,7 @@ def test_the_folders_own_tokenizer_comes_first(tmp_path: Path) -> None:
 def test_no_tokenizer_is_one_line_that_says_where_to_put_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither files in the folder nor open_clip: the line names the folder and the package."""
+    """Without files in the folder and open_clip, the line names the folder and the package."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
 
     with pytest.raises(WeightsError, match=r"merges\.txt .*tokenizer, or .*open_clip_torch"):
@@ -217,7 +217,7 @@ def test_no_tokenizer_is_one_line_that_says_where_to_put_it(
 
 
 def test_words_beyond_the_end_are_named(tmp_path: Path) -> None:
-    """A prompt over 77 tokens warns of exactly what is cut; one of 77 does not."""
+    """A prompt over 77 tokens gives a warning with the exact words cut; one of 77 gives none."""
     write_tokenizer(tmp_path)
     tokenizer = load_tokenizer(tmp_path)
 
@@ -233,7 +233,7 @@ def test_words_beyond_the_end_are_named(tmp_path: Path) -> None:
 
 
 def test_encoding_is_the_network_on_the_ids(tmp_path: Path) -> None:
-    """The same each time, whatever the case, and it follows the prompt."""
+    """The result depends on the prompt, not on its case, and is the same each time."""
     write_tokenizer(tmp_path)
     words = hub.require("transformers").CLIPTokenizer.from_pretrained(tmp_path)
     encoder = ClipTextEncoder(build_network(transformers_model(1).state_dict()), Tokenizer(words))

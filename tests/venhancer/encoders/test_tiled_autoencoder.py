@@ -1,4 +1,4 @@
-"""A codec in tiles: placed and weighed exactly, without seams, one tile at a time."""
+"""A codec in tiles: exact positions and weights, no seams, one tile at a time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KINDS = ["AutoencoderKL", "AutoencoderKLTemporalDecoder"]
 
 
 class Pointwise(AutoencoderCodec):
-    """What it makes of a latent position depends on its own pixels only; it keeps its largest."""
+    """A codec whose latent positions depend on their own pixels only; records its largest input."""
 
     def __init__(self) -> None:
         super().__init__(None)
@@ -51,7 +51,7 @@ def seeded() -> torch.Generator:
 
 
 def pictures(rows: int, columns: int, count: int = 1) -> Tensor:
-    """A smooth moving picture of so many latent positions, in [-1, 1]."""
+    """Make a smooth moving picture of so many latent positions, in [-1, 1]."""
     frames = np.stack(moving_frames(count, columns * VAE_STRIDE, rows * VAE_STRIDE))
     return torch.from_numpy(frames).permute(0, 3, 1, 2) / 127.5 - 1
 
@@ -63,7 +63,7 @@ def vae_codec(kind: str = "AutoencoderKL") -> AutoencoderCodec:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size", [(8, 12), (5, 7)])
 def test_what_fits_one_tile_is_the_codecs_own(kind: str, size: tuple[int, int]) -> None:
-    """Bit for bit, both ways, of either class of network."""
+    """A frame of one tile gives the codec's own bits, both ways, for either class of network."""
     codec, frames = vae_codec(kind), pictures(*size, count=2)
     tiled = TiledCodec(codec, TILE)
     latents = codec.encode(frames, seeded())
@@ -75,7 +75,7 @@ def test_what_fits_one_tile_is_the_codecs_own(kind: str, size: tuple[int, int]) 
 
 @pytest.mark.parametrize("size", [(9, 13), (31, 12), (5, 50), (17, 41)])
 def test_every_position_is_where_it_was(size: tuple[int, int]) -> None:
-    """A network that does not depend on the tile gives what it gives untiled, noise and all."""
+    """A network that treats each position separately gives its untiled result, noise included."""
     codec, frames = Pointwise(), pictures(*size, count=4)
     tiled = TiledCodec(codec, TILE)
     before, after = seeded(), seeded()
@@ -88,7 +88,7 @@ def test_every_position_is_where_it_was(size: tuple[int, int]) -> None:
 
 
 def test_the_network_sees_one_tile_at_a_time() -> None:
-    """However large the frame, what goes in is no larger, and all of one size."""
+    """For a frame of any size, every input of the network has one bounded size."""
     codec = Pointwise()
     tiled = TiledCodec(codec, TILE)
 
@@ -102,7 +102,7 @@ def test_the_network_sees_one_tile_at_a_time() -> None:
 
 
 def jump(pixels: Tensor, axis: int, place: int) -> float:
-    """The change across a border, over the changes beside it."""
+    """Compute the change across a border, divided by the changes beside it."""
     steps = pixels.diff(dim=axis).abs()
     near = [float(steps.select(axis, place + k - 1).mean()) for k in BESIDE]
     return float(steps.select(axis, place - 1).mean()) / fmean(near)
@@ -110,7 +110,7 @@ def jump(pixels: Tensor, axis: int, place: int) -> float:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_seam_shows(kind: str) -> None:
-    """Across the borders of tiles a moving picture changes as it does there untiled."""
+    """Across tile borders, a moving picture changes no more than untiled."""
     codec, size = vae_codec(kind), (20, 30)
     latents = codec.encode(pictures(*size, count=3), seeded())
     whole, out = codec.decode(latents), TiledCodec(codec, (12, 16)).decode(latents)
@@ -126,13 +126,13 @@ def test_no_seam_shows(kind: str) -> None:
 
 @pytest.mark.parametrize("size", [(44, 64), (48, 60)])
 def test_half_a_position_is_refused(size: tuple[int, int]) -> None:
-    """A frame is whole latent positions; the error names it."""
+    """A frame must be whole latent positions; the error names it."""
     with pytest.raises(ShapeError, match=f"{size[1]}x{size[0]}, not a multiple of 8"):
         TiledCodec(Pointwise(), TILE).encode(torch.zeros(1, 3, *size), seeded())
 
 
 def static_codec(codec: AutoencoderCodec) -> StaticCodec:
-    """Its parts as networks that take one shape: a tile of TILE, one frame in and three out."""
+    """Make a static codec for one shape: a tile of TILE, one frame in and three out."""
     model = small_v_preset().model
     rows, columns = TILE
     shape = sizes(model, Shape(width=columns * VAE_STRIDE, height=rows * VAE_STRIDE, window=5))
@@ -152,7 +152,7 @@ def static_codec(codec: AutoencoderCodec) -> StaticCodec:
 
 @pytest.mark.parametrize("size", [(8, 12), (8, 19), (11, 13)])
 def test_networks_of_one_size_take_larger_frames(size: tuple[int, int]) -> None:
-    """What PyTorch gives in tiles of that size."""
+    """The result is PyTorch's in tiles of that size."""
     codec, frames = vae_codec(), pictures(*size, count=4)
     static, tiled = static_codec(codec), TiledCodec(codec, TILE)
 
@@ -164,7 +164,7 @@ def test_networks_of_one_size_take_larger_frames(size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("size", [(7, 12), (7, 40), (20, 11)])
 def test_networks_of_one_size_take_no_smaller_frames(size: tuple[int, int]) -> None:
-    """Either way, even where the other side is larger; the network and its size are named."""
+    """A frame smaller in one direction is refused; the error names the network and its size."""
     static = static_codec(Pointwise())
 
     with pytest.raises(ShapeError, match=r"vae_encoder takes \[3, 64, 96\] or larger"):

@@ -1,4 +1,4 @@
-"""The network: static inputs, key frames only where told, the same in both ways of calling it."""
+"""The network: static inputs, hints at key frames only, equal results of both calling ways."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def randomised(config: ModelConfig) -> Denoiser:
 
 @pytest.mark.parametrize("config", [SMALL, TINY.model], ids=["sample", "v"])
 def test_what_stands_between_key_frames_is_ignored(config: ModelConfig) -> None:
-    """The hint counts on key frames only, and there it counts."""
+    """The hint matters at key frames only, and there it does."""
     model, given = randomised(config), inputs(config)
     with torch.inference_mode():
         out = model(**given)
@@ -56,7 +56,7 @@ def test_what_stands_between_key_frames_is_ignored(config: ModelConfig) -> None:
 
 @pytest.mark.parametrize("config", [SMALL, TINY.model], ids=["sample", "v"])
 def test_preparing_once_changes_nothing(config: ModelConfig) -> None:
-    """`prepare` then `step` is `forward`."""
+    """`prepare` followed by `step` gives the result of `forward`."""
     model, given = randomised(config), inputs(config)
     latents, timestep = given.pop("latents"), given.pop("timestep")
     with torch.inference_mode():
@@ -68,7 +68,7 @@ def test_preparing_once_changes_nothing(config: ModelConfig) -> None:
 
 
 def test_branches_share_what_precedes_the_text() -> None:
-    """One clip with two texts gives what two clips give, for fewer operations."""
+    """One clip with two texts gives the result of two clips, for fewer operations."""
     model, given = randomised(TINY.model), inputs(TINY.model)
     text = torch.cat([given.pop("text"), torch.zeros(1, 7, TINY.model.unet.text_width)])
 
@@ -91,7 +91,7 @@ def test_branches_share_what_precedes_the_text() -> None:
 
 @pytest.mark.parametrize("name", ["noise_level", "scale"])
 def test_the_controller_listens(name: str) -> None:
-    """How degraded the key frames are changes the prediction."""
+    """The conditioning scale of the key frames changes the prediction."""
     model, given = randomised(SMALL), inputs(SMALL)
     with torch.inference_mode():
         out = model(**given)
@@ -99,7 +99,7 @@ def test_the_controller_listens(name: str) -> None:
 
 
 def test_filling_between_key_frames() -> None:
-    """Linear in time between two, the nearest one beyond the ends."""
+    """Values are linear in time between two key frames, and the nearest one's beyond the ends."""
     hint = torch.tensor([9.0, 1.0, 9.0, 9.0, 4.0, 9.0]).reshape(1, 1, 6, 1, 1)
     is_key = torch.tensor([[0.0, 1, 0, 0, 1, 0]])
 
@@ -109,7 +109,7 @@ def test_filling_between_key_frames() -> None:
 
 
 def test_sizes_that_do_not_fit_are_refused() -> None:
-    """With both numbers in the message."""
+    """The message has both numbers."""
     with pytest.raises(ConfigError, match=r"level 0 has 50 channels.*norm_groups=32"):
         UNetConfig(base_channels=50)
     with pytest.raises(ConfigError, match="text_width=0"):
@@ -117,7 +117,7 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
 
 
 def test_every_size_comes_from_the_configuration() -> None:
-    """Another width, depth and channel count give a network that runs, with its padding rule."""
+    """A network with another width, depth and channel count runs, with its own padding rule."""
     config = ModelConfig(
         unet=UNetConfig(
             latent_channels=6,
@@ -143,7 +143,7 @@ def test_every_size_comes_from_the_configuration() -> None:
 
 @pytest.mark.parametrize("branches", [1, 2])
 def test_a_clip_stays_channels_last(branches: int) -> None:
-    """Nothing is copied on the way to its view, and a group norm of that keeps the layout."""
+    """Its view needs no copy, and a group norm of the view keeps the layout."""
     x = torch.randn(branches * 5, 16, 6, 8).contiguous(memory_format=torch.channels_last)
 
     clip = clip_view(x, 5)
@@ -157,7 +157,7 @@ def test_a_clip_stays_channels_last(branches: int) -> None:
 
 @pytest.mark.parametrize("size", [(6, 8), (32, 32)])
 def test_small_frames_are_normalised_alike(size: tuple[int, int]) -> None:
-    """By whichever way: the same numbers, in the same layout."""
+    """Both implementations give the same numbers, in the same layout."""
     x = torch.randn(5, 16, *size).contiguous(memory_format=torch.channels_last)
     norm = GroupNorm(8, 16)
 

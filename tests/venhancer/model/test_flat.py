@@ -1,4 +1,4 @@
-"""The flat body: its configuration, what it is told, and that it sees frames one by one."""
+"""The flat body: its configuration, its inputs, and that it treats frames separately."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ TOLD = ("neighbours", "noise_level", "scale")
 
 
 def randomised(config: ModelConfig = MODEL) -> Denoiser:
-    """A small flat model, no layer of which is zero."""
+    """Make a small flat model without a zero layer."""
     torch.manual_seed(0)
     model = make_denoiser(config).eval()
     for parameter in model.parameters():
@@ -52,7 +52,7 @@ def randomised(config: ModelConfig = MODEL) -> Denoiser:
 
 
 def inputs(seed: int = 1) -> dict[str, Any]:
-    """Of one clip whose frames are all key frames, diffused a little."""
+    """Make the inputs of one clip whose frames are all key frames, slightly diffused."""
     generator = torch.Generator().manual_seed(seed)
     given = sample_inputs(MODEL, *SIZE)
     for name in ("latents", "hint", "neighbours"):
@@ -64,7 +64,7 @@ def inputs(seed: int = 1) -> dict[str, Any]:
 
 
 def changed(name: str, given: dict[str, Any]) -> dict[str, Any]:
-    """The same inputs, with other neighbours, another noise level or another scale."""
+    """Change one of the inputs: neighbours, noise level or scale."""
     return {**given, name: given[name] + (1 if name == "neighbours" else 3)}
 
 
@@ -82,7 +82,7 @@ def changed(name: str, given: dict[str, Any]) -> dict[str, Any]:
     ],
 )
 def test_a_flat_body_has_one_level_and_nothing_else(changes: dict[str, Any], words: str) -> None:
-    """What it lacks is refused by name."""
+    """Options that it does not have are refused by name."""
     with pytest.raises(ConfigError, match=re.escape(words)):
         dataclasses.replace(FLAT, **changes)
 
@@ -98,13 +98,13 @@ def test_a_flat_body_has_one_level_and_nothing_else(changes: dict[str, Any], wor
     ],
 )
 def test_models_that_cannot_be_are_refused(changes: dict[str, Any], words: str) -> None:
-    """Neighbours come in pairs and for a flat body, which predicts samples of its codec."""
+    """Neighbours come in pairs and for a flat body; such a body predicts samples of its codec."""
     with pytest.raises(ConfigError, match=re.escape(words)):
         dataclasses.replace(MODEL, **changes)
 
 
 def test_the_built_in_model_is_small() -> None:
-    """About a million weights, a third of them in its repair."""
+    """It has about a million weights, a third of them in its repair."""
     with torch.device("meta"):
         model = make_denoiser(NANO.model)
     count = sum(p.numel() for p in model.parameters())
@@ -116,7 +116,7 @@ def test_the_built_in_model_is_small() -> None:
 
 
 def test_a_configuration_from_before_there_were_bodies() -> None:
-    """A checkpoint that does not name one is a UNet without neighbours."""
+    """A checkpoint that names no body has a UNet without neighbours."""
     text = RELEASED.to_json().replace('"body": "unet", ', "").replace('"neighbours": 0, ', "")
 
     assert "body" not in text
@@ -128,7 +128,7 @@ def test_a_configuration_from_before_there_were_bodies() -> None:
 
 
 def test_frames_are_seen_one_by_one() -> None:
-    """Another second frame, in latents and hint, changes the second one of the result alone."""
+    """Changing the second frame's latents and hint changes only the second frame of the result."""
     model, given = randomised(), inputs()
     other = {name: x.clone() for name, x in given.items()}
     for name in ("latents", "hint", "neighbours"):
@@ -143,9 +143,9 @@ def test_frames_are_seen_one_by_one() -> None:
 
 @pytest.mark.parametrize("name", TOLD)
 def test_what_it_is_told_reaches_the_result(name: str) -> None:
-    """Neighbours, noise level and downscaling."""
+    """Neighbours, noise level and downscaling each change the result."""
     model, given = randomised(), inputs()
-    if name == "noise_level":  # beside what it says of the hint's brightness
+    if name == "noise_level":  # it also sets the hint's brightness
         given["hint"].zero_()
 
     with torch.inference_mode():
@@ -154,7 +154,7 @@ def test_what_it_is_told_reaches_the_result(name: str) -> None:
 
 @pytest.mark.parametrize("name", TOLD)
 def test_a_new_model_has_to_learn_what_it_is_told(name: str) -> None:
-    """Before the first update nothing changes the result; after a few all does."""
+    """Before the first update no condition changes the result; after a few all do."""
     torch.manual_seed(0)
     model = make_denoiser(MODEL)
     initialise(model, TrainingConfig(trains_prior=True))
@@ -177,7 +177,7 @@ def test_a_new_model_has_to_learn_what_it_is_told(name: str) -> None:
 
 
 def test_the_dimming_of_a_diffused_hint_is_undone() -> None:
-    """The anchor is the hint over its alpha, so that it is as bright as the clean one."""
+    """The anchor is the hint divided by its alpha, so it is as bright as the clean one."""
     model, given = randomised(PLAIN), inputs()
     clean = given["hint"]
     alpha, _ = alpha_sigma(noise_schedule().float(), given["noise_level"].long(), 5)
@@ -191,7 +191,7 @@ def test_the_dimming_of_a_diffused_hint_is_undone() -> None:
 
 
 def test_what_is_clean_is_not_repaired() -> None:
-    """The very bits of the model without its repair; noisy clips of the same batch differ."""
+    """A clean clip gets the bits of the model without repair; noisy clips of its batch do not."""
     model, plain = randomised(), randomised(PLAIN)
     plain.load_state_dict(
         {k: v for k, v in model.state_dict().items() if not k.startswith("controller.repair")}
@@ -205,12 +205,12 @@ def test_what_is_clean_is_not_repaired() -> None:
 
     assert key_stride(0, 0) == [0, 0]
     clean, noisy = key_stride(0, 100)
-    assert clean < 1e-5  # of another batch, so of other kernels
+    assert clean < 1e-5  # of another batch size, so from other kernels
     assert noisy > 0.01
 
 
 def test_repair_and_body_learn_one_at_a_time() -> None:
-    """`trains_repair` says which; a new repair changes nothing."""
+    """`trains_repair` says which part learns; a new repair changes nothing."""
     for is_repair in (False, True):
         model = make_denoiser(MODEL)
         choose_learning(model, trains_prior=True, trains_repair=is_repair)
@@ -223,7 +223,7 @@ def test_repair_and_body_learn_one_at_a_time() -> None:
 
 @pytest.mark.parametrize("body", ["unet", "flat"])
 def test_only_a_flat_body_has_a_repair(body: str) -> None:
-    """And it may do without."""
+    """A flat body may have a repair, no other body may."""
     if body == "unet":
         with pytest.raises(ConfigError, match="repair_blocks=2: only a flat body has any"):
             dataclasses.replace(SMALL_UNET.model.unet, repair_blocks=2)
@@ -232,7 +232,7 @@ def test_only_a_flat_body_has_a_repair(body: str) -> None:
 
 
 def run(steps: int, keys: list[Tensor]) -> Tensor:
-    """x_0 of the key frames, by the sampler: f c h w."""
+    """Sample x_0 of the key frames: f c h w."""
     plan = make_plan(described_clip(len(keys), 12, 8), PRESET, Options(steps=steps, scale=2.0))
     latents = Latents(plan.capacity, plan.latents, "cpu", MODEL.neighbour_channels)
     sampler = Sampler(randomised(), plan.sampling, Conditions(0, 2.0), latents, Placement())
@@ -243,7 +243,7 @@ def run(steps: int, keys: list[Tensor]) -> Tensor:
 
 @pytest.mark.parametrize("steps", [1, 4])
 def test_it_is_sampled_in_one_step_or_several(steps: int) -> None:
-    """Windows of any number of frames; neighbours come behind the latents of the key frames."""
+    """Windows have any number of frames; neighbours follow the latents of the key frames."""
     generator = torch.Generator().manual_seed(0)
     channels = 48 + MODEL.neighbour_channels
     keys = list(torch.randn(5, channels, 4, 6, generator=generator))
@@ -260,7 +260,7 @@ def test_it_is_sampled_in_one_step_or_several(steps: int) -> None:
 
 
 def test_there_is_nothing_to_reuse() -> None:
-    """More than one step of `reuse` is refused, and a fast mode that would be no faster."""
+    """More than one step of `reuse` is refused, as is a fast mode that would be no faster."""
     clip = described_clip()
 
     assert make_plan(clip, PRESET, Options(reuse=1)).sampling.reuse == 1
@@ -271,7 +271,7 @@ def test_there_is_nothing_to_reuse() -> None:
 
 
 def test_a_run_has_a_cost() -> None:
-    """Counted and timed as that of other bodies; a CPU repairs noisy key frames alone."""
+    """Operations and time are counted as for other bodies; a CPU repairs only noisy key frames."""
     clean, noisy = (make_plan(described_clip(), PRESET, Options(refine=r)) for r in (0, 100))
     cost = estimate(clean, "cpu", torch.float32)
 
@@ -282,7 +282,7 @@ def test_a_run_has_a_cost() -> None:
 def test_the_released_layout_has_no_names_for_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Neither to read nor to write, nor as a prior; the message says what to do."""
+    """Reading, writing and using it as a prior are refused; the message says what to do."""
     released = tmp_path / "released.pt"
     names = "input_blocks.0.0.weight", "VideoControlNet.input_hint_block.weight"
     torch.save({name: torch.zeros(1) for name in names}, released)
@@ -354,7 +354,7 @@ def test_a_run_on_a_pool_is_planned() -> None:
 
 
 def test_a_unet_is_planned_with_its_clips(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many frames as the longest clip has."""
+    """The plan counts as many frames as the longest clip has."""
     monkeypatch.setattr(resources, "count_work", lambda batch: MicroBatchCost(1, 1, batch.frames))
     config = TrainingConfig(frames=5, crop=(64, 64), strides=(1, 2), stride_weights=(1, 1), batch=1)
 

@@ -1,4 +1,4 @@
-"""Layers of two forms: the same numbers from both, and one place that decides between them."""
+"""Layers in two forms: equal numbers from both, and one place that chooses between them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ CUDNN = SDPBackend.CUDNN_ATTENTION
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs triton")
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_the_kernels_equal_pytorch(device: str) -> None:
-    """Each one, and a stage of the network: interpreted on a CPU, compiled on a card."""
+    """Each kernel, and a stage of the network, agree: interpreted on a CPU, compiled on a card."""
     environment = {**os.environ, "TRITON_INTERPRET": "1" if device == "cpu" else "0"}
     command = [sys.executable, "-m", "tests.support.kernel_checks", device]
 
@@ -56,7 +56,7 @@ def evaluate(model: Denoiser, preset: Preset, branches: int = 1) -> Tensor:
 
 
 def counted(calls: Counter[str]) -> Forms:
-    """PyTorch's form of every layer, which counts its calls."""
+    """Make PyTorch's form of every layer, with counted calls."""
 
     def count(name: str) -> Callable[..., Any]:
         def call(*args: Any) -> Any:
@@ -70,7 +70,7 @@ def counted(calls: Counter[str]) -> Forms:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Calls of layers in the fused form, which needs no Triton here."""
+    """Count calls of layers in the fused form, which needs no Triton here."""
     found: Counter[str] = Counter()
     module = ModuleType("fused")
     module.__dict__["FUSED"] = counted(found)
@@ -80,7 +80,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 @torch.no_grad()
 def test_self_attention_is_projected_at_once(calls: Counter[str]) -> None:
-    """Its weights keep their names and values, and become views of one tensor; text's do not."""
+    """Weights keep names and values, and become views of one tensor; those for text do not."""
     model = random_denoiser(V, "float32")
     before = {name: x.clone() for name, x in model.state_dict().items()}
     fuse(model)
@@ -97,7 +97,7 @@ def test_self_attention_is_projected_at_once(calls: Counter[str]) -> None:
 
 @torch.no_grad()
 def test_a_fused_network_takes_kernels_for_every_layer(calls: Counter[str]) -> None:
-    """All of the five kinds, as often as the network has them; `fuse` can be taken back."""
+    """All five kinds are used, as often as the network has them; `fuse` can be undone."""
     model = random_denoiser(V, "float32")
     before = evaluate(model, V)
     fuse(model)
@@ -115,7 +115,7 @@ def test_a_fused_network_takes_kernels_for_every_layer(calls: Counter[str]) -> N
 
 
 def test_with_gradients_a_fused_network_is_plain(calls: Counter[str]) -> None:
-    """Kernels have no backward."""
+    """The kernels have no backward pass."""
     model = random_denoiser(V, "float32").requires_grad_(True)
     fuse(model)
 
@@ -126,7 +126,7 @@ def test_with_gradients_a_fused_network_is_plain(calls: Counter[str]) -> None:
 
 
 def test_only_a_measured_card_takes_kernels_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`auto` is PyTorch on every other card, without Triton, and on a CPU."""
+    """`auto` means PyTorch on every other card, without Triton, and on a CPU."""
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a card")
     monkeypatch.setattr(choice, "_has_triton", lambda: True)
     plainly, measured = Choice(), Choice(takes_triton=True, back_ends={"spatial": CUDNN})
@@ -144,7 +144,7 @@ def test_only_a_measured_card_takes_kernels_by_itself(monkeypatch: pytest.Monkey
 
 
 def test_attention_takes_the_back_end_of_its_shape(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of the three, by the tokens it attends to; what has none stays as PyTorch chooses."""
+    """Each of the three kinds of attention takes its back end; PyTorch chooses if it has none."""
     taken: dict[str, set[bool]] = {}
 
     def spy(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -170,7 +170,7 @@ def test_attention_takes_the_back_end_of_its_shape(monkeypatch: pytest.MonkeyPat
 
 
 def test_kernels_are_refused_where_they_cannot_run() -> None:
-    """On a CPU, with a flat body, and with a bundle, whose networks hold the layers already."""
+    """They are refused on a CPU, with a flat body, and with a bundle, whose networks are fixed."""
     with pytest.raises(OptionError, match="needs a CUDA device; take --kernels torch"):
         api.Setup.choose(Options(device="cpu", kernels="triton", preset="released"))
     with pytest.raises(OptionError, match="preset 'nano' has no layers that Triton fuses"):
@@ -182,7 +182,7 @@ def test_kernels_are_refused_where_they_cannot_run() -> None:
 def test_a_run_is_another_one_by_other_kernels(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, calls: Counter[str]
 ) -> None:
-    """They are in its identity, and the model that it opens takes them."""
+    """Kernels are part of a run's identity, and the model that the run opens uses them."""
     clip = write_clip(tmp_path / "in.mp4", 5)
     options = Options(device="cpu", weights=small_checkpoint(tmp_path / "m.safetensors"))
     request = Request(source=clip, options=options)
@@ -201,7 +201,7 @@ def test_a_run_is_another_one_by_other_kernels(
 
 
 def test_attention_is_cut_where_a_card_takes_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sequences beyond the limit are attended in parts, with the same result and gradient."""
+    """Sequences beyond the limit are processed in parts, with the same result and gradient."""
     tensors = [torch.randn(7, 5, 32, requires_grad=True) for _ in range(3)]
     keys = [torch.randn(7, 4, 32) for _ in range(2)]
     whole, crossed = plain.attend(*tensors, 16), plain.attend(tensors[0], *keys, 16)
@@ -217,7 +217,7 @@ def test_attention_is_cut_where_a_card_takes_no_more(monkeypatch: pytest.MonkeyP
 
 
 class Products(TorchDispatchMode):
-    """Batched products one of whose factors is repeated, not stored."""
+    """Records batched products with a factor that is repeated, not stored."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -234,7 +234,7 @@ class Products(TorchDispatchMode):
 @pytest.mark.parametrize("preset", [V, SMALL_UNET, small_preset()], ids=["v", "unet", "sample"])
 @torch.no_grad()
 def test_no_layer_multiplies_pixel_by_pixel(preset: Preset, branches: int) -> None:
-    """Tokens of one clip too are one matrix: no product repeats a weight for every pixel."""
+    """All tokens of one clip form one matrix: no product repeats a weight for every pixel."""
     model = random_denoiser(preset, "float32")
 
     with Products() as found:

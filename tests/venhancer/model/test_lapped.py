@@ -10,7 +10,7 @@ from venhancer.model import lapped
 
 @pytest.mark.parametrize("size", [(4, 4), (8, 12), (32, 20)])
 def test_lossless_and_orthonormal(size: tuple[int, int]) -> None:
-    """Decoding undoes encoding; energy is kept, times the square of the scale."""
+    """Decoding inverts encoding; energy is kept, times the square of the scale."""
     frames = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
     latents = lapped.encode(frames, 2.0)
@@ -21,7 +21,7 @@ def test_lossless_and_orthonormal(size: tuple[int, int]) -> None:
 
 
 def test_an_error_in_one_coefficient_leaves_no_block_edge() -> None:
-    """The lowest basis function fades out beyond its block; a block DCT would end in a step."""
+    """The lowest basis function fades out beyond its block; a block DCT's would end in a step."""
     latents = torch.zeros(1, 48, 5, 5)
     latents[0, 0, 2, 2] = 1.0
 
@@ -34,7 +34,7 @@ def test_an_error_in_one_coefficient_leaves_no_block_edge() -> None:
 
 
 def test_the_first_channels_hold_the_colours() -> None:
-    """A picture of one colour, up to its edges, has nothing in the channels of details."""
+    """A picture of one colour has zeros in the detail channels, also at its edges."""
     colour = torch.tensor([0.5, -0.25, 1.0])[None, :, None, None]
 
     latents = lapped.encode(colour.expand(1, 3, 12, 16), 2.0)

@@ -14,12 +14,12 @@ from tests.support.clips import moving_frames
 from venhancer.motion.between import Between
 
 Picture = NDArray[np.uint8]
-Scene = Callable[[float], NDArray[np.float32]]  # what is seen at a time: H W 3, 0 to 255
+Scene = Callable[[float], NDArray[np.float32]]  # what is visible at a time: H W 3, 0 to 255
 WIDTH, HEIGHT, SCALE = 256, 160, 4
 
 
 def texture(seed: int = 0) -> NDArray[np.float32]:
-    """Coarse and fine spots, twice as wide as what is seen."""
+    """Make coarse and fine spots, twice as wide as the visible part."""
     rng = np.random.default_rng(seed)
     out = np.zeros((HEIGHT, 2 * WIDTH, 3), dtype=np.float32)
     for spread in (3, 8, 16):
@@ -35,7 +35,7 @@ def panned(picture: NDArray[np.float32], right: float) -> NDArray[np.float32]:
 
 
 def lettering(text: str, place: tuple[int, int], size: int) -> NDArray[np.float32]:
-    """Where there is text: H W 1, 0 to 1."""
+    """Make a mask of text: H W 1, 0 to 1."""
     image = Image.new("L", (WIDTH, HEIGHT))
     ImageDraw.Draw(image).text(place, text, fill=255, font=ImageFont.load_default(size))
     return np.asarray(image).astype(np.float32)[..., None] / 255
@@ -60,7 +60,7 @@ def blend(first: Picture, second: Picture, time: float = 0.5) -> Picture:
 
 
 def made_of(scene: Scene, time: float = 0.5) -> tuple[Picture, Picture, Picture]:
-    """The frame made between 0 and 1 of ideal key frames, the true one, and the plain mix."""
+    """Make the frame between ideal key frames at 0 and 1 -> it, the true one, and the plain mix."""
     first, true, second = (whole(scene(t)) for t in (0.0, time, 1.0))
     made = Between(smaller(first), smaller(second)).frame(time, first, second)
     return made, true, blend(first, second, time)
@@ -68,7 +68,7 @@ def made_of(scene: Scene, time: float = 0.5) -> tuple[Picture, Picture, Picture]
 
 @pytest.mark.parametrize("time", [0.125, 0.5, 0.875])
 def test_a_pan_is_followed(time: float) -> None:
-    """At any time between, far nearer to the truth than the plain mix."""
+    """At any time between, the frame is far closer to the truth than the plain mix."""
     picture = texture()
 
     made, true, mixed = made_of(lambda t: panned(picture, 40 + 24 * t), time)
@@ -80,7 +80,7 @@ def test_a_pan_is_followed(time: float) -> None:
 
 @pytest.mark.parametrize("right", [8, 16, 24])
 def test_an_overlay_stays_put(right: int) -> None:
-    """A logo over a pan is as near to the truth as the mix, and the rest much nearer."""
+    """A logo over a pan is as close to the truth as the mix, and the rest much closer."""
     picture, logo = texture(), lettering("LIVE", (70, 40), 64)
     seen = cv2.dilate((logo > 0.5).astype(np.uint8), np.ones((3, 3), dtype=np.uint8)) > 0
 
@@ -91,7 +91,7 @@ def test_an_overlay_stays_put(right: int) -> None:
 
 
 def test_a_fade_stays_a_fade() -> None:
-    """The brightness of a still picture lies between those of its sides, at every place."""
+    """A still picture that fades gives the mix of its two sides, at every position."""
     picture = panned(texture(), 40)
 
     made, _, mixed = made_of(lambda t: picture * (1 - 0.5 * t), 0.25)
@@ -100,7 +100,7 @@ def test_a_fade_stays_a_fade() -> None:
 
 
 def test_a_fade_over_a_pan_is_both() -> None:
-    """Moved, and as bright as it should be."""
+    """The frame follows the motion, and has the brightness of its time."""
     picture = texture()
 
     made, true, mixed = made_of(lambda t: panned(picture, 40 + 16 * t) * (1 - 0.4 * t), 0.25)
@@ -111,7 +111,7 @@ def test_a_fade_over_a_pan_is_both() -> None:
 
 
 def test_another_picture_that_shines_through_is_mixed() -> None:
-    """A dissolve has no motion to follow."""
+    """A dissolve has no motion to follow, so the two pictures are mixed."""
     first, second = panned(texture(), 40), panned(texture(1), 40)
 
     made, _, mixed = made_of(lambda t: (1 - t) * first + t * second)
@@ -129,7 +129,7 @@ def test_a_flash_does_not_smear() -> None:
 
 
 def test_scrolling_text_stays_legible() -> None:
-    """Letters are where they should be, once and not twice."""
+    """Letters are in the right places, once and not twice."""
     text = lettering("Directed by\nWritten by\nFilmed in", (20, 30), 24)
     up = [np.array([[1, 0, 0], [0, 1, 8 * t]], dtype=np.float32) for t in (0.0, 0.5, 1.0)]
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -144,7 +144,7 @@ def test_scrolling_text_stays_legible() -> None:
 
 
 def test_repeated_frames_are_repeated() -> None:
-    """Two equal input frames have no motion: between equal key frames there is the same again."""
+    """Equal input frames have no motion: between equal key frames the frame is the same."""
     small, key = moving_frames(1, 48, 32)[0], moving_frames(1, 96, 64)[0]
     between = Between(small, small.copy())
 
@@ -155,7 +155,7 @@ def test_repeated_frames_are_repeated() -> None:
 
 
 def test_deep_frames_are_as_shallow_ones() -> None:
-    """16 bits over the whole range, in and out: the same picture, 257 times as fine."""
+    """16 bits over the whole range give the same picture, 257 times as fine."""
     first, second = (whole(panned(texture(), x)) for x in (40, 52))
     made = Between(smaller(first), smaller(second)).frame(0.5, first, second)
     pairs = [frame.astype(np.uint16) * 257 for frame in (smaller(first), smaller(second))]
@@ -168,7 +168,7 @@ def test_deep_frames_are_as_shallow_ones() -> None:
 
 
 def test_bright_and_dark_do_not_wrap_round() -> None:
-    """Cubic overshoot beside black and white is cut off."""
+    """Cubic overshoot beside black and white is clipped."""
     bars = np.repeat(np.arange(2 * WIDTH) // 16 % 2 * 255.0, 3).reshape(1, -1, 3)
     picture = np.broadcast_to(bars, (HEIGHT, 2 * WIDTH, 3)).astype(np.float32)
 
@@ -182,7 +182,7 @@ def test_bright_and_dark_do_not_wrap_round() -> None:
     [((16, 16), (64, 64)), ((37, 23), (101, 35)), ((48, 32), (48, 32)), ((7, 5), (28, 20))],
 )
 def test_sizes(small: tuple[int, int], large: tuple[int, int]) -> None:
-    """Tiny frames, odd ones, and enlargements that differ in width and height."""
+    """Tiny frames, odd ones, and enlargements that differ in width and height work."""
     inputs, keys = (moving_frames(2, *size) for size in (small, large))
 
     made = Between(*inputs).frame(0.5, *keys)

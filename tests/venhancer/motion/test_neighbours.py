@@ -1,4 +1,4 @@
-"""Neighbours in the hint: aligned, gated, where they belong, and of the same scene only."""
+"""Neighbours in the hint: aligned, gated, at the right positions, and of the same scene only."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def key(frame: NDArray[np.uint8], geometry: Geometry = DOUBLE) -> Key:
 
 
 def aligner(frames: Frames, geometry: Geometry = DOUBLE, count: int = COUNT) -> Aligner:
-    """One that has seen all frames of a scene of at most `count` + 1."""
+    """Make an aligner that has seen all frames of a scene of at most `count` + 1."""
     seen = Aligner(count, geometry)
     for number, frame in enumerate(frames):
         seen.add(number, key(frame, geometry))
@@ -42,20 +42,20 @@ def aligner(frames: Frames, geometry: Geometry = DOUBLE, count: int = COUNT) -> 
 
 
 def parts(hint: Tensor, count: int = COUNT) -> tuple[Tensor, Tensor]:
-    """Differences (n 12 h w) and gates (n h w) of a hint."""
+    """Split a hint into differences (n 12 h w) and gates (n h w)."""
     differences, gates = hint.split([12 * count, count])
     return differences.unflatten(0, (count, 12)) / GAIN, gates
 
 
 def test_neighbours_are_half_before_and_half_after() -> None:
-    """In order of time, without the key frame itself."""
+    """Neighbours are in order of time, without the key frame itself."""
     assert offsets(4) == [-2, -1, 1, 2]
     assert offsets(2) == [-1, 1]
     assert offsets(0) == []
 
 
 def test_a_still_scene_shows_nothing_new() -> None:
-    """Zero differences; the gates are open."""
+    """Differences are zero; the gates are open."""
     differences, gates = parts(aligner([picture()] * 5).hint(2))
 
     assert differences.shape == (COUNT, 12, HEIGHT // 2, WIDTH // 2)
@@ -64,7 +64,7 @@ def test_a_still_scene_shows_nothing_new() -> None:
 
 
 def test_a_plain_scene_can_trust_anything() -> None:
-    """Without contrast equal frames are open too, and the least difference closes the gate."""
+    """Without contrast, gates of equal frames are open too; the least difference closes them."""
     plain = torch.zeros(1, 3, 16, 16)
     trust = torch.ones(1, 1, 8, 8)
 
@@ -75,7 +75,7 @@ def test_a_plain_scene_can_trust_anything() -> None:
 
 
 def test_a_moving_scene_is_aligned() -> None:
-    """Frames that shift by three pixels, two key frames away by six, meet where gates are open."""
+    """Frames shifted by three pixels per key frame are aligned, up to six, and gates are open."""
     frames = [shifted(3 * n, -n)[1] for n in range(-2, 3)]
     seen = aligner(frames)
 
@@ -91,7 +91,7 @@ def test_a_moving_scene_is_aligned() -> None:
 
 
 def test_another_picture_is_gated_away() -> None:
-    """What cannot be aligned is not shown, whatever lies there."""
+    """A neighbour that cannot be aligned has closed gates."""
     frames = [picture(seed=1), picture(seed=1), picture(seed=1), picture(seed=9), picture(seed=1)]
 
     differences, gates = parts(aligner(frames).hint(2))
@@ -105,7 +105,7 @@ def test_another_picture_is_gated_away() -> None:
 
 @pytest.mark.parametrize(("number", "missing"), [(0, [0, 1]), (1, [0]), (4, [2, 3])])
 def test_at_the_ends_of_a_scene_neighbours_are_closed(number: int, missing: list[int]) -> None:
-    """Those that are not there are zero, differences and gates; the others are open."""
+    """Missing neighbours have zero differences and gates; the others are open."""
     frames = [shifted(n, 0)[1] for n in range(5)]
 
     differences, gates = parts(aligner(frames).hint(number))
@@ -116,7 +116,7 @@ def test_at_the_ends_of_a_scene_neighbours_are_closed(number: int, missing: list
 
 
 def test_a_clip_of_one_frame_has_none() -> None:
-    """All channels are zero."""
+    """All neighbour channels are zero."""
     hint = aligner([picture()]).hint(0)
 
     assert hint.shape == (13 * COUNT, HEIGHT // 2, WIDTH // 2)
@@ -124,7 +124,7 @@ def test_a_clip_of_one_frame_has_none() -> None:
 
 
 def test_only_what_a_hint_needs_is_kept() -> None:
-    """Key frames and flows do not grow with the scene, and each flow is computed once."""
+    """Kept key frames and flows do not grow with the scene, and each flow is computed once."""
     seen = Aligner(COUNT, DOUBLE)
     for number in range(9):
         seen.add(number, key(shifted(number % 5, 0)[1]))
@@ -149,7 +149,7 @@ def test_only_what_a_hint_needs_is_kept() -> None:
 def test_positions_are_those_of_the_pixels(
     geometry: Geometry, width: int, height: int, step: int
 ) -> None:
-    """The middle of a square of output pixels, whatever the scale and the padding."""
+    """A position is the middle of a square of output pixels, for every scale and padding."""
     lattice = Lattice.every(step, geometry, width, height)
 
     assert len(lattice.columns) == geometry.padded_width // step
@@ -165,7 +165,7 @@ def test_positions_are_those_of_the_pixels(
 
 
 def test_values_are_read_between_the_pixels() -> None:
-    """A ramp over the input gives its positions back; outside, the border."""
+    """A ramp over the input gives its positions back; outside, the border's value."""
     geometry = Geometry(width=150, height=60, left=10, top=4)
     lattice = Lattice.every(2, geometry, 60, 24)
     rows, columns = np.mgrid[0:24, 0:60].astype(np.float32)
@@ -184,7 +184,7 @@ def test_values_are_read_between_the_pixels() -> None:
     ],
 )
 def test_padding_and_fractional_scales_keep_frames_aligned(geometry: Geometry) -> None:
-    """A shift of input pixels is so many pixels times the scale, counted inside the padding."""
+    """A shift of input pixels is that many pixels times the scale, counted inside the padding."""
     seen = aligner([shifted(4, 2)[0], shifted(4, 2)[1]], geometry, count=2)
 
     moved, _ = seen.look(0)
@@ -202,14 +202,14 @@ def test_padding_and_fractional_scales_keep_frames_aligned(geometry: Geometry) -
 
 
 def test_a_hint_goes_back_to_the_start_of_its_scene() -> None:
-    """As many key frames as lie before it, but none of another scene."""
+    """Reading starts as many key frames earlier as the hint needs, but not in another scene."""
     assert needed_from(Span(10, 30), 20, 4) == 18
     assert needed_from(Span(10, 30), 11, 4) == 10
     assert needed_from(Span(10, 30), 20, 0) == 20
 
 
 def keys_of(frames: Frames, first: int, scene: Span) -> list[Tensor]:
-    """What the flow shows the sampler of a scene, from a key frame on."""
+    """Return what the flow gives the sampler for a scene, from a key frame on."""
     clip = described_clip(len(frames), WIDTH, HEIGHT)
     plan = make_plan(clip, NANO, Options(scale=2.0))
     networks = Networks(make_denoiser(NANO.model), LappedCodec(NANO.model.latent_scale))
@@ -220,7 +220,7 @@ def keys_of(frames: Frames, first: int, scene: Span) -> list[Tensor]:
 
 
 def test_a_run_that_goes_on_sees_the_same() -> None:
-    """Resumed at any key frame: the very bits of the hints and latents that are left."""
+    """Resumed at any key frame, the remaining hints and latents are equal bit for bit."""
     frames = [shifted(2 * n % 9, 0)[1] for n in range(6)]
     scene = Span(0, 6)
 
@@ -235,7 +235,7 @@ def test_a_run_that_goes_on_sees_the_same() -> None:
 
 
 def test_nothing_is_seen_across_a_cut() -> None:
-    """Frames of another scene, whatever they are, change no hint of this one."""
+    """Frames of another scene change no hint of this one."""
     frames = [shifted(2 * n, 0)[1] for n in range(3)]
     same = [*frames, *(shifted(2 * n, 0)[1] for n in range(3, 6))]
     other = [*frames, *(picture(seed=5 + n) for n in range(3))]
@@ -251,7 +251,7 @@ def test_nothing_is_seen_across_a_cut() -> None:
 
 
 def test_a_clip_of_one_frame_runs() -> None:
-    """Its latents, and zeros behind them."""
+    """The sampler gets its latents, followed by zeros."""
     [shown] = keys_of([picture()], 0, Span(0, 1))
 
     assert shown[: NANO.model.unet.latent_channels].any()

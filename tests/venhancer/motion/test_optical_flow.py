@@ -1,4 +1,4 @@
-"""Optical flow: what it finds, that it repeats itself, and where it is not trusted."""
+"""Optical flow: accuracy, determinism, and where it is not trusted."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ HEIGHT, WIDTH = 72, 96
 
 
 def picture(height: int = HEIGHT, width: int = WIDTH, seed: int = 0) -> NDArray[np.uint8]:
-    """Blotches a few pixels wide, which any patch is known by."""
+    """Make blotches a few pixels wide, so that every patch is unique."""
     noise = np.random.default_rng(seed).standard_normal((height, width, 3))
     soft = cv2.GaussianBlur(noise, (0, 0), 2.0)
     return np.clip(127 + 60 * soft / soft.std(), 0, 255).astype(np.uint8)
 
 
 def shifted(right: int, down: int, seed: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Two views of one picture, whose content moves by so many pixels."""
+    """Make two views of one picture, whose content moves by so many pixels."""
     wide = picture(HEIGHT + 32, WIDTH + 32, seed)
 
     def view(x: int, y: int) -> NDArray[np.uint8]:
@@ -38,7 +38,7 @@ def constant(right: float, down: float) -> motion.Field:
 
 @pytest.mark.parametrize(("right", "down"), [(0, 0), (3, 0), (0, -2), (-6, 4)])
 def test_a_shift_is_found(right: int, down: int) -> None:
-    """Inside the frame to a tenth of a pixel; what is fetched along it is the first frame."""
+    """The flow is right to a tenth of a pixel inside; the second frame warped is the first."""
     first, second = shifted(right, down)
 
     found = motion.flow(first, second)
@@ -54,7 +54,7 @@ def test_a_shift_is_found(right: int, down: int) -> None:
 
 
 def test_threads_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """OpenCV has one or four: the flow is the same and one thread's, and all are there again."""
+    """With one or four OpenCV threads the flow is equal, and the setting is restored afterwards."""
     first, second = shifted(5, 2)
     working: list[int] = []
 
@@ -88,7 +88,7 @@ def test_deep_frames_move_as_shallow_ones() -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 40), (15, 15), (16, 16)])
 def test_tiny_frames_have_a_flow(size: tuple[int, int]) -> None:
-    """Smaller than any patch: of their own size, and without motion where nothing moves."""
+    """A frame smaller than a patch has a flow of its size, without motion if nothing moves."""
     frame = picture(*size)
 
     found = motion.flow(frame, frame)
@@ -98,7 +98,7 @@ def test_tiny_frames_have_a_flow(size: tuple[int, int]) -> None:
 
 
 def test_two_motions_make_one() -> None:
-    """The second is read where the first one leads."""
+    """The second motion is sampled at the positions that the first one leads to."""
     ramp = np.zeros((HEIGHT, WIDTH, 2), np.float32)
     ramp[..., 0] = np.arange(WIDTH) / 8
 
@@ -110,7 +110,7 @@ def test_two_motions_make_one() -> None:
 
 
 def test_outside_the_border_is_repeated() -> None:
-    """A frame fetched from beyond its edges shows the pixels on them; cubic agrees in between."""
+    """Pixels beyond the edges repeat the border; cubic sampling agrees inside."""
     columns = np.arange(WIDTH, dtype=np.float32)
     image = np.tile(columns, (HEIGHT, 1))
 
@@ -133,7 +133,7 @@ def test_what_leaves_the_frame_is_not_trusted() -> None:
 
 
 def test_a_motion_that_does_not_return_is_not_trusted() -> None:
-    """A pixel's miss costs more the shorter the motion; equal motions agree wholly."""
+    """A miss of one pixel costs more trust on a short motion; equal motions agree fully."""
     assert motion.trust(constant(4, 0), constant(4, 0)).max() < 0.01
     near, far = (motion.agreement(constant(x + 1, 0), constant(x, 0)).mean() for x in (1, 20))
     assert near < 0.2 < 0.8 < far
@@ -141,7 +141,7 @@ def test_a_motion_that_does_not_return_is_not_trusted() -> None:
 
 
 def test_what_is_covered_is_not_trusted() -> None:
-    """A square that moves over the background: trusted is what both frames show."""
+    """If a square moves over the background, only what both frames show is trusted."""
     back, square = picture(144, 192, seed=1), picture(64, 64, seed=2)
     first, second = back.copy(), back.copy()
     first[40:104, 40:104] = square
@@ -151,4 +151,4 @@ def test_what_is_covered_is_not_trusted() -> None:
 
     assert trust[56:88, 56:88].mean() > 0.95  # the square
     assert trust[112:, 8:-8].mean() > 0.95  # background far from it
-    assert trust[48:96, 105:113].mean() < 0.3  # background that comes to lie under it
+    assert trust[48:96, 105:113].mean() < 0.3  # background that the square covers later

@@ -1,4 +1,4 @@
-"""Runs whose new frames are made by motion: how they are planned, and what is written."""
+"""Runs whose new frames are made by motion: their plans and their output."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def planned(frames: int = 9, preset: Preset | None = None, **options: object) ->
 
 @pytest.mark.parametrize("factor", [2, 3, 8])
 def test_the_sampler_sees_key_frames_only(factor: int) -> None:
-    """Its plan is that of a run without new frames; the timeline is that of one with them."""
+    """The sampler's plan is that of a run without new frames; the timeline has the new frames."""
     plan, keys_only = planned(interpolate=factor), planned(interpolate=1)
 
     assert plan.scenes == keys_only.scenes
@@ -53,7 +53,7 @@ def test_the_sampler_sees_key_frames_only(factor: int) -> None:
 
 
 def test_the_preset_chooses_who_makes_them() -> None:
-    """nano: motion; released: the model, and motion by name; nothing to choose without any."""
+    """nano uses motion; released uses the model, or motion if asked; without new frames neither."""
     options = Options(interpolate=2, scale=2.0)
     clip = described_clip()
 
@@ -65,7 +65,7 @@ def test_the_preset_chooses_who_makes_them() -> None:
 
 
 def test_checkpoints_from_before_say_nothing_of_it() -> None:
-    """Their new frames are made by the model."""
+    """The new frames of older checkpoints are made by the model."""
     fields = json.loads(NANO.to_json())
     del fields["defaults"]["new_frames"]
 
@@ -74,7 +74,7 @@ def test_checkpoints_from_before_say_nothing_of_it() -> None:
 
 
 def test_the_plan_tells_it() -> None:
-    """On a line of its own, with how many are made; and as JSON."""
+    """The plan has a line with the number of frames made by motion, and JSON has it too."""
     lines = describe.plan_lines(planned(interpolate=4))
 
     assert "between  24 new frames by motion" in lines
@@ -85,7 +85,7 @@ def test_the_plan_tells_it() -> None:
 
 
 def test_static_windows_hold_key_frames() -> None:
-    """With networks of five frames, nine input frames take the same windows at any factor."""
+    """With networks of five frames, nine input frames have the same windows at any factor."""
     shapes = [Shape(width=96, height=64, window=5)]
     preset, clip = small_preset(), described_clip()
     plans = [
@@ -110,7 +110,7 @@ def filled(plan: Plan, keys: list[Picture]) -> dict[int, Picture]:
 
 @pytest.fixture
 def clip_of(tmp_path: Path) -> Callable[..., Plan]:
-    """The plan of a real clip of 48x32, at its own size."""
+    """Make the plan of a real clip of 48x32, at its own size."""
 
     def make(frames: int = 5, cuts: tuple[int, ...] = (), **options: object) -> Plan:
         clip = probe(write_clip(tmp_path / "in.mp4", frames))
@@ -122,7 +122,7 @@ def clip_of(tmp_path: Path) -> Callable[..., Plan]:
 
 
 def test_nothing_is_made_across_a_cut(clip_of: Callable[..., Plan]) -> None:
-    """The last frame of a scene is held; without scene cuts there is one scene."""
+    """A scene's last frame is repeated up to the cut; without scene cuts there is one scene."""
     keys = moving_frames(5, 48, 32)
     plan = clip_of(cuts=(2,), interpolate=3)
 
@@ -138,7 +138,7 @@ def test_nothing_is_made_across_a_cut(clip_of: Callable[..., Plan]) -> None:
 
 
 def test_frames_that_are_not_shown_are_not_made(clip_of: Callable[..., Plan]) -> None:
-    """At a fractional rate, the grid frames that are written and no others."""
+    """At a fractional rate, only the grid frames that are written are made."""
     plan = clip_of(9, fps=Fraction(36))
 
     grid = filled(plan, moving_frames(9, 48, 32))
@@ -150,7 +150,7 @@ def test_frames_that_are_not_shown_are_not_made(clip_of: Callable[..., Plan]) ->
 
 
 def test_a_frame_depends_on_its_two_sides_alone(clip_of: Callable[..., Plan]) -> None:
-    """A frame between is the same whatever came before."""
+    """A frame between is the same whatever came before its two sides."""
     plan, keys = clip_of(interpolate=2), moving_frames(5, 48, 32)
     inputs = list(read_frames(plan.source))
 
@@ -175,7 +175,7 @@ def written(folder: Path) -> Iterator[Picture]:
 @pytest.mark.parametrize("frames", [1, 2, 7])
 @pytest.mark.parametrize("factor", [2, 3, 8])
 def test_frame_counts(tmp_path: Path, frames: int, factor: int) -> None:
-    """(n - 1) N + 1 come out; every stage is timed."""
+    """The output has (n - 1) N + 1 frames; every stage is timed."""
     report = run(tmp_path, write_clip(tmp_path / "in.mp4", frames), interpolate=factor)
 
     assert len(list(written(tmp_path / "out"))) == (frames - 1) * factor + 1
@@ -183,7 +183,7 @@ def test_frame_counts(tmp_path: Path, frames: int, factor: int) -> None:
 
 
 def test_new_frames_move(tmp_path: Path) -> None:
-    """A run whose model does nothing: the frames between follow the pattern."""
+    """If the model does nothing, the frames between follow the pattern's motion."""
     truth = moving_frames(9, 96, 64)
     source = write_frames(tmp_path / "in.mp4", truth[::2])
 
@@ -197,7 +197,7 @@ def test_new_frames_move(tmp_path: Path) -> None:
 
 
 def test_comparisons_get_every_frame(tmp_path: Path) -> None:
-    """As many as are written."""
+    """A comparison has as many frames as the output."""
     source = write_clip(tmp_path / "in.mp4", 3)
 
     run(tmp_path, source, interpolate=3, compare=tmp_path / "compare.mp4")

@@ -45,7 +45,7 @@ OPTIONS = Options(
 
 
 class Watched(Networks):
-    """Notes whether all numbers between the networks are finite."""
+    """Records whether all numbers between the networks are finite."""
 
     is_finite = True
 
@@ -74,7 +74,7 @@ def build_networks(folder: Path) -> Watched:
 
 
 def run(folder: Path) -> None:
-    """Enhance folder/in.mp4 to folder/out.mp4 and leave what was measured in folder/run.json."""
+    """Enhance folder/in.mp4 to folder/out.mp4 and write the measurements to folder/run.json."""
     start = time.perf_counter()
     plan = make_plan(probe(folder / "in.mp4"), RELEASED, OPTIONS)
     networks = build_networks(folder)

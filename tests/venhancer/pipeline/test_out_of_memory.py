@@ -1,4 +1,4 @@
-"""A device that runs out of memory: the run goes on with a smaller plan, from where it stands."""
+"""A device that runs out of memory: the run continues with a smaller plan."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OPTIONS = Options(window=9, interpolate=2, scale=2.0, steps=3, eta=1.0)
 
 
 class Scarce(Networks):
-    """Runs out of memory at some of its calls, each counted from the first."""
+    """Networks that run out of memory at given calls, counted from the first."""
 
     def __init__(
         self, weights: Path, steps: set[int] = frozenset(), decodes: set[int] = frozenset()
@@ -90,7 +90,7 @@ def tiled(plan: Plan) -> Plan:
 def test_it_goes_on_to_the_same_frames(
     failing: dict[str, set[int]], run: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where windows and tiles stay; no frame is written twice, and it is told."""
+    """With the same windows and tiles, no frame is written twice, and the fallback is reported."""
     with caplog.at_level(logging.WARNING):
         frames = run("scarce", on_host, **failing)
 
@@ -99,7 +99,7 @@ def test_it_goes_on_to_the_same_frames(
 
 
 def test_smaller_tiles_go_on_from_the_last_turn(run: Run) -> None:
-    """All frames are there, and those that had left by then are what they were."""
+    """All frames are written, and those written before the fallback are unchanged."""
     frames, whole = run("scarce", tiled, steps={14}), run("whole", None)
 
     assert len(frames) == len(whole) == 29
@@ -109,7 +109,7 @@ def test_smaller_tiles_go_on_from_the_last_turn(run: Run) -> None:
 
 
 def test_without_a_smaller_plan_it_fails(run: Run, tmp_path: Path) -> None:
-    """In one line, once every plan was tried; nothing is left behind."""
+    """After every plan was tried the run fails in one line, and leaves no file."""
     with pytest.raises(DeviceError, match=r"out of memory with windows of 9, .* --window"):
         run("scarce", on_host, steps={3, 4})
 

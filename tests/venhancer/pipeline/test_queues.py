@@ -1,4 +1,4 @@
-"""What reads ahead and writes behind keeps order, bounds, errors, and leaves no thread."""
+"""Reading ahead and writing behind: order, bounds, errors, and no thread left."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import pytest
 
 from venhancer.pipeline.queues import Behind, ahead, behind
 
-SOON = 10.0  # seconds: what is waited for takes milliseconds, unless it hangs
+SOON = 10.0  # seconds: the awaited events take milliseconds, unless something hangs
 
 
 @pytest.fixture(autouse=True)
 def no_thread_is_left() -> Iterator[None]:
-    """After each test the threads are those from before it."""
+    """Check after each test that the threads are those from before it."""
     before = set(threading.enumerate())
     yield
     assert set(threading.enumerate()) == before
@@ -34,7 +34,7 @@ def ctrl_c() -> Iterator[Callable[[float], object]]:
 
 
 class Source:
-    """Counts 0, 1, ..., tells how far it was run and in which threads it ran and closed."""
+    """Counts 0, 1, ..., and records its progress and the threads in which it ran and closed."""
 
     def __init__(self, count: int, fails_at: int = -1, seconds: float = 0.0) -> None:
         self.count, self.fails_at, self.seconds = count, fails_at, seconds
@@ -81,7 +81,7 @@ def until(condition: Callable[[], bool]) -> None:
 @pytest.mark.parametrize("size", [1, 2, 7, 100])
 @pytest.mark.parametrize("count", [0, 1, 50])
 def test_ahead_gives_every_item_in_order(count: int, size: int) -> None:
-    """However many there are, and however far ahead they are run."""
+    """All items come in order, for any number of items and any queue size."""
     with ahead(Source(count)(), size) as items:
         assert list(items) == list(range(count))
         assert list(items) == []
@@ -89,7 +89,7 @@ def test_ahead_gives_every_item_in_order(count: int, size: int) -> None:
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_ahead_runs_as_far_as_it_may(size: int) -> None:
-    """`size` items ahead of the taker and never more, also before the first is taken."""
+    """At most `size` items are made ahead of the consumer, also before the first is taken."""
     source = Source(20)
     with ahead(source(), size) as items:
         until(lambda: source.made == size)
@@ -101,7 +101,7 @@ def test_ahead_runs_as_far_as_it_may(size: int) -> None:
 
 
 def test_ahead_overlaps() -> None:
-    """Ten items of 20 ms, taken in 20 ms each, take less than two thirds of 400 ms."""
+    """Ten items of 20 ms, each consumed in 20 ms, take less than two thirds of 400 ms."""
     start = time.monotonic()
     with ahead(Source(10, seconds=0.02)(), 2) as items:
         for _ in items:
@@ -110,7 +110,7 @@ def test_ahead_overlaps() -> None:
 
 
 def test_an_error_ahead_comes_where_the_item_would_have_come() -> None:
-    """After the good ones, with the traceback of where it was raised; then there is no more."""
+    """It comes after the good items, with its original traceback; then the iteration ends."""
     taken = []
     with ahead(Source(5, fails_at=2)(), 4) as items:
         with pytest.raises(ValueError, match="item 2 is bad") as caught:
@@ -123,7 +123,7 @@ def test_an_error_ahead_comes_where_the_item_would_have_come() -> None:
 
 @pytest.mark.parametrize("taken", [0, 1, 3])
 def test_leaving_early_closes_the_generator_in_its_thread(taken: int) -> None:
-    """Normally or by an error: the rest is not run, and nothing of it lives on."""
+    """On a normal exit or an error, the generator stops and no thread remains."""
     for failure in (None, RuntimeError("the network failed")):
         source = Source(1000)
         try:
@@ -140,13 +140,13 @@ def test_leaving_early_closes_the_generator_in_its_thread(taken: int) -> None:
 
 
 def test_ahead_of_what_is_no_generator() -> None:
-    """An iterator without `close` does as well."""
+    """An iterator without `close` works too."""
     with ahead(iter("abc"), 2) as items:
         assert "".join(items) == "abc"
 
 
 def test_ctrl_c_while_waiting_for_an_item(ctrl_c: Callable[[float], object]) -> None:
-    """Interrupts the wait; the generator is closed when its item is done."""
+    """Ctrl-C interrupts the wait; the generator is closed when its item is done."""
     source = Source(3, seconds=0.3)
     with pytest.raises(KeyboardInterrupt), ahead(source(), 1) as items:
         ctrl_c(0.05)
@@ -171,7 +171,7 @@ def note(seen: list[tuple[int, int]], number: int) -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 100])
 def test_behind_consumes_every_item_in_order(size: int) -> None:
-    """In one other thread, and all of them when the context ends."""
+    """One other thread consumes them, and all are consumed when the context ends."""
     seen: list[tuple[int, int]] = []
     with behind(partial(note, seen), size) as queue:
         for number in range(50):
@@ -223,7 +223,7 @@ def only_leave(queue: Behind[int]) -> None:
 def test_an_error_behind_is_raised_by_the_next_call(
     use: Callable[[Behind[int]], None], seconds: float
 ) -> None:
-    """By a `put`, even one that waits, by `flush` or by the end; nothing after it is consumed."""
+    """The next `put` (even one that waits), `flush` or exit raises it; later items are dropped."""
     disk = FullDisk(fails_at=2, seconds=seconds)
     with pytest.raises(OSError, match="No space left") as caught, behind(disk, 5) as queue:
         use(queue)
@@ -232,7 +232,7 @@ def test_an_error_behind_is_raised_by_the_next_call(
 
 
 def test_an_error_behind_is_raised_once() -> None:
-    """Who caught it can leave in peace; but what is put after it would be lost: it is refused."""
+    """If it was caught, the exit raises nothing; but a later `put`, which would be lost, fails."""
     disk = FullDisk(fails_at=0)
     with behind(disk, 2) as queue:
         queue.put(0)
@@ -245,7 +245,7 @@ def test_an_error_behind_is_raised_once() -> None:
 
 
 def test_when_the_block_fails_what_waits_is_dropped() -> None:
-    """Its own error comes out, at once after the item under way."""
+    """The block's own error is raised as soon as the present item is done."""
     disk = FullDisk(fails_at=0, seconds=0.05)
     with pytest.raises(RuntimeError, match="network"), behind(disk, 10) as queue:
         for number in range(10):
@@ -259,7 +259,7 @@ def test_when_the_block_fails_what_waits_is_dropped() -> None:
 def test_ctrl_c_while_waiting_for_the_consumer(
     size: int, ctrl_c: Callable[[float], object]
 ) -> None:
-    """Interrupts `put` and the wait at the end of the context."""
+    """Ctrl-C interrupts `put` and the wait at the end of the context."""
     disk = FullDisk(fails_at=-1, seconds=0.2)
     with pytest.raises(KeyboardInterrupt), behind(disk, size) as queue:
         ctrl_c(0.05)
@@ -268,7 +268,7 @@ def test_ctrl_c_while_waiting_for_the_consumer(
 
 
 def test_a_chain_stops_from_either_end() -> None:
-    """Read ahead, write behind: whichever fails, its error comes out and both threads end."""
+    """If the reader or the writer fails, its error is raised and both threads end."""
     for source, disk, message in [
         (Source(100, fails_at=7), FullDisk(-1), "item 7 is bad"),
         (Source(100), FullDisk(7), "No space left"),

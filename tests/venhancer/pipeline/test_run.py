@@ -1,4 +1,4 @@
-"""The flow from file to file, with networks that do nothing: sizes, times, no leftovers."""
+"""A run from file to file, with networks that do nothing: sizes, times, no leftovers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ SCALE = PRESET.model.latent_scale
 
 
 class RepeatSampler:
-    """Gives every grid frame the key frame before it, a whole scene at its last turn."""
+    """A sampler that gives every grid frame the key frame before it, all at a scene's last step."""
 
     def __init__(self, steps: int) -> None:
         self.steps = steps
@@ -105,7 +105,7 @@ def run(tmp_path: Path) -> Run:
 
 @pytest.mark.parametrize("scale", [1.0, 1.5, 2.0, 3.7])
 def test_the_frame_has_exactly_the_size_asked_for(run: Run, scale: float) -> None:
-    """Whatever the network has to be padded to."""
+    """The network's padding does not change the output's size."""
     report = run(scale=scale)
 
     height, width = read_all(report.output)[0].shape[:2]
@@ -113,7 +113,7 @@ def test_the_frame_has_exactly_the_size_asked_for(run: Run, scale: float) -> Non
 
 
 def test_an_exact_size_is_honoured(run: Run) -> None:
-    """Odd numbers and another aspect ratio included."""
+    """Odd numbers and another aspect ratio work too."""
     report = run(size=(101, 35))
 
     assert read_all(report.output)[0].shape == (35, 101, 3)
@@ -131,7 +131,7 @@ def test_frame_counts(run: Run, frames: int, factor: int) -> None:
 
 
 def test_a_fractional_rate(run: Run) -> None:
-    """24 to 60 frames a second: the duration stays within one output frame."""
+    """From 24 to 60 frames a second the duration stays within one output frame."""
     report = run(9, fps=Fraction(60), scale=1.0)
 
     written = probe(report.output)
@@ -141,7 +141,7 @@ def test_a_fractional_rate(run: Run) -> None:
 
 
 def test_what_comes_out_is_what_went_in(run: Run, tmp_path: Path) -> None:
-    """Read, enlarged, padded, encoded, decoded, cropped, written: the enlarged input, exactly."""
+    """The result is exactly the enlarged input, after padding, codec and cropping."""
     report = run(3, "frames", scale=1.5, shape=(50, 38))
 
     files = sorted((tmp_path / "frames").glob("*.png"))
@@ -154,7 +154,7 @@ def test_what_comes_out_is_what_went_in(run: Run, tmp_path: Path) -> None:
 
 
 def test_folders_of_pictures(tmp_path: Path) -> None:
-    """Numbered files in, numbered files out."""
+    """Numbered files give numbered files."""
     (tmp_path / "in").mkdir()
     for k, frame in enumerate(moving_frames(3, 40, 24)):
         Image.fromarray(frame).save(tmp_path / "in" / f"{k:04d}.png")
@@ -168,7 +168,7 @@ def test_folders_of_pictures(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["compare.png", "compare.mp4"])
 def test_comparisons(run: Run, tmp_path: Path, name: str) -> None:
-    """The enlarged input at the left, the result at the right, as a picture or a video."""
+    """A picture or a video has the enlarged input at the left and the result at the right."""
     run(3, interpolate=2, compare=tmp_path / name)
 
     is_picture = name.endswith("png")
@@ -180,7 +180,7 @@ def test_comparisons(run: Run, tmp_path: Path, name: str) -> None:
 
 
 class Broken(Repeat):
-    """Fails while frames are being written."""
+    """Networks that fail while frames are being written."""
 
     def decode(self, plan: Plan, latents: Tensor) -> Tensor:
         raise RuntimeError("out of order")
@@ -188,7 +188,7 @@ class Broken(Repeat):
 
 @pytest.mark.parametrize("target", ["out.mp4", "frames"])
 def test_a_failure_leaves_nothing_behind(tmp_path: Path, target: str) -> None:
-    """Neither a half-written output nor a temporary file."""
+    """Neither a partial output nor a temporary file is left."""
     clip = probe(write_clip(tmp_path / "in.mp4", 3))
     options = Options(compare=tmp_path / "compare.mp4")
     plan = make_plan(clip, PRESET, options)
@@ -200,7 +200,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, target: str) -> None:
 
 
 def test_no_space_is_told_before_any_work(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is free and what may be needed, in one line."""
+    """One line has the free and the needed bytes."""
     usage = shutil.disk_usage("/")._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
 
@@ -209,7 +209,7 @@ def test_no_space_is_told_before_any_work(run: Run, monkeypatch: pytest.MonkeyPa
 
 
 def test_the_input_is_not_overwritten(tmp_path: Path) -> None:
-    """Not even with --overwrite."""
+    """Even --overwrite does not allow it."""
     path = write_clip(tmp_path / "in.mp4", 2)
     before, options = path.read_bytes(), Options(overwrite=True)
     plan = make_plan(probe(path), PRESET, options)
@@ -221,13 +221,13 @@ def test_the_input_is_not_overwritten(tmp_path: Path) -> None:
 
 
 def test_a_prompt_needs_a_text_encoder(run: Run) -> None:
-    """Refused, with the preset that has one."""
+    """The refusal names the preset that has one."""
     with pytest.raises(OptionError, match=r"has no text encoder.*--preset released"):
         run(prompt="a cat")
 
 
 def test_released_geometry_clamps_and_pads_as_theirs(run: Run) -> None:
-    """The named option for parity: 720 lines at least, inside 1280x720, a whole s."""
+    """The option for parity gives at least 720 lines, pads to 1280x720 and makes s an integer."""
     clip_report = run(1, geometry="released", padding="white", scale=2.5)
 
     geometry = clip_report.plan.geometry
@@ -237,7 +237,7 @@ def test_released_geometry_clamps_and_pads_as_theirs(run: Run) -> None:
 
 
 def test_nothing_is_interpolated_across_a_cut(run: Run, tmp_path: Path) -> None:
-    """The last frame of a scene stays until the first one of the next; --no-scene-cuts blends."""
+    """The last frame of a scene is repeated until the next scene; --no-scene-cuts blends."""
     frames = [np.full((32, 48, 3), 40 + 160 * (k >= 3), dtype=np.uint8) for k in range(6)]
     clip = dataclasses.replace(probe(write_frames(tmp_path / "cut.mp4", frames)), cuts=(3,))
     options = Options(interpolate=4, scale=1.0, refine=0)
@@ -254,7 +254,7 @@ def test_nothing_is_interpolated_across_a_cut(run: Run, tmp_path: Path) -> None:
 
 
 def test_reading_and_writing_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A slow writer holds the decoder up: no more frames wait than the queue takes."""
+    """A slow writer stops the decoder: no more frames wait than the queue holds."""
     made, written, waiting = [0], [0], [0]
 
     class Counting(Repeat):
@@ -280,7 +280,7 @@ def test_reading_and_writing_are_bounded(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 class OneByOne(Repeat):
-    """Frames leave at every turn, as those of the sampler do."""
+    """A sampler that gives frames at every window step, as the real one does."""
 
     def __init__(self, networks: Repeat) -> None:
         self.decode = networks.decode  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""Joins of windows and tiles: what a seam is, and that the built-in model leaves none."""
+"""Joins of windows and tiles: the definition of a seam, and that the built-in model has none."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from venhancer.video.probe import probe
 
 @pytest.fixture
 def plan(tmp_path: Path) -> Plan:
-    """17 frames of 96x64 in three windows of 9 and two columns of tiles."""
+    """Plan 17 frames of 96x64 in three windows of 9 and two columns of tiles."""
     clip = probe(write_clip(tmp_path / "in.mp4", 17, 96, 64))
     options = Options(scale=1.0, window=9, tile=(64, 64), refine=0)
     return make_plan(clip, small_preset(), options)
@@ -36,13 +36,13 @@ def measure(plan: Plan, frames: list[np.ndarray]) -> tuple[float, float]:
 
 
 def test_windows_meet_halfway() -> None:
-    """The border of two overlapping spans is in the middle of what they share."""
+    """The border of two overlapping spans is in the middle of their overlap."""
     assert borders([Span(0, 9), Span(4, 13), Span(8, 17)]) == [6, 10]
     assert borders([Span(0, 9)]) == []
 
 
 def test_an_even_motion_has_no_seam(plan: Plan) -> None:
-    """However much moves."""
+    """A uniform motion of any size is no seam."""
     windows, tiles = measure(plan, moving_frames(17, 96, 64))
 
     assert windows == pytest.approx(1, abs=0.05)
@@ -50,7 +50,7 @@ def test_an_even_motion_has_no_seam(plan: Plan) -> None:
 
 
 def test_a_jump_between_windows_is_found(plan: Plan) -> None:
-    """Brighter by five from one join on."""
+    """A brightness step of five at one join is found."""
     [join, _] = borders(plan.scenes[0].windows)[:2]
     frames = [f + np.uint8(5 * (j >= join)) for j, f in enumerate(moving_frames(17, 96, 64))]
 
@@ -58,7 +58,7 @@ def test_a_jump_between_windows_is_found(plan: Plan) -> None:
 
 
 def test_a_line_between_tiles_is_found(plan: Plan) -> None:
-    """Brighter by twenty on one side."""
+    """A brightness step of twenty at one tile border is found."""
     [border] = borders(plan.sampling.columns)
     x = 4 * border
     frames = [
@@ -69,7 +69,7 @@ def test_a_line_between_tiles_is_found(plan: Plan) -> None:
 
 
 def test_padding_moves_the_border(plan: Plan) -> None:
-    """Borders are in the latents, which have the padding; the frame has not."""
+    """Borders are counted in latents, which include the padding; the frame does not."""
     geometry = dataclasses.replace(plan.geometry, left=8, width=80, right=8)
     shifted = dataclasses.replace(plan, geometry=geometry)
     x = 4 * borders(plan.sampling.columns)[0] - 8
@@ -80,9 +80,9 @@ def test_padding_moves_the_border(plan: Plan) -> None:
 
 
 def test_the_built_in_model_leaves_no_seam(tmp_path: Path) -> None:
-    """A moving clip in several windows and tiles, joined as by default: at most 5 % more change.
+    """With default windows and tiles, a moving clip changes at most 5 % more at a join.
 
-    Where tiles meet, than the same model shows there of frames in one piece.
+    Tile borders are compared with the same model's frames in one piece.
     """
     clip = write_clip(tmp_path / "in.mp4", 13, 96, 64)
     options = Options(scale=2.0, window=5, tile=(128, 128), overwrite=True)
@@ -100,7 +100,7 @@ def test_the_built_in_model_leaves_no_seam(tmp_path: Path) -> None:
 
 
 def test_one_window_has_no_joins(tmp_path: Path) -> None:
-    """Nothing is measured where there is nothing to measure."""
+    """Without joins nothing is measured."""
     report = enhance(write_clip(tmp_path / "in.mp4", 3), tmp_path / "out.mp4", Options(scale=1.0))
 
     assert report.seams == NO_SEAMS

@@ -1,4 +1,4 @@
-"""Memory counted before anything runs: exact on what can be counted by hand, near what is taken."""
+"""Predicted memory: exact where it can be counted by hand, near the measured value elsewhere."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def on_meta(*shape: int) -> Tensor:
 
 
 def test_what_is_freed_no_longer_counts() -> None:
-    """Of two convolutions in a row the peak holds the middle and the output, not the input."""
+    """With two convolutions in a row, the peak holds the middle and the output, not the input."""
     with torch.device("meta"):
         network = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 16, 1), nn.Conv2d(16, 2, 1))
     x = on_meta(1, 3, 10, 10)
@@ -44,7 +44,7 @@ def test_what_is_freed_no_longer_counts() -> None:
 
 
 def test_what_is_kept_counts_until_it_is_freed() -> None:
-    """A tensor held beside its successors is in the peak, and no longer once it is dropped."""
+    """A tensor counts in the peak while it is referenced, and no longer once it is freed."""
     x = on_meta(100)
 
     def work() -> Tensor:
@@ -72,7 +72,7 @@ def test_views_and_what_is_done_in_place_add_nothing() -> None:
 
 
 def test_attention_makes_no_scores() -> None:
-    """Attention of 5000 tokens costs its output, which lies as the kernels leave it: by tokens."""
+    """Attention of 5000 tokens costs its output only, in the kernels' layout: by tokens."""
     query = on_meta(1, 5000, 2, 8).transpose(1, 2)
 
     def work() -> Tensor:
@@ -83,9 +83,9 @@ def test_attention_makes_no_scores() -> None:
 
 @pytest.mark.parametrize("preset", [NANO, TINY], ids=lambda preset: preset.name)
 def test_tensors_with_data_count_the_same(preset: Preset, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The meta device lays some tensors out unlike a CPU, and the peak is the same.
+    """The meta device gives some tensors other layouts than a CPU, and the peak is the same.
 
-    Small frames are normalised as large ones are: the other way exists on a CPU only.
+    Small frames are normalised like large ones here: the other implementation is for CPUs only.
     """
     monkeypatch.setattr(GroupNorm, "small", 0)
     model = preset.model
@@ -112,7 +112,7 @@ def check_linear(model: ModelConfig, sizes: dict[str, int], larger: dict[str, in
 
 @pytest.mark.parametrize("name", ["frames", "rows", "columns"])
 def test_the_denoiser_is_linear_in_each_size(name: str) -> None:
-    """Twice the frames, rows or columns take twice the memory, to a hundredth."""
+    """Twice the frames, rows or columns take twice the memory, within one percent."""
     sizes = {"branches": 1, "frames": 9, "rows": 48, "columns": 80}
 
     check_linear(NANO.model, sizes, {**sizes, name: 2 * sizes[name]})
@@ -130,7 +130,7 @@ def test_the_released_model_at_720p() -> None:
 
 
 def test_the_codec_is_linear_in_its_pixels() -> None:
-    """Three frames of 1280x720 decode in 4.2 GB of float16, nine times what a ninth takes."""
+    """Three frames of 1280x720 decode in 4.2 GB of float16, nine times that of a ninth."""
     pytest.importorskip("diffusers", reason="the VAE is from there")
     whole = codec_bytes(torch.float16, frames=3, height=720, width=1280)
     part = codec_bytes(torch.float16, frames=1, height=240, width=1280)
@@ -141,7 +141,7 @@ def test_the_codec_is_linear_in_its_pixels() -> None:
 
 
 def test_weights_of_the_companions() -> None:
-    """The VAE and the text tower weigh what the networks of the benchmarks weigh."""
+    """The counted VAE and text tower are as large as the benchmarks' networks."""
     for package in ("diffusers", "transformers"):
         pytest.importorskip(package, reason="the networks are from there")
     with torch.device("meta"):
@@ -154,7 +154,7 @@ def test_weights_of_the_companions() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak where Linux tells it")
 def test_the_count_is_what_a_process_takes() -> None:
-    """Every block on pages of its own, NANO's evaluation takes what was counted, or 10 % more."""
+    """NANO's evaluation takes the predicted bytes, up to +10 %, with blocks on own pages."""
     case = Case("nano", "float32", 1, 5, 48, 48)
     taken = measure(case, "apart")["bytes"]
 

@@ -1,4 +1,4 @@
-"""Memory of the built-in model: what its neighbours add, and windows of a few frames."""
+"""Memory of the built-in model: the cost of its neighbours, and windows of a few frames."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ FLOAT = torch.float32
 
 
 def planned(preset: Preset = NANO, frames: int = 9) -> Plan:
-    """A clip of 48x32 at twice the size, as many frames as came in."""
+    """Plan a clip of 48x32 at twice the size, without new frames."""
     return make_plan(described_clip(frames), preset, Options(scale=2.0))
 
 
 def test_the_host_holds_what_is_counted_for_neighbours() -> None:
-    """Key frames, half as large as they leave, and flows, in the middle of a scene."""
+    """The predicted bytes are those of key frames, half-size copies, flows and waiting latents."""
     plan = planned()
     count, (channels, rows, columns) = NANO.model.neighbours, plan.latents
     aligner = Aligner(count, plan.geometry)
@@ -46,7 +46,7 @@ def test_the_host_holds_what_is_counted_for_neighbours() -> None:
 
 @pytest.mark.parametrize("preset", [NANO, SMALL_UNET], ids=lambda preset: preset.name)
 def test_buffers_are_as_large_as_is_counted(preset: Preset) -> None:
-    """Of an evaluation, with and without neighbours; besides four copies of a window."""
+    """Predicted are an evaluation's buffers and four windows, with and without neighbours."""
     plan = planned(preset)
     sampling, model = plan.sampling, make_denoiser(preset.model)
     conditions = Conditions(plan.refine, plan.conditioning_scale)
@@ -58,7 +58,7 @@ def test_buffers_are_as_large_as_is_counted(preset: Preset) -> None:
 
 
 def test_key_frames_are_held_with_their_neighbours() -> None:
-    """Latents take what was counted for them."""
+    """The latents with neighbours take the predicted bytes."""
     plan = planned()
     made = Latents(plan.capacity, plan.latents, "cpu", NANO.model.neighbour_channels)
 
@@ -67,7 +67,7 @@ def test_key_frames_are_held_with_their_neighbours() -> None:
 
 
 def test_only_a_host_aligns() -> None:
-    """What it holds for that is in its need, and not in that of a card."""
+    """The aligner's memory counts for the host and not for a card."""
     plan = planned()
     working = {device: need(plan, device, FLOAT).working for device in ("cpu", "cuda")}
     parts = {device: _together(plan, device, FLOAT, has_graphs=False) for device in working}
@@ -77,7 +77,7 @@ def test_only_a_host_aligns() -> None:
 
 
 def test_a_window_of_three_frames_falls_to_two() -> None:
-    """And to no other: a quarter of it holds no frame."""
+    """It has no other fallback: a quarter of three frames would be an empty window."""
     plans = arrangements(described_clip(9), NANO, Options(scale=2.0), "cpu")
 
     assert sorted({plan.sampling.window for plan in plans}) == [2, 3]

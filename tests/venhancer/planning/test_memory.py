@@ -1,4 +1,4 @@
-"""Memory plans: what is predicted, what is chosen to fit, and in which order."""
+"""Memory plans: the prediction, the choice of a plan that fits, and the order of choices."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ CLIP = described_clip(60, 640, 360)
 
 
 def chosen(memory: float, device: str = "cuda", **options: object) -> tuple[Plan, ...]:
-    """Plans of the released model at twice the size."""
+    """Choose plans of the released model at twice the size."""
     asked = Options(scale=2, memory=memory, **options)  # type: ignore[arg-type]
     return fitting(arrangements(CLIP, RELEASED, asked, device), asked, device, HALF)
 
 
 def test_what_is_stored_is_what_is_counted() -> None:
-    """For every preset, precision and number of branches, and for the codec and the text tower."""
+    """Stored sizes equal counted ones for every preset, precision, branch count and companion."""
     known = json.loads((files("venhancer") / "presets" / "activations.json").read_text())
     counted = {}
     for dtype in (torch.float32, torch.float16):
@@ -52,12 +52,12 @@ def test_what_is_stored_is_what_is_counted() -> None:
         counted[f"text weights {name}"] = text_weight_bytes(dtype)
 
     for name, size in list(counted.items()):
-        counted[name.replace("float16", "bfloat16")] = size  # as long
+        counted[name.replace("float16", "bfloat16")] = size  # the same size
     assert known == pytest.approx(counted, rel=0.01), json.dumps(counted, indent=1)
 
 
 def test_a_large_card_gives_up_nothing() -> None:
-    """Tiles and codec as the preset has them, latents on the card."""
+    """Tiles and codec are the preset's, and latents are on the card."""
     [plan, *_] = chosen(80)
 
     assert plan.sampling.window == 26  # four windows of 26 frames, not five of 25
@@ -75,7 +75,7 @@ def test_a_large_card_gives_up_nothing() -> None:
     ],
 )
 def test_the_window_that_evaluates_the_fewest_frames_is_taken(frames: int, window: int) -> None:
-    """Up to 33 where memory allows it; with less, the usual one before the tiles get smaller."""
+    """It has up to 33 frames if memory allows, else the usual number before tiles get smaller."""
     clip = described_clip(frames, 640, 360)
     options = Options(scale=2, interpolate=2, memory=80)
 
@@ -89,7 +89,7 @@ def test_the_window_that_evaluates_the_fewest_frames_is_taken(frames: int, windo
 
 
 def test_less_and_less_memory_takes_smaller_and_smaller_plans() -> None:
-    """What costs nothing goes first, then tiles, then windows; each fits."""
+    """Free measures go first, then tiles, then windows; each plan fits."""
     taken = []
     for memory in (80, 24, 16, 12, 8, 7):
         plan = chosen(memory)[0]
@@ -102,7 +102,7 @@ def test_less_and_less_memory_takes_smaller_and_smaller_plans() -> None:
 
 
 def test_a_window_or_tile_that_was_asked_for_stays() -> None:
-    """Only the rest is chosen."""
+    """Only the other values are chosen."""
     plan = chosen(9, window=17, tile=(512, 320))[0]
 
     assert plan.sampling.window == 17
@@ -110,13 +110,13 @@ def test_a_window_or_tile_that_was_asked_for_stays() -> None:
 
 
 def test_too_little_is_refused_with_what_is_needed() -> None:
-    """In one line."""
+    """The error is one line."""
     with pytest.raises(OptionError, match=r"memory=3: the smallest plan \(windows of .* needs \d"):
         chosen(3)
 
 
 def test_the_plans_to_fall_back_to_keep_the_windows() -> None:
-    """Each needs less than the one before; none is of another window, for states have to fit."""
+    """Each plan needs less than the one before; all have the same windows, so that states fit."""
     plan, *smaller = chosen(24)
     needs = [need(p, "cuda", HALF).total for p in (plan, *smaller)]
 
@@ -127,7 +127,7 @@ def test_the_plans_to_fall_back_to_keep_the_windows() -> None:
 
 
 def test_a_run_that_goes_on_takes_the_plan_it_had() -> None:
-    """However much is free now."""
+    """The plan does not depend on the memory that is free now."""
     begun = chosen(9)[0]
     asked = Options(scale=2, memory=80)
     plans = arrangements(CLIP, RELEASED, asked, "cuda")
@@ -139,7 +139,7 @@ def test_a_run_that_goes_on_takes_the_plan_it_had() -> None:
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_a_long_clip_needs_no_more_than_a_short_one(device: str) -> None:
-    """Ten minutes against ten seconds, on the device and in latents."""
+    """Ten minutes need as much as ten seconds, on the device and in latents."""
     needs = []
     for frames in (240, 14400):
         asked = Options(scale=2, memory=80)

@@ -1,4 +1,4 @@
-"""Plans for static shapes: windows and tiles of exactly one size, frames padded up to it."""
+"""Plans for static shapes: windows and tiles of one fixed size, frames padded up to it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def tiles_of(made: Plan) -> set[tuple[int, int]]:
     ("factor", "length"), [(1, 9), (2, 9), (3, 7), (4, 9), (5, 6), (6, 7), (7, 8), (8, 9)]
 )
 def test_windows_are_the_longest_that_the_network_takes(factor: int, length: int) -> None:
-    """Whole gaps between key frames, within the network's nine frames."""
+    """A window has whole strides between key frames, within the network's nine frames."""
     made = plan(described_clip(20), interpolate=factor)
 
     assert {len(window) for window in made.scenes[0].windows} == {length}
@@ -41,7 +41,7 @@ def test_windows_are_the_longest_that_the_network_takes(factor: int, length: int
 
 
 def test_a_short_clip_is_one_window() -> None:
-    """Of its own length: the network extends it."""
+    """The window has the clip's length: the network extends it."""
     assert [len(window) for window in plan(described_clip(4)).scenes[0].windows] == [4]
 
 
@@ -58,7 +58,7 @@ def test_a_short_clip_is_one_window() -> None:
 def test_every_tile_is_the_frame_of_the_shape(
     size: tuple[int, int], padded: tuple[int, int], tiles: int
 ) -> None:
-    """A smaller frame is padded up to it, at the right and the bottom; a larger one is tiled."""
+    """A smaller frame is padded at the right and the bottom; a larger one is tiled."""
     made = plan(described_clip(9, size[0] // 2, size[1] // 2), size=size)
 
     geometry = made.geometry
@@ -71,7 +71,7 @@ def test_every_tile_is_the_frame_of_the_shape(
 
 
 def test_an_autoencoder_takes_frames_of_any_size() -> None:
-    """A smaller one is padded, a larger one goes through in tiles of the network's size."""
+    """A smaller frame is padded, a larger one goes through in tiles of the network's size."""
     preset, shape = small_v_preset(), dataclasses.replace(SHAPE, height=48)
 
     assert plan(described_clip(9, 20, 20), shape, preset, scale=2).geometry.padded_width == 96
@@ -79,7 +79,7 @@ def test_an_autoencoder_takes_frames_of_any_size() -> None:
 
 
 def test_the_released_models_rows_need_no_tile_beyond_the_frame() -> None:
-    """1280x720 is a frame of its own for the shape of 1280x720."""
+    """The shape of 1280x720 needs no tiles for a frame of 1280x720."""
     made = plan(described_clip(9, 320, 180), Shape(width=1280, height=720, window=9), RELEASED)
 
     assert made.parts == 1
@@ -87,7 +87,7 @@ def test_the_released_models_rows_need_no_tile_beyond_the_frame() -> None:
 
 
 def test_the_shape_of_least_work_is_taken() -> None:
-    """The small one where it fits, the larger one rather than many small tiles; in any order."""
+    """A small shape is taken if the frame fits, else a larger one rather than many tiles."""
     shapes = [
         Shape(width=w, height=h, window=f) for w, h in ((192, 128), (96, 64)) for f in (17, 9)
     ]
@@ -103,7 +103,7 @@ def test_the_shape_of_least_work_is_taken() -> None:
 
 
 def test_shapes_that_cannot_do_it_are_passed_over() -> None:
-    """A window that holds no two key frames; if all are too short, the largest one is named."""
+    """A window too short for two key frames is skipped; if all are, the error names the largest."""
     short, long = (dataclasses.replace(SHAPE, window=window) for window in (5, 9))
     preset, options = small_v_preset(), Options(scale=2, interpolate=8)
 
@@ -115,6 +115,6 @@ def test_shapes_that_cannot_do_it_are_passed_over() -> None:
 
 
 def test_a_window_too_short_for_the_factor_is_refused() -> None:
-    """With the least that would do."""
+    """The error names the shortest window that works."""
     with pytest.raises(OptionError, match=r"window=5 holds no two key frames .* take 9 or more"):
         plan(described_clip(), dataclasses.replace(SHAPE, window=5), interpolate=8)

@@ -1,4 +1,4 @@
-"""Frame counts, times and rates: honoured exactly, or with an error that is told."""
+"""Frame counts, times and rates: exact, or with a reported error."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def steady(frames: int, fps: Fraction, start: Fraction = Fraction(0)) -> list[Fr
 @pytest.mark.parametrize("frames", [1, 2, 7, 13, 100])
 @pytest.mark.parametrize("factor", [1, 2, 5, 7, 8])
 def test_whole_factors_keep_key_frames_in_place(frames: int, factor: int) -> None:
-    """(n - 1) N + 1 frames; each input frame at its own time; the duration within one frame."""
+    """(n - 1) N + 1 frames; each input frame keeps its time; the duration is within one frame."""
     fps = Fraction(24000, 1001)
     times = steady(frames, fps)
 
@@ -29,7 +29,7 @@ def test_whole_factors_keep_key_frames_in_place(frames: int, factor: int) -> Non
 
 
 def test_variable_rate_keeps_its_own_times() -> None:
-    """New frames lie evenly between the two they belong to."""
+    """New frames lie at even times between their two input frames."""
     times = [Fraction(0), Fraction(1, 10), Fraction(4, 10)]
 
     assert grid_times(times, 2) == [Fraction(k, 20) for k in (0, 1, 2, 5, 8)]
@@ -45,7 +45,7 @@ def test_variable_rate_keeps_its_own_times() -> None:
     ],
 )
 def test_fractional_rates(source: str, target: str, key_stride: int, worst: float) -> None:
-    """The grid is exact where 8x allows, else the next multiple, with a bounded timing error."""
+    """The grid is exact if 8x allows it, else the next multiple, with a bounded timing error."""
     fps, wanted = Fraction(source), Fraction(target)
     times = steady(101, fps, Fraction(1, 3))
     end = times[-1] + 1 / fps
@@ -60,7 +60,7 @@ def test_fractional_rates(source: str, target: str, key_stride: int, worst: floa
 
 
 def test_one_frame_at_another_rate() -> None:
-    """A single frame is repeated for as long as it lasted."""
+    """A single frame is repeated for its duration."""
     line = at_rate([Fraction(0)], Fraction(24), Fraction(1, 24), Fraction(60), is_variable=False)
 
     assert line.grid_frames == 1
@@ -69,7 +69,7 @@ def test_one_frame_at_another_rate() -> None:
 
 @pytest.mark.parametrize("target", ["12", "200", "0"])
 def test_rates_out_of_reach_are_refused(target: str) -> None:
-    """Slower than the input, or more than eight times as fast."""
+    """Rates below the input's, or more than eight times it, are refused."""
     with pytest.raises(OptionError, match="take a rate from 24 to 192"):
         at_rate(
             steady(5, Fraction(24)),
@@ -82,6 +82,6 @@ def test_rates_out_of_reach_are_refused(target: str) -> None:
 
 @pytest.mark.parametrize("factor", [0, 9])
 def test_factors_out_of_range_are_refused(factor: int) -> None:
-    """One line that names the range."""
+    """One line names the range."""
     with pytest.raises(OptionError, match="from 1 to 8"):
         interpolated([Fraction(0)], Fraction(24), factor)

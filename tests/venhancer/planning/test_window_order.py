@@ -1,4 +1,4 @@
-"""The order of evaluations: every window at every step, no sooner than it may, few frames held."""
+"""The order of evaluations: every window at every step, after its inputs, with few frames held."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CLIPS = [(1, 9, 4), (9, 9, 4), (10, 9, 4), (40, 9, 4), (41, 9, 8), (97, 16, 8), 
 def test_every_window_is_evaluated_once_a_step(
     frames: int, window: int, stride: int, steps: int
 ) -> None:
-    """In order within each step."""
+    """Within each step the windows are in order."""
     windows = cover(frames, window, stride)
     order = list(window_steps(windows, steps))
 
@@ -38,7 +38,7 @@ def test_every_window_is_evaluated_once_a_step(
 def test_a_frame_steps_when_all_its_windows_were_seen(
     frames: int, window: int, stride: int, steps: int
 ) -> None:
-    """Played through frame by frame: whoever is evaluated at step i has taken i steps."""
+    """In a simulation by frame, every frame evaluated at step i has taken i steps."""
     windows = cover(frames, window, stride)
     taken, seen = [0] * frames, [[0] * frames for _ in range(steps)]
     for window_step in window_steps(windows, steps):
@@ -72,7 +72,7 @@ def test_how_much_is_held_depends_on_windows_and_steps_alone(
 @pytest.mark.parametrize(("window", "key_stride"), [(49, 1), (49, 2), (25, 1), (25, 2), (33, 2)])
 @pytest.mark.parametrize("overlap", [0.25, 0.5])
 def test_two_strides_cover_a_window(window: int, key_stride: int, overlap: float) -> None:
-    """So that each step follows at one stride; and two thirds of what is wanted overlap."""
+    """Two strides cover a window, and at least two thirds of the wanted overlap is kept."""
     for frames in (150, 600, 613):
         windows = temporal_windows(frames * key_stride + 1, window, key_stride, overlap)
         strides = {right.start - left.start for left, right in pairwise(windows)}
@@ -81,17 +81,17 @@ def test_two_strides_cover_a_window(window: int, key_stride: int, overlap: float
         assert 2 * min(strides) >= length
         assert length - max(strides) >= int(2 * overlap * length / 3)
         computed = len(windows) * length / windows[-1].stop
-        assert computed < 1.12 / (1 - overlap)  # times that a frame is seen
+        assert computed < 1.12 / (1 - overlap)  # times that a frame is evaluated
 
 
 def test_a_short_clip_is_held_as_a_whole() -> None:
-    """There is nothing to save."""
+    """A short clip allows no saving."""
     assert held_frames([Span(0, 7)], 4) == 7
     assert longest_overlap([Span(0, 7)]) == 0
 
 
 def test_the_front_counts_frames() -> None:
-    """Those that entered, and those that are done."""
+    """The progress counts frames that entered, and frames that are done."""
     windows = cover(20, 9, 4)
     reached = SceneProgress(windows, 3)
     for window_step in window_steps(windows, 3):
@@ -102,7 +102,7 @@ def test_the_front_counts_frames() -> None:
 
 
 def test_a_window_may_reach_over_two_others() -> None:
-    """However windows lie: frames wait for every one that holds them."""
+    """A frame waits for every window that holds it, whatever the windows' layout."""
     windows = cover(18, 9, 4)  # 0, 4, 8, 9
     assert [w.start for w in windows] == [0, 4, 8, 9]
     assert settled(windows, 3) == 9
@@ -110,7 +110,7 @@ def test_a_window_may_reach_over_two_others() -> None:
 
 
 def test_scenes_begin_at_cuts() -> None:
-    """Each with windows of its own, over grid frames counted from its first key frame."""
+    """Each scene has its own windows, over grid frames counted from its first key frame."""
     made = cut_scenes(20, (3, 4), key_stride=2, window=9, overlap=0.5)
 
     assert [(s.keys.start, s.keys.stop) for s in made] == [(0, 3), (3, 4), (4, 20)]

@@ -1,4 +1,4 @@
-"""Windows and tiles: whole cover, equal lengths, key-frame borders, join_shares that sum to one."""
+"""Windows and tiles: full cover, equal lengths, key frames at borders, shares that sum to 1."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from venhancer.spans import cover, join_shares, tiles
 @pytest.mark.parametrize("keys", [1, 2, 3, 13, 40])
 @pytest.mark.parametrize("overlap", [0.25, 0.5])
 def test_every_frame_is_in_some_window(keys: int, key_stride: int, overlap: float) -> None:
-    """Nothing is left out; all windows are equal, and begin and end on key frames."""
+    """No frame is left out; windows have equal lengths, and begin and end on key frames."""
     frames = (keys - 1) * key_stride + 1
     spans = temporal_windows(frames, 25, key_stride, overlap)
 
@@ -27,18 +27,18 @@ def test_every_frame_is_in_some_window(keys: int, key_stride: int, overlap: floa
 
 @pytest.mark.parametrize("key_stride", [1, 2, 3, 4, 6, 8])
 def test_the_default_window_serves_most_factors(key_stride: int) -> None:
-    """24 + 1 frames hold whole gaps for 1, 2, 3, 4, 6 and 8 times alike."""
+    """24 + 1 frames hold whole strides for 1, 2, 3, 4, 6 and 8 times."""
     assert window_length(25, key_stride) == 25
 
 
 @pytest.mark.parametrize(("key_stride", "length"), [(5, 21), (7, 22)])
 def test_five_and_seven_times_take_shorter_windows(key_stride: int, length: int) -> None:
-    """The longest that begins and ends on key frames."""
+    """The window is the longest that begins and ends on key frames."""
     assert window_length(25, key_stride) == length
 
 
 def test_a_window_without_two_key_frames_is_refused() -> None:
-    """The message names the least that works."""
+    """The message names the shortest window that works."""
     with pytest.raises(OptionError, match="take 9 or more"):
         window_length(8, 8)
 
@@ -48,7 +48,7 @@ def test_a_window_without_two_key_frames_is_refused() -> None:
     ("total", "length", "stride"), [(49, 25, 12), (26, 25, 12), (7, 25, 12), (40, 9, 8)]
 )
 def test_weights_sum_to_one(total: int, length: int, stride: int, join: Join) -> None:
-    """Wherever windows overlap, two or three deep."""
+    """The sum is one wherever windows overlap, two or three deep."""
     spans = cover(total, length, stride)
     sums = [0.0] * total
     for span, values in zip(spans, join_shares(spans, join), strict=True):
@@ -60,7 +60,7 @@ def test_weights_sum_to_one(total: int, length: int, stride: int, join: Join) ->
 
 
 def test_blend_rises_steadily() -> None:
-    """From one window to the next without a jump."""
+    """Shares rise from one window to the next without a jump."""
     first, second = join_shares(cover(37, 25, 12), "blend")
 
     assert second[:13] == sorted(second[:13])
@@ -72,7 +72,7 @@ def test_blend_rises_steadily() -> None:
     ("size", "tile", "step"), [(90, 90, 8), (154, 90, 8), (320, 160, 8), (100, 36, 4)]
 )
 def test_tiles_cover_the_frame_in_steps(size: int, tile: int, step: int) -> None:
-    """Equal tiles, each beginning on a multiple of the network's step."""
+    """Equal tiles each begin on a multiple of the network's step."""
     spans = tiles(size, tile, step)
 
     assert set().union(*(range(s.start, s.stop) for s in spans)) == set(range(size))

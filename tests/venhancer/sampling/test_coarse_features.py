@@ -1,4 +1,4 @@
-"""`--reuse`: some steps compute the finest level only, round features that a window has kept."""
+"""`--reuse`: some steps compute the finest level only, with coarse features kept by the window."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Denoiser:
 
 @pytest.mark.parametrize("config", [SMALL, TINY.model], ids=["sample", "v"])
 def test_with_features_of_the_same_step_it_is_exact(config: ModelConfig) -> None:
-    """With text too: the finest transformers find their own keys and values."""
+    """It is exact with text too: the finest transformers compute their own keys and values."""
     model, given = randomised(config), inputs(config)
     latents, timestep = given.pop("latents"), given.pop("timestep")
     with torch.inference_mode():
@@ -69,7 +69,7 @@ def test_with_features_of_the_same_step_it_is_exact(config: ModelConfig) -> None
 
 @pytest.mark.parametrize("rows", [90, 91, 46])
 def test_the_size_that_is_kept_is_that_of_the_network(rows: int) -> None:
-    """Rows that the released padding adds, and odd ones, included."""
+    """The kept size includes rows of the released padding, and odd ones."""
     sizes = [(SMALL_UNET.model.unet, rows), (TINY.model.unet, 90)]
     for unet, height in sizes:
         with torch.device("meta"):
@@ -85,7 +85,7 @@ def reusing(reuse: int, steps: int = 6, **fields: object) -> str:
 
 
 def test_which_steps_reuse() -> None:
-    """Every so many compute all; a guided step cannot reuse what an unguided one kept."""
+    """Every n-th step computes all; a guided step cannot reuse an unguided step's features."""
     assert reusing(1) == "xxxxxx"
     assert reusing(2) == "x-x-x-"
     assert reusing(4) == "x---x-"
@@ -96,7 +96,7 @@ def test_which_steps_reuse() -> None:
 @pytest.mark.parametrize("steps", [1, 2, 5])
 @pytest.mark.parametrize("frames", [9, 25, 97])
 def test_as_many_places_as_windows_on_their_way(frames: int, steps: int) -> None:
-    """None is taken by another window before its last step."""
+    """No window overwrites another's features before that one's last step."""
     windows = cover(frames, 9, 4)
     places = held_windows(windows, steps)
     holder: dict[int, int] = {}
@@ -109,7 +109,7 @@ def test_as_many_places_as_windows_on_their_way(frames: int, steps: int) -> None
 
 
 class Marked(UNetDenoiser):
-    """Its coarse features say which window and tile they are of, and are checked when reused."""
+    """A model whose coarse features hold window and tile, which are checked at reuse."""
 
     reused = 0
 
@@ -135,7 +135,7 @@ class Marked(UNetDenoiser):
 
 @pytest.mark.parametrize("tiles", [(Span(0, 8),), TILES], ids=["one tile", "two tiles"])
 def test_every_window_finds_its_own(model: Denoiser, tiles: tuple[Span, ...]) -> None:
-    """In every tile, while other windows are on their way."""
+    """This holds in every tile, while other windows are between their steps."""
     marked = Marked(PRESET.model)
     marked.load_state_dict(model.state_dict())
 
@@ -145,7 +145,7 @@ def test_every_window_finds_its_own(model: Denoiser, tiles: tuple[Span, ...]) ->
 
 
 def test_it_is_near_and_not_the_same(model: Denoiser) -> None:
-    """Nearer than leaving out the steps; and the same bits every time."""
+    """The result is closer than with the steps left out, and repeats bit for bit."""
     exact = run(model, sampling(9, steps=6, eta=0.0), 25)
     reused = run(model, sampling(9, steps=6, eta=0.0, reuse=2), 25)
     fewer = run(model, sampling(9, steps=2, eta=0.0), 25)
@@ -158,7 +158,7 @@ def test_it_is_near_and_not_the_same(model: Denoiser) -> None:
 def test_what_a_graph_would_replay_gives_the_same_bits(
     model: Denoiser, tiles: tuple[Span, ...]
 ) -> None:
-    """One work for steps that keep, one for those that reuse, and features that stay in place."""
+    """One work keeps, one reuses, and the features stay at one address."""
     captured = []
 
     def capture(work: Work) -> Work:
@@ -174,12 +174,12 @@ def test_what_a_graph_would_replay_gives_the_same_bits(
 
 @pytest.mark.parametrize("cut_after", [1, 5, 8])
 def test_it_goes_on_from_any_turn(model: Denoiser, cut_after: int) -> None:
-    """What windows have kept is part of a state."""
+    """The kept features of windows are part of a state."""
     assert torch.equal(*whole_and_resumed(model, sampling(9, reuse=3), 25, cut_after))
 
 
 def test_what_other_tiles_have_kept_is_computed_anew(model: Denoiser) -> None:
-    """After memory ran out, smaller tiles find nothing of theirs, and take no zeros for it."""
+    """After memory ran out, smaller tiles recompute their features, and never read zeros."""
     shown, keys = scene(25, 9), key_frames(25)
     marked = Marked(PRESET.model)
     marked.load_state_dict(model.state_dict())
@@ -199,7 +199,7 @@ def test_what_other_tiles_have_kept_is_computed_anew(model: Denoiser) -> None:
 
 
 def test_scenes_do_not_share(model: Denoiser) -> None:
-    """A sampler that has done one scene does the next as a new one would."""
+    """A used sampler does the next scene as a new sampler would."""
     shown, plan, keys = scene(25, 9), sampling(9, reuse=2), key_frames(25)
     with torch.inference_mode():
         own = sampler(model, plan, shown)
@@ -236,21 +236,21 @@ def test_guidance_may_end_between() -> None:
 
 
 def test_it_costs_less_as_counted() -> None:
-    """Of the released model about a third to a half is left, of a small one about a half."""
+    """The released model keeps a third to a half of its cost, a small one about a half."""
     for model, rows in ((RELEASED.model, 90), (SMALL_UNET.model, 96)):
         share = finest_flop(model, 9, rows, 160) / denoiser_flop(model, 9, rows, 160)
         assert 0.3 < share < 0.6
 
 
 def test_as_it_stands_nothing_is_cut_short() -> None:
-    """Exact is what `Shortcuts` says without arguments; a preset's fast mode is not."""
+    """`Shortcuts` without arguments is exact; a preset's fast mode is not."""
     assert Shortcuts() == Shortcuts(steps=None, reuse=1, guidance_interval=(0, 999))
     for preset in (SMALL_UNET, RELEASED):
         assert preset.defaults.fast != Shortcuts()
 
 
 def test_memory_of_a_long_clip_is_that_of_a_short_one() -> None:
-    """Places do not grow with the clip."""
+    """The number of places does not grow with the clip."""
     few, many = (held_windows(cover(frames, 9, 4), 4) for frames in (81, 4001))
 
     assert few == many

@@ -1,4 +1,4 @@
-"""The sampler over the PyTorch networks: one video whatever the windows, same seed same bits."""
+"""The sampler with PyTorch's networks: one video for any windows, equal bits for equal seeds."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 
 def test_same_seed_same_bits(model: Model) -> None:
-    """Two runs agree bit for bit; another seed does not."""
+    """Two runs agree bit for bit; another seed gives other bits."""
     first = run(model, sampling(5))
 
     assert torch.equal(first, run(model, sampling(5)))
@@ -53,7 +53,7 @@ def test_same_seed_same_bits(model: Model) -> None:
 
 
 def test_the_result_is_a_video_near_its_key_frames(model: Model) -> None:
-    """Of the right shape, and tied to the hint: the small network's corrections are small."""
+    """The shape is right, and the result is near the hint: the small network corrects little."""
     out = run(model, sampling(9, eta=0.0))
 
     assert out.shape == (9, 48, 8, 8)
@@ -61,7 +61,7 @@ def test_the_result_is_a_video_near_its_key_frames(model: Model) -> None:
 
 
 def test_tiles_and_windows_see_one_video(model: Model) -> None:
-    """Cut into windows and tiles, the result stays close to that of one piece."""
+    """With windows and tiles, the result stays close to that of one piece."""
     tiled = sampling(5, rows=(Span(0, 6), Span(2, 8)), columns=(Span(0, 6), Span(2, 8)))
 
     difference = run(model, tiled) - run(model, sampling(9))
@@ -70,7 +70,7 @@ def test_tiles_and_windows_see_one_video(model: Model) -> None:
 
 
 def test_shares_of_all_tiles_sum_to_one() -> None:
-    """Over rows and columns together."""
+    """The sum is one over rows and columns together."""
     plan = sampling(5, rows=(Span(0, 6), Span(2, 8)), columns=(Span(0, 6), Span(2, 8)))
     total = torch.zeros(64)
     for tile in cut_tiles(plan):
@@ -81,7 +81,7 @@ def test_shares_of_all_tiles_sum_to_one() -> None:
 
 
 def test_a_window_step_by_step_is_the_solver_on_the_whole_clip(model: Model) -> None:
-    """In one window the sampler is the textbook loop: x_0 of the network, a step, again."""
+    """With one window the sampler is the textbook loop: x_0 of the network, a step, again."""
     plan, keys, frames = sampling(5, eta=0.6, steps=4), key_frames(5), 5
     steps, table = plan.schedule, solver_table(plan.schedule.sigmas, plan.eta).float()
     is_key = (torch.arange(frames) % GAP == 0).float()[None]
@@ -109,7 +109,7 @@ def test_a_window_step_by_step_is_the_solver_on_the_whole_clip(model: Model) -> 
 
 @pytest.mark.parametrize("frames", [9, 13, 15, 41])
 def test_frames_leave_in_whole_chunks(model: Model, frames: int) -> None:
-    """Three at a time, the rest at the end; all of them, in order."""
+    """Frames come three at a time, the rest at the end; all of them, in order."""
     shown, plan = scene(frames, 9), sampling(9)
     with torch.inference_mode():
         made = list(sampler(model, plan, shown).run(shown, iter(key_frames(frames)), 0, nothing))
@@ -120,12 +120,12 @@ def test_frames_leave_in_whole_chunks(model: Model, frames: int) -> None:
 
 @pytest.mark.parametrize("cut_after", [1, 4, 7, 8])
 def test_it_goes_on_from_any_turn(model: Model, cut_after: int) -> None:
-    """With latents of an earlier run and the key frames from `first_key` on: the same bits."""
+    """An earlier run's latents and the key frames from `first_key` on give the same bits."""
     assert torch.equal(*whole_and_resumed(model, sampling(9), 17, cut_after))
 
 
 class Recorded:
-    """Stands for CUDA graphs: runs works as they are, and counts."""
+    """Stands in for CUDA graphs: runs work directly, and counts."""
 
     def __init__(self) -> None:
         self.captured, self.replayed = 0, 0
@@ -144,7 +144,7 @@ class Recorded:
 def test_what_a_graph_would_replay_gives_the_same_bits(
     model: Model, tiles: tuple[Span, ...]
 ) -> None:
-    """The same operations for every window, in order, on buffers that stay where they are."""
+    """Every window does the same operations, in order, on buffers that stay where they are."""
     plan = sampling(9, rows=tiles, eta=1.0)
     graphs = Recorded()
 
@@ -157,7 +157,7 @@ def test_what_a_graph_would_replay_gives_the_same_bits(
 
 
 def test_captured_work_holds_no_sampler(model: Model) -> None:
-    """When a sampler goes, so do its graphs and buffers, at once: memory is needed elsewhere."""
+    """Deleting a sampler frees its graphs and buffers at once, since memory is needed elsewhere."""
     kept = []
 
     def capture(work: Work) -> Work:
@@ -182,7 +182,7 @@ def test_captured_work_holds_no_sampler(model: Model) -> None:
 
 
 def test_buffers_stay_where_they_are(model: Model) -> None:
-    """A graph knows tensors by address: none is replaced between two turns, nor a new one made."""
+    """A graph knows tensors by address: between window steps none is replaced or added."""
     shown, plan = scene(25, 9), sampling(9)
     with torch.inference_mode():
         own = sampler(model, plan, shown)
@@ -202,7 +202,7 @@ def test_buffers_stay_where_they_are(model: Model) -> None:
 
 
 def test_memory_does_not_grow_with_the_clip() -> None:
-    """The room for a thousand windows is that for twenty."""
+    """The capacity for a thousand windows is that for twenty."""
     few, many = (capacity_for((scene(frames, 9),), 4) for frames in (81, 4001))
 
     assert few == many
@@ -210,7 +210,7 @@ def test_memory_does_not_grow_with_the_clip() -> None:
 
 
 def test_noise_belongs_to_a_frame() -> None:
-    """It depends on seed, purpose and frame, and on nothing else."""
+    """It depends on seed, purpose and frame only."""
     first = frame_noise((3, 4, 4), 0, "step 2", 5)
     frame_noise((3, 4, 4), 0, "step 2", 6)
 
@@ -221,7 +221,7 @@ def test_noise_belongs_to_a_frame() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
 def test_cuda_where_there_is_none() -> None:
-    """One line that names the way out."""
+    """One line names an alternative."""
     with pytest.raises(DeviceError, match="take --device cpu"):
         choose_device("cuda")
 
@@ -243,7 +243,7 @@ def test_an_sde_step_matches_its_long_form() -> None:
 
 
 def test_the_ode_agrees_with_diffusers() -> None:
-    """DPM-Solver++ (2M) of another hand, on its own schedule, gives the same samples."""
+    """An independent DPM-Solver++ (2M), on its own schedule, gives the same samples."""
     diffusers = pytest.importorskip("diffusers", reason="the `released` extra is not installed")
     theirs = diffusers.DPMSolverMultistepScheduler(
         algorithm_type="dpmsolver++",
@@ -271,7 +271,7 @@ def test_the_ode_agrees_with_diffusers() -> None:
 
 
 def test_guidance_acts_in_its_interval_only() -> None:
-    """Outside of it the prompt's branch alone is evaluated; inside, both as one batch."""
+    """Outside the interval only the prompt's branch is evaluated; inside, both as one batch."""
     torch.manual_seed(0)
     preset = small_v_preset()
     model = make_denoiser(preset.model).eval()

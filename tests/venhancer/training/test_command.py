@@ -1,4 +1,4 @@
-"""`venhancer-train`: what a run leaves, how it goes on, what the command refuses."""
+"""`venhancer-train`: outputs of a run, resuming, and refusals."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def media(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def small_nano(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`--preset nano` is a UNet that trains on clips, in no time."""
+    """Make `--preset nano` a UNet that trains on clips, in no time."""
     monkeypatch.setitem(presets.PRESETS, "nano", small_preset())
     monkeypatch.setattr(command, "NANO_TRAINING", SMALL)
 
@@ -56,7 +56,7 @@ def logged(run: Path) -> list[dict[str, Any]]:
 def test_the_command_trains_and_goes_on(
     media: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two updates, then two more by --resume: the losses of four in one go, bit for bit."""
+    """Two updates, then two more by --resume, have the losses of four in one run, bit for bit."""
     for name, calls in (("whole", [["4"]]), ("halves", [["2"], ["4", "--resume"]])):
         for steps, *more in calls:
             options = ["--workers", "1", "--steps", steps, *more]
@@ -73,7 +73,7 @@ def test_the_command_trains_and_goes_on(
 def test_a_run_is_validated(
     media: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Clips that are held out give a grid of losses, sample videos and the best weights."""
+    """Held-out clips give a grid of losses, sample videos and the best weights."""
     held_out = tmp_path / "held out"
     held_out.mkdir()
     write_clip(held_out / "waves.mp4", 9, 64, 48)
@@ -91,7 +91,7 @@ def test_a_run_is_validated(
 
 @pytest.mark.usefixtures("small_nano")
 def test_a_prior_stays_frozen(media: Path, tmp_path: Path) -> None:
-    """--prior FILE in the released layout: the UNet of the result is the file's."""
+    """With --prior FILE in the released layout, the result's UNet is the file's."""
     model = new_trainer(small_preset(), dataclasses.replace(SMALL, trains_prior=False)).model
     released = to_released(model.state_dict(), model.config.unet)
     prior = {k: v.clone() for k, v in released.items() if not k.startswith(CONTROLLER)}
@@ -108,7 +108,7 @@ def test_a_prior_stays_frozen(media: Path, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("small_nano")
 def test_a_student_learns_from_trained_weights(media: Path, tmp_path: Path) -> None:
-    """--teacher FILE: it begins as the teacher, and carries its few evaluations as its default."""
+    """--teacher FILE: the student begins as the teacher, and stores its few steps as default."""
     assert call(media, tmp_path / "teacher", "--steps", "1") == 0
     teacher = tmp_path / "teacher" / "model.safetensors"
     options = ["--teacher", str(teacher), "--set", "student_evaluations=2", "--steps", "1"]
@@ -123,7 +123,7 @@ def test_a_student_learns_from_trained_weights(media: Path, tmp_path: Path) -> N
 
 @pytest.mark.usefixtures("small_nano")
 def test_settings_can_be_named(media: Path, tmp_path: Path) -> None:
-    """--set NAME=VALUE, as often as wanted; what does not fit is refused."""
+    """--set NAME=VALUE may be repeated; an unknown name or value is refused."""
     run = tmp_path / "run"
     options = ["--set", "learning_rate=0.5", "--set", "precision=bf16", "--steps", "1"]
 
@@ -136,7 +136,7 @@ def test_settings_can_be_named(media: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 def test_trained_weights_convert_to_the_released_layout(tmp_path: Path, suffix: str) -> None:
-    """And are read again as such: the same tensors under the released names."""
+    """They can be read again: the same tensors under the released names."""
     trainer = new_trainer(small_v_preset())
     trainer.export(tmp_path / "model.safetensors", trainer.preset)
     target = tmp_path / f"released{suffix}"
@@ -151,7 +151,7 @@ def test_trained_weights_convert_to_the_released_layout(tmp_path: Path, suffix: 
 
 
 def test_a_model_with_text_gets_its_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Latents and context of a batch come in the order of its clips, ready for gradients."""
+    """A batch's latents and context are in the order of its clips, and usable for gradients."""
 
     class Codec:
         @torch.inference_mode()
@@ -185,7 +185,7 @@ def refusal(capsys: pytest.CaptureFixture[str]) -> str:
 def test_bad_input_is_one_line(
     media: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Exit code 2 and what to do; no folder of a run is left behind."""
+    """Exit code 2 and what to do; no run folder is left."""
     run, empty = tmp_path / "run", tmp_path / "empty"
     empty.mkdir()
     refused = [
@@ -211,7 +211,7 @@ def test_bad_input_is_one_line(
 def test_a_run_is_not_written_over(
     media: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A folder with a checkpoint wants --resume; other settings of it are refused by name."""
+    """A folder with a checkpoint needs --resume; other settings are refused by name."""
     run = tmp_path / "run"
     assert call(media, run, "--steps", "1") == 0
     capsys.readouterr()
@@ -227,7 +227,7 @@ def test_a_run_is_not_written_over(
 def test_weights_of_another_model_are_refused(
     media: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """They carry their preset: it is not the one to train."""
+    """Weights contain their preset, which must be the one to train."""
     trainer = new_trainer(small_v_preset())
     trainer.export(tmp_path / "model.safetensors", trainer.preset)
 
@@ -237,7 +237,7 @@ def test_weights_of_another_model_are_refused(
 
 
 def test_latents_of_another_codec_are_refused() -> None:
-    """They are known by their channels; the sample is named, and how its shard should be made."""
+    """The number of channels is wrong; the error names the sample and how to make its shard."""
     [batch] = some_batches(1)
     latents = dataclasses.replace(batch, target=torch.zeros(2, 4, 5, 8, 8), is_latent=True)
 
@@ -250,7 +250,7 @@ def test_latents_of_another_codec_are_refused() -> None:
 def test_what_a_data_worker_refuses_is_one_line(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """PyTorch passes it on with the worker's traceback, which stays out of it."""
+    """PyTorch adds the worker's traceback, which is left out."""
 
     def refuse(_: Any) -> None:
         try:
@@ -267,7 +267,7 @@ def test_what_a_data_worker_refuses_is_one_line(
 def test_the_plan_comes_before_the_run(
     media: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """--plan says what the run takes, and starts nothing; an unknown card is one line."""
+    """--plan prints the cost of the run, and starts nothing; an unknown card is one line."""
     card = ("--plan", "--devices", "2", "--set", "micro_batch=2", "--card", "L4")
 
     assert call(media, tmp_path / "run", *card) == 0
@@ -283,7 +283,7 @@ def test_the_plan_comes_before_the_run(
 def test_an_interrupt_is_one_line(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Ctrl-C: no traceback, the exit code of a shell, and how to go on."""
+    """Ctrl-C gives no traceback, a shell's exit code, and the way to continue."""
 
     def interrupt(_: Any) -> None:
         raise KeyboardInterrupt

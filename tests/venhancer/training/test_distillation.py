@@ -1,4 +1,4 @@
-"""Distillation: what a student is to find, where data are Gaussian, and that networks learn it."""
+"""Distillation: the student's targets, tested on Gaussian data, and learning by networks."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ SHAPE = (2, 48, 3, 6, 4)
 
 
 def preset_of(prediction: Prediction) -> Preset:
-    """A small one without text."""
+    """Make a small preset without text."""
     spread = SMALL_UNET.model.residual_std if prediction == "sample" else 0.0
     model = ModelConfig(unet=TINY_UNET, prediction=prediction, residual_std=spread)
     return Preset(name="small", model=model)
 
 
 class Linear(nn.Module):
-    """A network whose x_0 is a share of what it sees; of Gaussian data, if `spread` is given."""
+    """A network whose x_0 is a multiple of its input; exact for Gaussian data with `spread`."""
 
     def __init__(self, prediction: Prediction, spread: float = SPREAD) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class Linear(nn.Module):
 
 
 class Solved(Linear):
-    """The x_0 of each of the student's steps, as a share of what it sees."""
+    """The x_0 of each of the student's steps, as a multiple of its input."""
 
     def __init__(self, prediction: Prediction, shares: dict[int, float]) -> None:
         super().__init__(prediction)
@@ -107,7 +107,7 @@ def some_seen() -> Diffused:
 def test_the_target_takes_the_student_where_the_teacher_gets(
     prediction: Prediction, step: int
 ) -> None:
-    """By the solver's own row, after whatever the student found at the step before."""
+    """The target gives the teacher's result through the solver's row, for any previous x_0."""
     objective = distillation(Linear(prediction), preset_of(prediction))
     student = Linear(prediction, spread=0.4)
 
@@ -121,7 +121,7 @@ def test_the_target_takes_the_student_where_the_teacher_gets(
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_the_teacher_solves_the_equation(prediction: Prediction) -> None:
-    """With many small steps, x of Gaussian data shrinks as its spread does; at the end too."""
+    """With many small steps, x of Gaussian data shrinks as its spread does, down to the end."""
     objective = distillation(Linear(prediction), preset_of(prediction), teacher_evaluations=399)
     x = torch.randn(SHAPE)
     sigmas = plan_steps("normal", 4).sigmas
@@ -133,7 +133,7 @@ def test_the_teacher_solves_the_equation(prediction: Prediction) -> None:
 
 
 def solved(objective: Distillation, prediction: Prediction) -> tuple[Solved, list[float]]:
-    """The student without a loss, and how the teacher shrinks x from step to step."""
+    """Return the student without a loss, and the teacher's shrinkage of x from step to step."""
     steps = plan_steps("normal", 4)
     ones = torch.ones(1, 1, 1, 1, 1)
     ratios = [float(objective.follow(ones, step, {"text": None})) for step in range(4)]
@@ -147,9 +147,7 @@ def solved(objective: Distillation, prediction: Prediction) -> tuple[Solved, lis
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_a_perfect_student_has_no_loss(prediction: Prediction) -> None:
-    """Or the least there is, at any step; and the sampler, as runs have it, ends where the
-    teacher ends.
-    """
+    """The loss is zero or minimal at any step, and the sampler ends where the teacher ends."""
     objective = distillation(Linear(prediction), preset_of(prediction))
     student, ratios = solved(objective, prediction)
     steps, begun = plan_steps("normal", 4), torch.randn(SHAPE)
@@ -170,7 +168,7 @@ def test_a_perfect_student_has_no_loss(prediction: Prediction) -> None:
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize(("evaluations", "taught"), [(1, 15), (4, 14)])
 def test_the_noisy_end_is_finite(prediction: Prediction, evaluations: int, taught: int) -> None:
-    """Where hardly anything of the clip is left; one step may be all there is."""
+    """Targets are finite where hardly any signal is left; the student may have a single step."""
     objective = distillation(
         Linear(prediction),
         preset_of(prediction),
@@ -185,14 +183,14 @@ def test_the_noisy_end_is_finite(prediction: Prediction, evaluations: int, taugh
 
 
 class Prompted(nn.Module):
-    """v that depends on the text, b l d."""
+    """A network whose v depends on the text, b l d."""
 
     def forward(self, latents: Tensor, timestep: Tensor, text: Tensor, **_: Tensor) -> Tensor:
         return latents * text.mean(dim=(1, 2))[:, None, None, None, None].sin()
 
 
 def test_guidance_is_folded_in() -> None:
-    """The target is that of both branches; captions are completed as a run completes prompts."""
+    """The target has both branches; captions are completed as a run completes prompts."""
     asked: list[str] = []
 
     def encode_text(captions: list[str]) -> Tensor:
@@ -238,7 +236,7 @@ def small_model(prediction: Prediction, seed: int) -> Denoiser:
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_the_teacher_stays_as_it_is(prediction: Prediction) -> None:
-    """No gradient reaches it, and every weight of the student has one."""
+    """It gets no gradient, and every weight of the student gets one."""
     teacher, student = small_model(prediction, 0), small_model(prediction, 1)
     objective = distillation(teacher, preset_of(prediction))
 
@@ -250,7 +248,7 @@ def test_the_teacher_stays_as_it_is(prediction: Prediction) -> None:
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_updates_lower_the_loss(prediction: Prediction) -> None:
-    """Of a step that looks back, and of the last; on one batch and noise."""
+    """A second-order step and the last step both learn, on one batch and noise."""
     objective = distillation(small_model(prediction, 0), preset_of(prediction))
     student = small_model(prediction, 0)
     optimizer = torch.optim.AdamW(student.parameters(), lr=2e-4)
@@ -274,7 +272,7 @@ def test_updates_lower_the_loss(prediction: Prediction) -> None:
 
 @pytest.mark.parametrize("preset", [RELEASED, NANO, small_preset()])
 def test_a_run_samples_a_student_as_it_was_taught(preset: Preset) -> None:
-    """Its checkpoint says how: few steps of the ODE, evenly spaced, without guidance."""
+    """Its checkpoint has few evenly spaced steps of the ODE, without guidance."""
     config = TrainingConfig(student_evaluations=2, teacher_evaluations=14)
 
     carried = student_preset(preset, config)
@@ -292,7 +290,7 @@ def test_a_run_samples_a_student_as_it_was_taught(preset: Preset) -> None:
 
 @pytest.mark.parametrize(("student", "teacher"), [(4, 14), (4, 19), (2, 14), (1, 15), (3, 15)])
 def test_the_student_steps_are_some_of_the_teachers(student: int, teacher: int) -> None:
-    """As many small ones in each, but for the last, which is longer for both."""
+    """A student step is a fixed number of teacher steps; the last one is longer for both."""
     objective = distillation(
         Linear("v"), preset_of("v"), student_evaluations=student, teacher_evaluations=teacher
     )
@@ -304,13 +302,13 @@ def test_the_student_steps_are_some_of_the_teachers(student: int, teacher: int) 
 
 
 def test_uneven_steps_are_refused() -> None:
-    """The message names numbers that would do."""
+    """The message names numbers that work."""
     with pytest.raises(ConfigError, match="take 14 or 19"):
         TrainingConfig(student_evaluations=4, teacher_evaluations=16)
 
 
 def test_a_perceptual_part_compares_with_the_target() -> None:
-    """It is added with its weight; what is shown as the truth is what the teacher leads to."""
+    """Its weight applies, and its reference is the decoded target of the teacher."""
     base = distillation(Linear("sample"), preset_of("sample"))
     seen: list[torch.Tensor] = []
 

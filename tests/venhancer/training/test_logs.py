@@ -1,4 +1,4 @@
-"""Logs of a run: a line an update, the same for TensorBoard, and what a resumed run drops."""
+"""Logs of a run: a line per update, the same in TensorBoard, and resumed runs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def no_board(monkeypatch: pytest.MonkeyPatch) -> None:
-    """TensorBoard is not installed."""
+    """Pretend that TensorBoard is not installed."""
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
 
 
@@ -45,7 +45,7 @@ def no_board(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_tensorboard_there_are_lines(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Everything is in the JSON files, and one notice says what is missing."""
+    """Everything is in the JSON files, and one notice names the missing package."""
     logs = Logs(tmp_path / "run")
 
     with caplog.at_level(logging.WARNING):
@@ -76,7 +76,7 @@ def test_without_tensorboard_there_are_lines(
 
 @pytest.mark.usefixtures("no_board")
 def test_a_resumed_run_drops_what_came_later(tmp_path: Path) -> None:
-    """Also a line cut off by the crash; the first validation is known again."""
+    """A line cut off by the crash is dropped too; the first validation is read back."""
     logs = Logs(tmp_path)
     for step in range(1, 6):
         logs.update(an_update(step))
@@ -97,7 +97,7 @@ def test_a_resumed_run_drops_what_came_later(tmp_path: Path) -> None:
 
 
 def test_only_the_main_process_writes(tmp_path: Path) -> None:
-    """The others count what they skip and leave the folder alone."""
+    """The others count skipped files and leave the folder alone."""
     logs = Logs(tmp_path / "run", is_main=False)
 
     logs.forget(0)
@@ -112,7 +112,7 @@ def test_only_the_main_process_writes(tmp_path: Path) -> None:
 
 
 def test_tensorboard_shows_the_same(tmp_path: Path) -> None:
-    """Losses, cells, the grid and stills; after a resume the dropped steps are gone there too."""
+    """It has losses, cells, the grid and stills; a resume drops the later steps there too."""
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     logs = Logs(tmp_path)
     for step in range(1, 4):

@@ -1,4 +1,4 @@
-"""The loss: of right and wrong predictions, of grids, and of what a perceptual part looks at."""
+"""The loss: of right and wrong predictions, of grids, and the perceptual part."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from venhancer.training.objective import (
 
 
 def test_a_right_prediction_has_the_least_loss() -> None:
-    """A wrong x_0 of v costs its square over sigma's, which is the v-loss; of x_0 its size."""
+    """A wrong x_0 costs its square, for `v` over sigma squared, which is the v-loss."""
     [batch] = some_batches(1)
     clean = pooled_encode(batch.target, torch.Generator())
     sigmas = noise_schedule().float()
@@ -56,7 +56,7 @@ def test_a_right_prediction_has_the_least_loss() -> None:
 
 
 def test_a_perceptual_loss_sees_the_decoded_frames() -> None:
-    """It is added with its weight, of one frame a clip, as pictures."""
+    """One frame of each clip is compared as a picture, and the weight applies."""
     [batch] = some_batches(1)
     preset = small_preset()
     trainer = new_trainer(preset)
@@ -79,7 +79,7 @@ def test_a_perceptual_loss_sees_the_decoded_frames() -> None:
 
 
 def test_a_perceptual_loss_sees_a_share_of_the_clips_and_a_part_of_a_frame() -> None:
-    """As many clips as the config says, one at least, and the same square of both pictures."""
+    """The config sets the number of clips, at least one; both pictures have the same square."""
     preset = small_preset()
     decode = lapped_encoders(preset.model.latent_scale).decode
     clean = torch.randn(4, 48, 2, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -111,7 +111,7 @@ def test_a_perceptual_loss_sees_a_share_of_the_clips_and_a_part_of_a_frame() -> 
 
 
 def test_a_faint_pattern_costs_where_the_truth_is_flat() -> None:
-    """Details where there should be none count whole; in a busy place, hardly; means never."""
+    """False detail costs in full on a flat truth, hardly in a busy one; block means never cost."""
     flat = torch.zeros(1, 48, 2, 16, 16)
     busy = torch.randn(flat.shape, generator=torch.Generator().manual_seed(0))
     ripple = torch.zeros_like(flat)
@@ -126,7 +126,7 @@ def test_a_faint_pattern_costs_where_the_truth_is_flat() -> None:
 
 
 def test_a_grid_is_told_from_detail() -> None:
-    """Detail that keeps to places in a block costs, in either direction; all over, it does not."""
+    """Detail at fixed places of a block costs, in either direction; uniform detail does not."""
     rng = torch.Generator().manual_seed(0)
     true = torch.rand(2, 3, 128, 128, generator=rng)
     places = torch.arange(128) % 4 == 1
@@ -168,7 +168,7 @@ def test_a_grid_costs_what_its_weight_says() -> None:
     ("share", "least", "most"), [(0.0, 0, 20), (0.8, 750, 850), (1.0, 1000, 1000)]
 )
 def test_so_many_clips_start_where_a_run_starts(share: float, least: int, most: int) -> None:
-    """`start_share` of them, and the others anywhere below."""
+    """`start_share` of them start there, and the others anywhere below."""
     config = dataclasses.replace(SMALL, start_share=share)
     loss = DiffusionLoss(
         small_preset().model, config, Encoders(pooled_encode), noise_schedule().float()

@@ -1,4 +1,4 @@
-"""One training run on two processes, which gloo connects: as on one, and killed and resumed."""
+"""One training run on two processes over gloo: equal to one process, and killed and resumed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Losses = dict[int, list[float]]
 
 
 def launch(run: Path, processes: int, *options: str) -> subprocess.CompletedProcess[str]:
-    """The worker on so many processes; what a launcher before this one set does not count."""
+    """Launch the worker on so many processes, without the environment of an outer launcher."""
     run.mkdir(exist_ok=True)
     return subprocess.run(
         [*TORCHRUN, str(processes), str(WORKER), str(run), *options],
@@ -34,14 +34,14 @@ def launch(run: Path, processes: int, *options: str) -> subprocess.CompletedProc
 
 
 def losses(run: Path) -> Losses:
-    """Loss and gradient norm by update; of an update that was done twice, the later ones."""
+    """Return loss and gradient norm by update; of a repeated update, the later ones."""
     lines = map(json.loads, (run / "losses.jsonl").read_text().splitlines())
     return {step: values for step, *values in lines}
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An uninterrupted run of four updates on two processes."""
+    """Make an uninterrupted run of four updates on two processes."""
     run = tmp_path_factory.mktemp("runs") / "whole"
     done = launch(run, 2)
     assert done.returncode == 0, done.stderr
@@ -49,14 +49,14 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_files_given_up_anywhere_are_told(whole: Path) -> None:
-    """Those of every process reach the one that writes the log."""
+    """The skipped files of every process reach the one that writes the log."""
     told = json.loads((whole / "skipped.json").read_text())
     assert told == ["clip 1: too short", "clip 3: too small"]
 
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same, ended by SIGKILL after update 3; its checkpoint is of update 2."""
+    """Make the same run, killed by SIGKILL after update 3; its checkpoint is of update 2."""
     run = tmp_path_factory.mktemp("runs") / "killed"
     done = launch(run, 2, "--kill-at", "3")
     assert done.returncode != 0
@@ -65,7 +65,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_killed_run_goes_on_bit_for_bit(whole: Path, killed: Path, tmp_path: Path) -> None:
-    """By the same command: losses and weights of the uninterrupted run."""
+    """The same command gives losses and weights of the uninterrupted run."""
     run = Path(shutil.copytree(killed, tmp_path / "run"))
 
     resumed = launch(run, 2)
@@ -78,7 +78,7 @@ def test_a_killed_run_goes_on_bit_for_bit(whole: Path, killed: Path, tmp_path: P
 
 
 def test_another_number_of_processes_can_go_on(whole: Path, killed: Path, tmp_path: Path) -> None:
-    """From a checkpoint of two, one process does the same updates, but for rounding."""
+    """From a checkpoint of two, one process does the same updates, up to rounding."""
     run = Path(shutil.copytree(killed, tmp_path / "run"))
 
     alone = launch(run, 1)
@@ -91,7 +91,7 @@ def test_another_number_of_processes_can_go_on(whole: Path, killed: Path, tmp_pa
 
 @pytest.mark.parametrize("sharding", ["optimizer", "parameters"])
 def test_sharding_changes_nothing(whole: Path, tmp_path: Path, sharding: str) -> None:
-    """Over two processes: losses, gradients and exported weights as with whole copies."""
+    """Losses, gradients and exported weights over two processes are those with whole copies."""
     done = launch(tmp_path / "run", 2, "--sharding", sharding)
 
     assert done.returncode == 0, done.stderr
@@ -103,7 +103,7 @@ def test_sharding_changes_nothing(whole: Path, tmp_path: Path, sharding: str) ->
 
 
 def test_no_number_on_one_process_stops_all(tmp_path: Path) -> None:
-    """None is left waiting; each names the clips of the one whose loss it was."""
+    """A NaN loss ends every process; each names the clips of the process that had it."""
     done = launch(tmp_path / "run", 2, "--break-rank", "1")
 
     assert done.returncode != 0

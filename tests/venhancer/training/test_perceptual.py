@@ -21,7 +21,7 @@ SHAPES = {
 
 
 def write_weights(path: Path, backbone: Backbone) -> Path:
-    """Random convolutions, heads that count all features alike, as the package nests them."""
+    """Write random convolutions, and heads with equal weights, in the package's nesting."""
     rng = np.random.default_rng(0)
     layers = {
         f"Conv_{i}": {
@@ -54,7 +54,7 @@ def test_more_error_is_farther_away(backbone: Backbone, tmp_path: Path) -> None:
 
 
 def test_gradients_lead_to_the_truth(tmp_path: Path) -> None:
-    """They reach the output alone: neither weights nor the reference have any."""
+    """Only the output gets gradients, neither the weights nor the reference."""
     lpips = Lpips(write_weights(tmp_path / "weights.ckpt", VGG16), VGG16)
     true = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     made = torch.zeros_like(true).requires_grad_()

@@ -1,4 +1,4 @@
-"""Training on a pool: what a run learns, how it is measured, and what the commands refuse."""
+"""Training on a pool: learning, measuring, and refusals by the commands."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def pool(folder: Path) -> Pool:
 
 @pytest.fixture
 def small_nano(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`--preset nano` is a flat network that trains in no time."""
+    """Make `--preset nano` a flat network that trains in no time."""
     monkeypatch.setitem(presets.PRESETS, "nano", PRESET)
     monkeypatch.setattr(command, "NANO_TRAINING", CONFIG)
 
@@ -59,7 +59,7 @@ def losses(run: Path) -> list[float]:
 
 @pytest.mark.usefixtures("small_nano")
 def test_a_run_learns_and_goes_on(folder: Path, tmp_path: Path) -> None:
-    """Twelve updates lower the loss, validated on a pool; in two halves they are the same bits."""
+    """Twelve updates lower the loss, validated on a pool; two halves give the same bits."""
     check = ("--validate", str(folder))
     assert call(folder, tmp_path / "whole", "--steps", "12", *check) == 0
     assert call(folder, tmp_path / "halves", "--steps", "5") == 0
@@ -80,7 +80,7 @@ def test_a_run_learns_and_goes_on(folder: Path, tmp_path: Path) -> None:
 def test_the_repair_learns_round_a_frozen_body(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On flawed samples; it goes on, bit for bit, with the file that the body came from alone."""
+    """It learns from flawed samples, and resumes bit for bit, only with the body's own file."""
     assert call(folder, tmp_path / "body", "--steps", "3") == 0
     body = tmp_path / "body" / "model.safetensors"
     options = ("--weights", str(body), "--set", "trains_repair=True")
@@ -103,7 +103,7 @@ def test_the_repair_learns_round_a_frozen_body(
 
 
 def test_clean_and_flawed_samples_can_be_told_apart(pool: Pool, folder: Path) -> None:
-    """Together they are the pool."""
+    """The two parts together are the pool."""
     flawed, clean = (Pool(folder, is_flawed) for is_flawed in (True, False))
 
     assert flawed.samples["level"].min() > 0
@@ -112,7 +112,7 @@ def test_clean_and_flawed_samples_can_be_told_apart(pool: Pool, folder: Path) ->
 
 
 def test_a_pool_measures_a_network_always_alike(pool: Pool) -> None:
-    """The same scores each time, and the network is left training."""
+    """The scores are equal each time, and the network is in training mode afterwards."""
     measured = PoolValidation(pool, PRESET, CONFIG, lapped_encoders(2.0))
     model = new_trainer(PRESET, CONFIG).model
 
@@ -124,7 +124,7 @@ def test_a_pool_measures_a_network_always_alike(pool: Pool) -> None:
 
 
 def test_the_loss_of_a_sample_of_a_pool_uses_its_neighbours(pool: Pool) -> None:
-    """The objective shows the network what the batch holds."""
+    """The objective passes the batch's neighbours to the network."""
     seen: dict[str, Tensor] = {}
     batch = pool.batch(np.arange(2), None)
 
@@ -156,7 +156,7 @@ def test_data_of_the_wrong_kind_is_one_line(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Films for a model with neighbours, a pool for one without, and pools that are none."""
+    """Films for a model with neighbours, a pool for one without, and invalid pools are refused."""
     run, empty, other = tmp_path / "run", tmp_path / "empty", tmp_path / "other"
     for path in (empty, other):
         path.mkdir()
@@ -177,7 +177,7 @@ def test_data_of_the_wrong_kind_is_one_line(
 
 
 def test_a_pool_of_other_neighbours_is_refused(folder: Path) -> None:
-    """Both numbers are told."""
+    """The error has both numbers."""
     model = dataclasses.replace(PRESET.model, neighbours=2)
 
     assert len(open_pool(folder, PRESET.model)) == 12
@@ -188,7 +188,7 @@ def test_a_pool_of_other_neighbours_is_refused(folder: Path) -> None:
 def test_the_command_makes_a_pool(
     films: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One part where few samples are asked for; latents and folders without media are refused."""
+    """Few samples make one part; latents and folders without media are refused."""
     out, empty = tmp_path / "pool", tmp_path / "empty"
     empty.mkdir()
 

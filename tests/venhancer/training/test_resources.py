@@ -1,4 +1,4 @@
-"""The plan of a run: counted memory against real, what sharding divides, and advice."""
+"""The plan of a run: predicted memory against measured, sharding, and advice."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ A_CARD = Card("card", 8.0, 100.0, 50.0)
 
 
 def attentive_preset() -> Preset:
-    """The released kind of network, with text and attention over space."""
+    """Make a preset of the released kind, with text and attention over space."""
     unet = dataclasses.replace(
         TINY_UNET, latent_channels=4, spatial_levels=(0,), text_width=16, extra_rows=1
     )
@@ -56,13 +56,13 @@ def attentive_preset() -> Preset:
 
 @pytest.fixture
 def cheap_codec(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is imported to count its operations."""
+    """Replace the codec's count of operations, which would import packages."""
     monkeypatch.setattr(resources, "codec_flop", lambda height, width: height * width)
 
 
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Activations of so many GiB a clip, a third of them where they are checkpointed."""
+    """Replace the activations' count: so many GiB a clip, a third of them if checkpointed."""
 
     def work(batch: MicroBatch) -> MicroBatchCost:
         peak = batch.clips * GIB // (3 if batch.is_checkpointed else 1)
@@ -72,7 +72,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def really_saved(batch: MicroBatch) -> tuple[int, int]:
-    """Bytes that autograd saves, and bytes alive at the most, on real data."""
+    """Measure the bytes that autograd saves, and the peak of live bytes, on real data."""
     model = make_denoiser(batch.model)
     model.unet.requires_grad_(batch.trains_prior)
     model.time_embedding.requires_grad_(batch.trains_prior)
@@ -103,7 +103,7 @@ def really_saved(batch: MicroBatch) -> tuple[int, int]:
 
 @pytest.mark.parametrize("is_checkpointed", [False, True])
 def test_the_count_is_what_autograd_keeps(is_checkpointed: bool) -> None:
-    """On shapes alone the very bytes of a real forward and backward."""
+    """Counted on shapes alone, the bytes equal those of a real forward and backward."""
     batch = dataclasses.replace(BATCH, is_checkpointed=is_checkpointed)
 
     counted = count_work(batch)
@@ -115,7 +115,7 @@ def test_the_count_is_what_autograd_keeps(is_checkpointed: bool) -> None:
 
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])
 def test_checkpointing_trades_memory_for_work(kind: Any) -> None:
-    """Much less is kept, and a forward more is computed."""
+    """Much less is kept, and one more forward pass is computed."""
     kept = count_work(dataclasses.replace(BATCH, kind=kind))
     twice = count_work(dataclasses.replace(BATCH, kind=kind, is_checkpointed=True))
 
@@ -126,7 +126,7 @@ def test_checkpointing_trades_memory_for_work(kind: Any) -> None:
 
 
 def test_a_frozen_prior_takes_less() -> None:
-    """Its encoder has no way back, and its weights no gradients."""
+    """Its encoder has no backward pass, and its weights no gradients."""
     both = count_work(dataclasses.replace(BATCH, trains_prior=True))
     frozen = count_work(BATCH)
 
@@ -135,7 +135,7 @@ def test_a_frozen_prior_takes_less() -> None:
 
 
 def test_attention_keeps_no_scores() -> None:
-    """On CUDA activations grow with the pixels, though every pixel looks at every other."""
+    """On CUDA activations grow linearly with the pixels, though attention is between all pixels."""
     changes = {"model": attentive_preset().model, "kind": "cuda", "rows": 34, "is_half": True}
     small = dataclasses.replace(BATCH, **changes)
     large = dataclasses.replace(small, columns=32)
@@ -151,7 +151,7 @@ def parts(sharding: Any, devices: int, **changes: Any) -> dict[str, int]:
 
 @pytest.mark.usefixtures("counted")
 def test_weights_are_held_as_the_trainer_holds_them() -> None:
-    """What learns is float32 with gradient, two moments and average; what does not, bfloat16."""
+    """Trained weights are float32 with gradient, two moments and average; frozen ones bfloat16."""
     model = make_denoiser(small_preset().model)
     learning = sum(p.numel() for p in model.controller.parameters())
     frozen = sum(p.numel() for p in model.unet.parameters())
@@ -170,8 +170,9 @@ def test_weights_are_held_as_the_trainer_holds_them() -> None:
 
 @pytest.mark.usefixtures("counted")
 def test_sharding_divides_what_it_says() -> None:
-    """Moments and average by all devices; weights too, or whole beside the share; gradients in
-    updates of one micro-batch. Activations never.
+    """Moments and average are divided by all devices; weights too, or whole beside the share.
+
+    Gradients are divided in updates of one micro-batch, activations never.
     """
     alone, ddp = parts("none", 1), parts("none", 4)
     whole = alone["weights, learning"]
@@ -191,7 +192,7 @@ def test_sharding_divides_what_it_says() -> None:
 
 @pytest.mark.usefixtures("counted")
 def test_advice_is_given_where_memory_is_short() -> None:
-    """The first settings that make it fit; none where it fits, a word where nothing helps."""
+    """The first settings that fit are suggested; none if it fits, a note if nothing helps."""
     config = dataclasses.replace(CONFIG, micro_batch=2)
     plan = plan_training(small_preset(), config, 2, A_CARD)
     assert plan.is_fitting
@@ -210,7 +211,7 @@ def test_advice_is_given_where_memory_is_short() -> None:
 
 @pytest.mark.usefixtures("cheap_codec", "counted")
 def test_time_counts_network_and_codec() -> None:
-    """At a share of the peaks that the text calls assumed."""
+    """Assumed shares of the peak rates are used, and the text says so."""
     config = dataclasses.replace(CONFIG, crop=(64, 80), steps=100)
     plan = plan_training(attentive_preset(), config, 2, A_CARD)
     keys = (5 + 3 * 3) / 4  # a stride of 2 three times as often as of 1
@@ -227,7 +228,7 @@ def test_time_counts_network_and_codec() -> None:
 
 @pytest.mark.usefixtures("counted")
 def test_a_codec_that_cannot_be_counted_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without diffusers the rest of the plan is there."""
+    """The rest of the plan is printed without diffusers."""
 
     def refuse(height: int, width: int) -> int:
         raise DeviceError("diffusers is not installed")
@@ -242,7 +243,7 @@ def test_a_codec_that_cannot_be_counted_is_said(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_what_cannot_be_planned_is_refused() -> None:
-    """A crop that is no size for the network, a batch that cannot be divided, an unknown card."""
+    """A crop the network cannot take, an indivisible batch and an unknown card are refused."""
     with pytest.raises(OptionError, match=r"crop=68x64 .* take 72x64"):
         plan_training(small_preset(), dataclasses.replace(CONFIG, crop=(68, 64)), 1, A_CARD)
     with pytest.raises(ConfigError, match="cannot be divided among 3 devices"):
@@ -264,7 +265,7 @@ def test_this_machine_is_a_card_too() -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("cheap_codec")
 def test_the_paper_s_run_fits_its_cards() -> None:
-    """Batch 256 on 16 A100 of 80 GB: within memory, some days for a few thousand updates."""
+    """Batch 256 on 16 A100 of 80 GB fits; a few thousand updates take some days."""
     plan = plan_training(RELEASED, TrainingConfig(steps=2_000), 16, CARDS["A100-80G"])
 
     assert plan.is_fitting

@@ -1,4 +1,4 @@
-"""Training: what a step changes, what a crash leaves, what the command refuses."""
+"""Training: the effect of an update, of a crash, and refusals."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def silent(_: str) -> None:
 
 
 def test_a_new_controller_leaves_the_prior_as_it_is() -> None:
-    """Zero convolutions: whatever the key frames show, the output is the UNet's alone."""
+    """Zero convolutions: for any key frames, the output is the UNet's alone."""
     model = new_trainer(TINY, dataclasses.replace(SMALL, trains_prior=False)).model
     torch.manual_seed(1)
     latents, text = torch.randn(1, 4, 3, 10, 8), torch.randn(1, 7, 1024)
@@ -76,7 +76,7 @@ def test_a_new_controller_leaves_the_prior_as_it_is() -> None:
 
 
 def learning(preset: Preset, has_text: bool, **settings: Any) -> tuple[Trainer, DiffusionLoss]:
-    """A trainer of a preset and its objective, with a text encoder where it has one."""
+    """Make a trainer of a preset and its objective, with a text encoder if the preset has text."""
     trainer = new_trainer(preset, dataclasses.replace(SMALL, **settings))
     encoders = dataclasses.replace(encoders_of(preset), text=encode_text if has_text else None)
     return trainer, dataclasses.replace(diffusion_loss(trainer), encoders=encoders)
@@ -87,7 +87,7 @@ def learning(preset: Preset, has_text: bool, **settings: Any) -> tuple[Trainer, 
     ("preset", "has_text"), [(small_preset(), False), (small_v_preset(), True)], ids=["sample", "v"]
 )
 def test_a_step_lowers_the_loss(preset: Preset, has_text: bool, precision: str) -> None:
-    """On the same batch and noise; both kinds of prediction, with the prior learning and frozen."""
+    """It does so on one batch and noise, for both kinds of prediction, prior trained or frozen."""
     trainer, loss = learning(preset, has_text, trains_prior=not has_text, precision=precision)
     [batch] = some_batches(1)
     prior = [p.clone() for p in trainer.model.unet.parameters()]
@@ -106,7 +106,7 @@ def test_a_step_lowers_the_loss(preset: Preset, has_text: bool, precision: str) 
 
 
 def test_micro_batches_add_up(tmp_path: Path) -> None:
-    """Four clips at once or one after the other: the same gradient, but for rounding."""
+    """Four clips at once or one by one give the same gradient, up to rounding."""
     [whole] = some_batches(1, dataclasses.replace(SMALL, batch=4))
 
     def part(i: int) -> Any:
@@ -145,7 +145,7 @@ def test_micro_batches_add_up(tmp_path: Path) -> None:
 
 
 def test_recomputed_activations_change_nothing() -> None:
-    """Losses and gradients are those of a run that keeps them, bit for bit."""
+    """Losses and gradients equal those of a run that keeps activations, bit for bit."""
     found = []
     for recomputes in (False, True):
         trainer, loss = learning(small_v_preset(), True, checkpoint_activations=recomputes)
@@ -155,7 +155,7 @@ def test_recomputed_activations_change_nothing() -> None:
 
 
 def test_only_key_frames_of_the_hint_are_encoded() -> None:
-    """Nothing looks at the others, and an autoencoder is most of what a clip costs."""
+    """Other frames are not used, and encoding is most of a clip's cost."""
     [batch] = some_batches(1)
     keys = torch.tensor([1.0, 0.0, 1.0, 0.0, 1.0])
     batch = dataclasses.replace(
@@ -186,7 +186,7 @@ def test_only_key_frames_of_the_hint_are_encoded() -> None:
 
 
 def test_the_average_follows_the_weights() -> None:
-    """It starts where the weights are, and lags behind them."""
+    """It starts at the weights, and follows them with a delay."""
     trainer = new_trainer(small_preset())
     start = {name: p.detach().clone() for name, p in trainer.weights.items()}
     assert all(torch.equal(p, trainer.average[name]) for name, p in start.items())
@@ -202,7 +202,7 @@ def test_the_average_follows_the_weights() -> None:
 
 
 def test_captions_reach_the_network() -> None:
-    """A model with text trains with what its encoder makes of a batch's captions."""
+    """A model with text trains on its encoder's features of a batch's captions."""
     seen: list[list[str]] = []
 
     def listen(captions: list[str]) -> Tensor:
@@ -220,7 +220,7 @@ def test_captions_reach_the_network() -> None:
 
 
 def test_the_learning_rate_is_the_papers() -> None:
-    """1e-5 after a warm-up, to the end; where it is asked for, half a cosine down."""
+    """It is 1e-5 after a warm-up, to the end; optionally, half a cosine down."""
     trainer = new_trainer(small_preset())
 
     def rate(step: int, **settings: Any) -> float:
@@ -243,7 +243,7 @@ def run_in(folder: Path, trainer: Trainer) -> TrainingRun:
 def test_a_crash_while_saving_leaves_the_last_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A checkpoint is there whole or not at all; two are kept."""
+    """A checkpoint is complete or absent; two are kept."""
     trainer = new_trainer(small_preset())
     for step in (1, 2, 3):
         trainer.step = step
@@ -267,7 +267,7 @@ def test_a_crash_while_saving_leaves_the_last_checkpoint(
 
 
 def test_the_export_is_the_average(tmp_path: Path) -> None:
-    """`load_model` takes it; it holds the averaged weights in float16; training goes on."""
+    """`load_model` reads the averaged weights in float16; training goes on."""
     trainer = new_trainer(small_preset())
     for _ in range(2):
         trainer.update(iter(some_batches(1)), diffusion_loss(trainer))
@@ -285,7 +285,7 @@ def test_the_export_is_the_average(tmp_path: Path) -> None:
 
 
 def test_no_number_stops_the_run(tmp_path: Path) -> None:
-    """The clips are named, the weights and the last checkpoint stay as they were."""
+    """A NaN loss names the clips; the weights and the last checkpoint stay unchanged."""
     trainer = new_trainer(small_preset(), dataclasses.replace(SMALL, save_every=1))
     good, bad, _ = some_batches(3)
     hint = bad.hint.clone()
@@ -306,7 +306,7 @@ def test_no_number_stops_the_run(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
-    """Another model, other settings that are learned by, other frozen weights, no checkpoint."""
+    """Another model, other training settings or frozen weights, and no checkpoint are refused."""
     new_trainer(small_preset()).save(tmp_path)
     [folder] = checkpoints.find_checkpoints(tmp_path)
 
@@ -329,7 +329,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
-    """Its data cut short: one line that says which one to use."""
+    """If its data are cut short, one line says which one to use."""
     trainer = new_trainer(small_preset())
     trainer.save(tmp_path)
     [folder] = checkpoints.find_checkpoints(tmp_path)

@@ -1,4 +1,4 @@
-"""Validation: what it measures, that it repeats itself, and what its samples show."""
+"""Validation: its scores, its reproducibility, and its sample videos."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Known(nn.Module):
 
 
 def test_the_grid_covers_what_training_shows() -> None:
-    """Strides 1 to 8 by scales 2 to 8 by three noise levels; clips too short leave strides out."""
+    """The grid has strides 1 to 8, scales 2 to 8, three noise levels; short clips omit strides."""
     assert len(GRID) == 36
     assert Cell(8, 8, 250) in GRID
 
@@ -90,7 +90,7 @@ def test_the_grid_covers_what_training_shows() -> None:
 
 
 def test_the_same_weights_measure_the_same() -> None:
-    """Bit for bit, whatever was drawn in between; other weights measure something else."""
+    """Scores are equal bit for bit, whatever was drawn in between; other weights have others."""
     model = random_model(small_preset()).train()
     first = validation(count=1).measure(model)
     torch.rand(3)
@@ -103,7 +103,7 @@ def test_the_same_weights_measure_the_same() -> None:
 
 
 def test_processes_share_the_work() -> None:
-    """Together all cells and clips, with the same number of forwards each, and the same scores."""
+    """Together they do all cells and clips, with equal numbers of forwards, and the same scores."""
     measured = validation(count=1)
     model = random_model(small_preset())
     whole = measured.measure_share(model, 0, 1)
@@ -131,7 +131,7 @@ def test_processes_tell_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_loss_is_the_objective() -> None:
-    """Of a `v` model: nothing for a right prediction, the square of what it is off by."""
+    """A `v` model's loss is zero for a right prediction, else the square of its error."""
     preset = small_preset()
     model = dataclasses.replace(preset.model, prediction="v", residual_std=0.0)
     preset = dataclasses.replace(preset, model=model)
@@ -157,7 +157,7 @@ def test_the_loss_is_the_objective() -> None:
 
 
 def test_what_decodes_has_a_psnr() -> None:
-    """Where the codec costs nothing; that of an untrained network is finite and poor."""
+    """It has one if decoding costs nothing; an untrained network's is finite and poor."""
     scores = validation(count=1).measure(random_model(small_preset()))
 
     assert all(score.psnr is not None and 0 < score.psnr < 60 for score in scores.values())
@@ -171,7 +171,7 @@ def some_scores(factor: float = 1.0) -> dict[Cell, Score]:
 
 
 def test_the_worst_cell_is_told() -> None:
-    """That with the largest loss, or that which came down least from the first validation."""
+    """It has the largest loss, or the smallest improvement since the first validation."""
     scores = some_scores()
     later = {
         cell: dataclasses.replace(score, loss=score.loss / 2) for cell, score in scores.items()
@@ -187,7 +187,7 @@ def test_the_worst_cell_is_told() -> None:
 
 
 def test_a_record_is_read_back() -> None:
-    """A line of validation.jsonl holds every score, and no psnr where there is none."""
+    """A line of validation.jsonl holds every score, and no psnr if there is none."""
     record = to_record(250, some_scores())
 
     assert from_record(record) == some_scores()
@@ -198,7 +198,7 @@ def test_a_record_is_read_back() -> None:
 
 
 def test_the_picture_darkens_with_the_loss() -> None:
-    """One square a cell: white where nothing was gained on the first validation."""
+    """Each cell is a square: white if its loss has not improved on the first validation."""
     first, later = some_scores(), some_scores(0.5)
     later[Cell(2, 8, 100)] = Score(24.0)
 
@@ -210,7 +210,7 @@ def test_the_picture_darkens_with_the_loss() -> None:
 
 
 def test_held_out_clips_are_the_same_each_time(tmp_path: Path) -> None:
-    """The centre of the first frames, by name; videos too small or too short are left out."""
+    """They are the centres of the first frames, by name; small and short videos are left out."""
     write_clip(tmp_path / "b.mp4", 12, 64, 48)
     write_clip(tmp_path / "a.mp4", 12, 64, 48, fps="48")
     write_clip(tmp_path / "short.mp4", 3, 64, 48)
@@ -232,7 +232,7 @@ def test_held_out_clips_are_the_same_each_time(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_samples_show_input_output_and_truth(tmp_path: Path, precision: Any) -> None:
-    """Side by side, as many frames as the truth; made with the very weights in training."""
+    """They are side by side, as long as the truth; made with the present weights of training."""
     preset = small_preset()
     model = random_model(preset)
     if precision == "bf16":

@@ -1,4 +1,4 @@
-"""What cannot be read or written is refused in one line, and nothing is left behind."""
+"""Unreadable inputs and impossible outputs are refused in one line, and no file is left."""
 
 import errno
 import shutil
@@ -27,7 +27,7 @@ from venhancer.video.writer import check_target, open_writer
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_a_file_cut_short_gives_what_it_has(tmp_path, suffix):
-    """The probe says how much is there, and exactly that can be read."""
+    """The probe reports the available frames, and exactly those can be read."""
     rng = np.random.default_rng(0)
     noise = [rng.integers(0, 255, (48, 64, 3), np.uint8) for _ in range(48)]
     whole = write(tmp_path / f"whole{suffix}", noise)
@@ -58,7 +58,7 @@ def remux_with_index_first(source, target):
 
 
 def test_what_is_no_video_is_refused_in_one_line(tmp_path):
-    """Missing, text, noise, an index cut off, sound only, an empty folder."""
+    """A missing file, text, noise, a cut index, sound only and an empty folder are each refused."""
     (tmp_path / "text.txt").write_text("hello\n" * 200)
     (tmp_path / "noise.mp4").write_bytes(np.random.default_rng(0).bytes(5000))
     (tmp_path / "noise1.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
@@ -77,7 +77,7 @@ def test_what_is_no_video_is_refused_in_one_line(tmp_path):
 
 
 def test_a_video_without_frames_is_refused(tmp_path):
-    """A stream is not enough."""
+    """A video stream without frames is not enough."""
     with av.open(str(tmp_path / "none.mkv"), "w") as out:
         out.add_stream("libx264", rate=24, **SIZE).pix_fmt = "yuv420p"
         out.start_encoding()
@@ -100,7 +100,7 @@ def test_a_file_that_changed_is_noticed(tmp_path):
 
 @pytest.mark.parametrize("name", ["out.mp4", "frames"])
 def test_an_existing_output_is_kept(tmp_path, name):
-    """Refused before any work; replaced only when allowed."""
+    """It is refused before any work, and replaced only if that is allowed."""
     write(tmp_path / name, [picture()] * 2)
 
     for attempt in (
@@ -119,7 +119,7 @@ def open_again(path):
 
 
 def test_a_folder_with_other_things_is_never_replaced(tmp_path):
-    """Overwriting is for frames we could have written, not for somebody's documents."""
+    """Overwriting is for frames we could have written, not for a user's documents."""
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").touch()
 
@@ -138,7 +138,7 @@ def test_a_bad_place_is_refused(tmp_path, name):
 @pytest.mark.parametrize("stop", [ValueError, KeyboardInterrupt])
 @pytest.mark.parametrize("name", ["out.mp4", "frames"])
 def test_a_failure_leaves_nothing_behind(tmp_path, name, stop):
-    """Whatever ends the work early, no file and no folder is left."""
+    """For any early end, no file and no folder is left."""
     with pytest.raises(stop), open_again(tmp_path / name) as writer:
         for n in range(60):
             writer.write(picture(), Fraction(n, 24))
@@ -157,7 +157,7 @@ def test_no_frame_no_output(tmp_path):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_is_said_so(tmp_path, monkeypatch):
-    """One clear line, nothing left behind."""
+    """The error is one clear line, and no file is left."""
     link = tmp_path / ".full.mkv"
     link.symlink_to("/dev/full")
     monkeypatch.setattr(writer, "hidden_name", lambda path: link)
@@ -190,7 +190,7 @@ def test_a_full_disk_stops_a_folder(tmp_path, monkeypatch):
     ],
 )
 def test_options_that_cannot_be_carried_out(tmp_path, options, message):
-    """One line naming what was found, nothing written."""
+    """One line names the problem, and nothing is written."""
     with pytest.raises(OptionError, match=message):
         open_writer(tmp_path / "out.mp4", **{**SIZE, **options}, fps=FPS, source=None)
     assert not list(tmp_path.iterdir())
@@ -204,7 +204,7 @@ def test_other_encoders_can_be_named(tmp_path):
 
 
 def test_frames_of_another_size_or_out_of_order_are_refused(tmp_path):
-    """Mistakes of the caller do not become a broken file."""
+    """The caller's mistakes do not become a broken file."""
     with pytest.raises(ShapeError, match="48, 64, 3"):
         write_two(tmp_path / "out.mp4", picture(0, 32, 32), Fraction(1))
     with pytest.raises(ValueError, match="increase"):

@@ -1,4 +1,4 @@
-"""What goes into a video file comes out again: pixels, colours and times."""
+"""Writing a video file and reading it keeps pixels, colours and times."""
 
 from fractions import Fraction
 
@@ -36,7 +36,7 @@ def test_colours_survive_with_the_tags_of_the_source(tmp_path, matrix, value_ran
 
 @pytest.mark.parametrize(("height", "matrix"), [(48, 6), (720, 1)])
 def test_untagged_video_is_bt709_from_720_lines_up(tmp_path, height, matrix):
-    """An untagged source is converted and tagged by its number of lines, whatever comes out."""
+    """The input's number of lines decides its matrix and tag, whatever the output's size."""
     source = probe(make_clip(tmp_path / "in.mp4", 1, width=32, height=height))
 
     out = write(tmp_path / "out.mp4", [constant((200, 40, 60), 32, 96)], source=source)
@@ -62,7 +62,7 @@ def test_ten_bit_video_is_read_as_eight(tmp_path):
         video.codec_context.colorspace, video.codec_context.color_range = 9, 1
         video.codec_context.color_primaries, video.codec_context.color_trc = 9, 16
         ramp = av.VideoFrame.from_ndarray(constant((200, 40, 60), 64, 64), format="rgb24")
-        for _ in range(3):  # x265 gives a clip of one or two frames times of chance
+        for _ in range(3):  # x265 gives a clip of one or two frames random times
             ramp.pts = None
             out.mux(video.encode(ramp.reformat(format="yuv420p10le", dst_colorspace=9)))
         out.mux(video.encode())
@@ -90,7 +90,7 @@ def test_an_odd_size_is_kept_exactly(tmp_path, size):
     ("degrees", "corner"), [(90, (-1, 0)), (-90, (0, -1)), (180, (-1, -1)), (0, (0, 0))]
 )
 def test_a_rotated_clip_comes_upright(tmp_path, degrees, corner):
-    """The display matrix is applied to size and pixels, and is not left in the output."""
+    """The display matrix is applied to size and pixels, and is not in the output."""
     clip = probe(make_clip(tmp_path / "in.mp4", 2, rotation=degrees))
 
     out = copy(clip, tmp_path / "out.mp4")
@@ -108,7 +108,7 @@ def test_a_rotated_clip_comes_upright(tmp_path, degrees, corner):
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov"])
 def test_variable_frame_rate_keeps_every_time(tmp_path, suffix):
-    """Uneven times, not starting at 0, come back to less than 1 ms, the end too."""
+    """Uneven times, not starting at 0, are kept to less than 1 ms, the end too."""
     times = [Fraction(t, 1000) for t in (500, 533, 600, 613, 900, 1000, 1501)]
     frames = [picture(n / 7) for n in range(7)]
 
@@ -122,7 +122,7 @@ def test_variable_frame_rate_keeps_every_time(tmp_path, suffix):
 
 @pytest.mark.parametrize("fps", [Fraction(30000, 1001), Fraction(24000, 1001), Fraction(60)])
 def test_constant_frame_rate_is_exact_over_300_frames(tmp_path, fps):
-    """The last of 300 frames is where the first says, to the tick."""
+    """The last of 300 frames has its exact time, to the tick."""
     out = write(
         tmp_path / "out.mp4", [constant((n % 256, 9, 9), 32, 32) for n in range(300)], fps=fps
     )
@@ -139,14 +139,14 @@ def test_matroska_rounding_is_no_variable_rate(tmp_path):
 
 
 def test_the_clock_counts_rate_and_times_exactly():
-    """Whatever can be exact below a million ticks a second is exact."""
+    """Every rate that can be exact below a million ticks a second is exact."""
     tick = clock_tick(Fraction(24000, 1001), (Fraction(1, 90000), Fraction(7, 12288)))
     assert clock_tick(Fraction(24000, 1001), (Fraction(1, 90000),)).denominator % 90000 == 0
     assert tick <= Fraction(1, 100_000)
 
 
 def test_a_single_frame_is_a_clip(tmp_path):
-    """One frame, one time, the nominal rate."""
+    """It has one frame, one time, the nominal rate."""
     out = write(tmp_path / "out.mp4", [picture()])
 
     assert (out.frames, out.fps, out.end, out.is_variable) == (1, 24, Fraction(1, 24), False)

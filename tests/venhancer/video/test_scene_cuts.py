@@ -1,4 +1,4 @@
-"""Scene cuts are found to the frame, and motion, flashes, fades and noise are not taken for one."""
+"""Scene cuts are found to the frame; motion, flashes, fades and noise are not mistaken for cuts."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ WIDTH, HEIGHT = 96, 64
 
 
 def shot(seed, count, speed=0):
-    """A picture of soft coloured blotches; the camera pans `speed` pixels a frame."""
+    """Make soft coloured blotches; the camera pans `speed` pixels a frame."""
     rng = np.random.default_rng(seed)
     blotches = Image.fromarray(rng.integers(0, 256, (6, 60, 3), np.uint8))
     wide = np.asarray(blotches.resize((60 * 12, HEIGHT), Image.Resampling.BICUBIC))
@@ -24,7 +24,7 @@ def cuts_of(path, frames):
 
 
 def test_cuts_are_found_to_the_frame(tmp_path):
-    """Three scenes, still or moving, of four frames and more."""
+    """Three scenes, still or moving, of at least four frames are separated."""
     frames = shot(1, 9) + shot(2, 4, speed=2) + shot(3, 12, speed=3)
 
     assert cuts_of(tmp_path / "clip.mp4", frames) == (9, 13)
@@ -32,7 +32,7 @@ def test_cuts_are_found_to_the_frame(tmp_path):
 
 @pytest.mark.parametrize("speed", [0, 3, 8, 20])
 def test_a_pan_is_no_cut(tmp_path, speed):
-    """However fast the camera moves, alone or after standing still."""
+    """A camera at any speed, alone or after standing still, gives no cut."""
     frames = shot(1, 8) + shot(1, 25, speed)
 
     assert cuts_of(tmp_path / "clip.mp4", frames) == ()
@@ -48,7 +48,7 @@ def test_repeated_frames_are_no_cuts(tmp_path, repeats):
 
 @pytest.mark.parametrize("length", [1, 2])
 def test_a_flash_is_no_cut(tmp_path, length):
-    """Neither white nor another picture for one or two frames; the cut after it is found."""
+    """White or another picture for one or two frames is ignored; the cut after it is found."""
     for name, flash in (("white", constant((255,) * 3, WIDTH, HEIGHT)), ("other", shot(5, 1)[0])):
         frames = shot(1, 9, 1) + [flash] * length + shot(1, 9, 1) + shot(2, 9)
 
@@ -56,7 +56,7 @@ def test_a_flash_is_no_cut(tmp_path, length):
 
 
 def test_a_dissolve_is_no_cut(tmp_path):
-    """Two scenes that melt into each other within half a second stay together."""
+    """Two scenes that blend within half a second count as one."""
     weights = np.clip((np.arange(36) - 12) / 12, 0, 1)
     pairs = zip(shot(1, 36), shot(2, 36), weights, strict=True)
 
@@ -75,7 +75,7 @@ def test_flicker_is_no_cut(tmp_path):
 
 @pytest.mark.parametrize("noise", [0, 4])
 def test_dark_scenes_are_told_apart(tmp_path, noise):
-    """At a tenth of the light, with and without noise."""
+    """Cuts are found at a tenth of the light, with and without noise."""
     rng = np.random.default_rng(0)
     frames = [
         np.uint8(np.clip(f * 0.1 + noise * rng.standard_normal(f.shape), 0, 255))
@@ -86,7 +86,7 @@ def test_dark_scenes_are_told_apart(tmp_path, noise):
 
 
 def test_noise_alone_is_no_cut(tmp_path):
-    """Strong grain on a flat wall."""
+    """Strong grain on a flat wall gives no cut."""
     rng = np.random.default_rng(0)
     frames = [np.uint8(np.clip(rng.normal(90, 25, (64, 96, 3)), 0, 255)) for _ in range(20)]
 
@@ -94,7 +94,7 @@ def test_noise_alone_is_no_cut(tmp_path):
 
 
 def test_colour_alone_can_be_a_cut(tmp_path):
-    """Two plain cards of equal lightness."""
+    """Two plain cards of equal lightness are separated."""
     frames = [constant((220, 60, 60), WIDTH, HEIGHT)] * 6
     frames += [constant((40, 120, 200), WIDTH, HEIGHT)] * 6
 
@@ -103,14 +103,14 @@ def test_colour_alone_can_be_a_cut(tmp_path):
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_a_clip_of_a_few_frames_has_no_cut(tmp_path, count):
-    """Of up to three different pictures nobody can say whether they are scenes."""
+    """With up to three different pictures, scenes cannot be told from single frames."""
     frames = [shot(seed, 1)[0] for seed in range(count)]
 
     assert cuts_of(tmp_path / "clip.mp4", frames) == ()
 
 
 def test_a_single_frame_left_at_an_end_is_a_scene(tmp_path):
-    """Careless trimming leaves a frame of the neighbours: it is cut off, at both ends."""
+    """A frame of a neighbouring scene, left by careless trimming, is cut off at both ends."""
     frames = shot(1, 1) + shot(2, 10, 1) + shot(3, 1)
 
     assert cuts_of(tmp_path / "clip.mp4", frames) == (1, 11)
@@ -118,7 +118,7 @@ def test_a_single_frame_left_at_an_end_is_a_scene(tmp_path):
 
 @pytest.mark.parametrize("size", [(2, 2), (17, 9), (1600, 40)])
 def test_any_size_will_do(tmp_path, size):
-    """Smaller than the compared picture, odd, or very wide."""
+    """Frames may be smaller than the compared picture, odd, or very wide."""
     first = np.zeros((size[1], size[0], 3), np.uint8)
     first[:, : size[0] // 2] = 255
 

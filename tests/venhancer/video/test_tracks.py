@@ -1,4 +1,4 @@
-"""Sound, subtitles and folders of pictures come along."""
+"""Sound, subtitles and folders of pictures are carried over."""
 
 from fractions import Fraction
 
@@ -26,7 +26,7 @@ from venhancer.video.writer import encode_png, open_writer
 @pytest.mark.parametrize("source", [".mp4", ".mkv"])
 @pytest.mark.parametrize("target", [".mp4", ".mkv", ".mov"])
 def test_sound_is_copied_bit_for_bit_and_in_sync(tmp_path, source, target):
-    """The same packets at the same times; the frames too."""
+    """Packets have the same bytes and times; the frames too."""
     clip = probe(make_clip(tmp_path / f"in{source}", 24, sound=True))
 
     out = copy(clip, tmp_path / f"out{target}")
@@ -40,7 +40,7 @@ def test_sound_is_copied_bit_for_bit_and_in_sync(tmp_path, source, target):
 
 
 def test_subtitles_are_copied(tmp_path):
-    """Matroska to Matroska: the same text at the same time."""
+    """Matroska to Matroska keeps text and times."""
     clip = probe(make_clip(tmp_path / "in.mkv", subtitles="subrip"))
 
     out = copy(clip, tmp_path / "out.mkv")
@@ -50,7 +50,7 @@ def test_subtitles_are_copied(tmp_path):
 
 
 def test_subtitles_become_mov_text_in_mp4_and_back(tmp_path):
-    """MP4 takes the words without their markup; from there they can return to Matroska."""
+    """MP4 keeps the words without their markup; from there they can return to Matroska."""
     clip = probe(make_clip(tmp_path / "in.mkv", subtitles="subrip"))
 
     mp4 = copy(clip, tmp_path / "out.mp4")
@@ -61,7 +61,7 @@ def test_subtitles_become_mov_text_in_mp4_and_back(tmp_path):
 
 
 def test_a_track_the_container_cannot_hold_is_warned_about(tmp_path, caplog):
-    """Subtitles into AVI: one clear line, and the video is there."""
+    """Subtitles into AVI give one clear line, and the video is written."""
     clip = probe(make_clip(tmp_path / "in.mkv", subtitles="subrip"))
 
     out = copy(clip, tmp_path / "out.avi")
@@ -75,7 +75,7 @@ def test_a_track_the_container_cannot_hold_is_warned_about(tmp_path, caplog):
     [("pcm_s16le", ".mp4", True), ("flac", ".mov", False), ("libopus", ".mkv", True)],
 )
 def test_a_sound_codec_is_copied_or_left_out_never_fatal(tmp_path, codec, suffix, is_kept, caplog):
-    """A container that refuses a codec only when it is closed costs the sound, not the video."""
+    """If a container refuses a codec only on closing, the sound is lost, not the video."""
     with av.open(str(tmp_path / "in.mkv"), "w") as out:
         video = out.add_stream("libx264", rate=24, **SIZE)
         track = out.add_stream(codec, rate=48000, layout="stereo", format="s16")

@@ -1,4 +1,4 @@
-"""Checkpoints: names both ways, loading without a second copy, errors that name what is wrong."""
+"""Checkpoints: names both ways, loading without a second copy, errors that name the cause."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SMALL = Preset(  # the released layout, with one of everything
 
 @pytest.fixture(scope="module")
 def small() -> Denoiser:
-    """SMALL with random weights everywhere, zero-initialised layers included."""
+    """Make SMALL with random weights everywhere, zero-initialised layers included."""
     torch.manual_seed(0)
     model = make_denoiser(SMALL.model)
     for parameter in model.parameters():
@@ -48,7 +48,7 @@ def small() -> Denoiser:
 
 @pytest.fixture(scope="module")
 def released(small: Denoiser) -> dict[str, Tensor]:
-    """The weights of `small` as the release would store them."""
+    """Convert the weights of `small` to the release's names."""
     return to_released(small.state_dict(), SMALL.model.unet)
 
 
@@ -59,7 +59,7 @@ def assert_same(ours: nn.Module, other: nn.Module) -> None:
 
 @pytest.mark.parametrize(("preset", "layout"), [(RELEASED, "full"), (TINY, "tiny")])
 def test_every_released_tensor_has_one_of_ours(preset: Preset, layout: str) -> None:
-    """All 2,180 released names and shapes become ours, fit the model, and come back."""
+    """All 2,180 released names and shapes convert to ours, fit the model, and convert back."""
     shapes = json.loads(SHAPES.read_text())[layout]
     released = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
     with torch.device("meta"):
@@ -89,7 +89,7 @@ def test_errors_name_what_is_missing_unexpected_and_misshaped(released: dict[str
 
 @pytest.mark.parametrize("preset", [SMALL, NANO])
 def test_our_checkpoints_carry_their_configuration(preset: Preset, tmp_path: Path) -> None:
-    """A saved model loads again whatever preset is asked for: the file's own wins."""
+    """A saved model loads with any preset asked for: the file's own preset wins."""
     model = make_denoiser(preset.model)
     path = tmp_path / "model.safetensors"
     weights.save_checkpoint(path, model, preset)
@@ -106,7 +106,7 @@ def test_our_checkpoints_carry_their_configuration(preset: Preset, tmp_path: Pat
 
 
 def test_a_configuration_from_before_there_was_a_fast_mode() -> None:
-    """Checkpoints that do not say what is fast take what is usual."""
+    """Checkpoints that do not define a fast mode get the usual one."""
     fields = json.loads(NANO.to_json())
     del fields["defaults"]["fast"]
 
@@ -141,7 +141,7 @@ def test_released_files_load(
 
 
 def test_loading_makes_no_second_copy(released: dict[str, Tensor]) -> None:
-    """Tensors become the weights themselves, and the source gives each one up as it goes."""
+    """Tensors become the weights themselves, and the source drops each one in turn."""
     state = from_released(released, SMALL.model.unet)
     addresses = {name: tensor.data_ptr() for name, tensor in state.items() if tensor.ndim < 4}
 
@@ -214,7 +214,7 @@ def test_the_prior_alone_starts_unet_and_controller(
 
 
 def test_the_prior_is_strict_and_is_no_model(released: dict[str, Tensor], tmp_path: Path) -> None:
-    """The prior does not pass for a whole model, nor a whole model for the prior."""
+    """The prior is not accepted as a whole model, nor a whole model as the prior."""
     prior = {k: v for k, v in released.items() if not k.startswith("VideoControlNet.")}
     torch.save(prior, tmp_path / "prior.pt")
 

@@ -1,4 +1,4 @@
-"""Downloads, against a hub on this machine."""
+"""Downloads, from a hub on this machine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @dataclass
 class Hub:
-    """What the server promises, what it sends, and the paths it was asked for."""
+    """The server's promised and sent files, and the requested paths."""
 
     promised: bytes = CONTENT
     body: bytes = CONTENT
@@ -56,7 +56,7 @@ class Hub:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """A hub at HF_ENDPOINT."""
+    """Start a hub at HF_ENDPOINT."""
     state = Hub()
     http = ThreadingHTTPServer(("127.0.0.1", 0), state.handler())
     threading.Thread(target=http.serve_forever, daemon=True).start()
@@ -68,13 +68,13 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 @pytest.fixture
 def nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hub that cannot be reached, known beforehand so that nobody tries again and again."""
+    """Make the hub unreachable, and known to be so, so that nothing retries."""
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
 
 def test_a_named_source_is_downloaded_once(server: Hub, tmp_path: Path) -> None:
-    """The right file of the right repository arrives, and is not asked for again."""
+    """The right file of the right repository arrives, and is not requested again."""
     path = hub.fetch("v2", tmp_path)
     asked = len(server.requests)
 
@@ -87,7 +87,7 @@ def test_a_named_source_is_downloaded_once(server: Hub, tmp_path: Path) -> None:
 def test_an_unchanged_file_is_not_hashed_again(
     server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Size and time as recorded are proof enough."""
+    """Recorded size and time are proof enough."""
     path = hub.fetch("v2", tmp_path)
     monkeypatch.setattr(hub, "hash_file", lambda path: pytest.fail("hashed again"))
 
@@ -95,7 +95,7 @@ def test_an_unchanged_file_is_not_hashed_again(
 
 
 def test_a_body_cut_short_is_refused(server: Hub, tmp_path: Path) -> None:
-    """A download that ends early leaves nothing behind, and says where to put the file."""
+    """A download that ends early leaves no file, and the error says where to put it."""
     server.body = CONTENT[:100]
 
     with pytest.raises(WeightsError, match=r"cannot download venhancer_paper\.pt"):
@@ -115,7 +115,7 @@ def test_other_bytes_than_the_hub_promised_are_refused(server: Hub, tmp_path: Pa
 
 
 def test_a_file_that_changed_is_refused_with_both_hashes(server: Hub, tmp_path: Path) -> None:
-    """A cached file that is no longer what it was names both hashes and the remedy."""
+    """The error has both hashes of the cached file and the remedy."""
     path = hub.fetch("v2", tmp_path)
     path.resolve().write_bytes(b"other")
     found, expected = (hashlib.sha256(c).hexdigest() for c in (b"other", CONTENT))
@@ -133,7 +133,7 @@ def test_touching_a_file_does_no_harm(server: Hub, tmp_path: Path) -> None:
 
 
 def test_offline_the_error_says_where_to_put_the_file(nowhere: None, tmp_path: Path) -> None:
-    """One line with the exact path; a file put there is then found."""
+    """One line has the exact path; a file put there is then found."""
     place = tmp_path / "models--jwhejwhe--VEnhancer" / "venhancer_v2.pt"
 
     with pytest.raises(WeightsError, match="--weights PATH") as caught:
@@ -149,7 +149,7 @@ def test_offline_the_error_says_where_to_put_the_file(nowhere: None, tmp_path: P
 def test_offline_a_downloaded_file_is_enough(
     server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was fetched once needs no network."""
+    """A file that was fetched once needs no network."""
     path = hub.fetch("v2", tmp_path)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
 
@@ -159,20 +159,20 @@ def test_offline_a_downloaded_file_is_enough(
 def test_a_network_that_is_not_to_be_had_names_the_alternatives(
     nowhere: None, tmp_path: Path
 ) -> None:
-    """Neither a path nor a hub name: the error tells the variable and what it may hold."""
+    """For neither a path nor a hub name, the error has the variable and what it may hold."""
     for source in (str(tmp_path / "absent"), "someone/something"):
         with pytest.raises(WeightsError, match=r"VENHANCER_VAE.*\.safetensors.*hub name"):
             hub.locate("VAE", source, "VENHANCER_VAE", ["vae/*"])
 
 
 def test_a_missing_package_names_the_command() -> None:
-    """What only the released model needs is asked for by its pip command."""
+    """The error for a package of the released model has its pip command."""
     with pytest.raises(DeviceError, match=r"pip install venhancer\[released\]"):
         hub.require("no_such_package")
 
 
 def test_the_cache_is_found_in_a_fresh_process(tmp_path: Path) -> None:
-    """Without anybody else having imported the hub's modules."""
+    """No other code needs to have imported the hub's modules."""
     code = "from venhancer.weights import hub\nprint(hub._entry(hub.SOURCES['v2'], None))"
     environment = {
         **os.environ,

@@ -1,4 +1,4 @@
-"""What training shows the network: space-time augmentation, and batches that can be resumed."""
+"""Batches of training: space-time augmentation, and a loader that can be resumed."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def stream_of(folder: Path, config: TrainingConfig = SMALL, **place: int) -> Cli
 
 
 def loaded(clips: Clips, workers: int, count: int) -> list[Batch]:
-    """What training takes, of so many worker processes."""
+    """Load training batches with so many worker processes."""
     loader = DataLoader(clips, batch_size=None, num_workers=workers)
     return list(itertools.islice(loader, count))
 
@@ -56,7 +56,7 @@ def assert_same(one: Sequence[Batch], two: Sequence[Batch]) -> None:
 
 
 def test_strides_are_even_from_one_to_eight() -> None:
-    """The paper: frame stride m uniform in 1..8."""
+    """The paper: frame stride m is uniform in 1..8."""
     rng = np.random.default_rng(0)
 
     drawn = [augmentation.sample_stride(PAPER, rng) for _ in range(DRAWS)]
@@ -81,7 +81,7 @@ def test_scales_are_drawn_in_proportion_to_the_scale() -> None:
 
 
 def test_noise_levels_are_the_papers_less_one() -> None:
-    """t' is even in 1..300; the network is told 0..299."""
+    """t' is uniform in 1..300; the network is given 0..299."""
     rng = np.random.default_rng(0)
 
     drawn = np.array([augmentation.sample_noise_level(PAPER, rng) for _ in range(DRAWS)])
@@ -91,7 +91,7 @@ def test_noise_levels_are_the_papers_less_one() -> None:
 
 
 def test_a_tenth_of_the_captions_is_dropped() -> None:
-    """The paper: text dropped with probability 0.1, else untouched."""
+    """The paper: text is dropped with probability 0.1, else unchanged."""
     rng = np.random.default_rng(0)
 
     kept = [augmentation.drop_text("a cat", PAPER, rng) for _ in range(DRAWS)]
@@ -101,7 +101,7 @@ def test_a_tenth_of_the_captions_is_dropped() -> None:
 
 
 def test_degrading_is_bilinear_down_and_up() -> None:
-    """Nothing at s = 1; at s = 4 detail is gone, a level and a slope are what they were."""
+    """s = 1 changes nothing; s = 4 removes detail, and keeps constant and linear pictures."""
     slope = torch.linspace(-1, 1, 64).expand(2, 3, 64, 64)
     checks = (torch.arange(64)[:, None] + torch.arange(64)).remainder(2).float() * 2 - 1
     checks = checks.expand(2, 3, 64, 64)
@@ -115,7 +115,7 @@ def test_degrading_is_bilinear_down_and_up() -> None:
 @pytest.mark.parametrize("frames", [5, 33])
 @pytest.mark.parametrize("stride", range(1, 9))
 def test_a_clip_ends_on_a_key_frame(stride: int, frames: int) -> None:
-    """Key frames lie `stride` apart, the first and the last frame among them, and there are two."""
+    """Key frames are `stride` apart, include the first and last frame, and are at least two."""
     config = dataclasses.replace(SMALL, frames=frames, strides=(stride,), stride_weights=(1,))
     takes = [Take("clip", random_clip(frames=33))]
 
@@ -129,7 +129,7 @@ def test_a_clip_ends_on_a_key_frame(stride: int, frames: int) -> None:
 
 
 def test_a_batch_has_what_the_network_takes(media: Path) -> None:
-    """Shapes, ranges, captions and names of a batch out of files, and what it took."""
+    """A batch from files has shapes, ranges, captions and names, and its loading time."""
     batch = next(iter(stream_of(media, MANY)))
 
     frames = batch.target.shape[1]
@@ -146,7 +146,7 @@ def test_a_batch_has_what_the_network_takes(media: Path) -> None:
 
 
 def test_a_seed_decides_every_batch(media: Path) -> None:
-    """The same seed, the same batches; another seed, origin, rank or number of ranks, others."""
+    """The same seed gives the same batches; another seed, origin, rank or world size, others."""
 
     def first(seed: int = 1, **place: int) -> list[Batch]:
         config = dataclasses.replace(MANY, seed=seed)
@@ -162,7 +162,7 @@ def test_a_seed_decides_every_batch(media: Path) -> None:
 
 @pytest.mark.parametrize("workers", [0, 1, 2, 3])
 def test_a_resumed_loader_goes_on_bit_for_bit(media: Path, workers: int) -> None:
-    """Wherever it stopped, inside a block or between two, for any number of workers."""
+    """It resumes inside a block or between two, with any number of workers."""
     count, stops = (16, (1, 5, 6, 9, 12)) if workers == 0 else (9, (5,))
     whole = loaded(stream_of(media, MANY), workers, count)
 
@@ -174,7 +174,7 @@ def test_a_resumed_loader_goes_on_bit_for_bit(media: Path, workers: int) -> None
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_whole_clips_resume_too(media: Path, workers: int) -> None:
-    """One clip a decode: a block is a micro-batch, and any of them can be the first."""
+    """With one clip a decode, a block is a micro-batch, and any of them can be the first."""
     config = dataclasses.replace(SMALL, micro_batch=2)
     whole = loaded(stream_of(media, config), workers, 8)
 
@@ -185,7 +185,7 @@ def test_whole_clips_resume_too(media: Path, workers: int) -> None:
 def test_whole_blocks_are_passed_over_without_decoding(
     media: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A stream resumed after a hundred blocks reads what the first two take."""
+    """A stream resumed after a hundred blocks decodes only its next two blocks."""
     read: list[str] = []
     takes = Sample.takes
 
@@ -201,7 +201,7 @@ def test_whole_blocks_are_passed_over_without_decoding(
 
 
 def test_the_crops_of_a_decode_are_spread(tmp_path: Path) -> None:
-    """Batches mix what several readings gave, or one video would fill batch upon batch."""
+    """A batch mixes several decodes; otherwise one video would fill many batches."""
     for n in range(8):
         write_clip(tmp_path / f"{n}.mp4", 8, 48, 48)
 
@@ -211,7 +211,7 @@ def test_the_crops_of_a_decode_are_spread(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_used_is_skipped_and_told_once(media: Path) -> None:
-    """A broken video, a text by the name of one, a short and a small one: each with its reason."""
+    """A broken video, a renamed text, a short and a small video are each skipped with a reason."""
     (media / "broken.mp4").write_bytes((media / "a.mp4").read_bytes()[:500])
     (media / "text.mp4").write_text("no video at all\n" * 200)
     write_clip(media / "short.mp4", 3, 64, 48)
@@ -232,7 +232,7 @@ def test_what_cannot_be_used_is_skipped_and_told_once(media: Path) -> None:
 def test_media_too_small_for_the_crop_are_refused(
     media: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One line instead of a search without end."""
+    """The error is one line, instead of an endless search."""
     monkeypatch.setattr(dataset, "PATIENCE", 5)
 
     with pytest.raises(OptionError, match=r"no clip of 640x480 and 5 frames .*\(too small: "):
@@ -240,7 +240,7 @@ def test_media_too_small_for_the_crop_are_refused(
 
 
 def test_a_model_with_text_wants_captions(media: Path) -> None:
-    """One caption will do, since the others count as dropped; none at all is refused."""
+    """One caption is enough, since the others count as dropped; without any, data are refused."""
     Clips(open_sources([media]), SMALL, needs_text=True)
 
     (media / "a.txt").write_text(" \n")

@@ -1,4 +1,4 @@
-"""Flaws of a clip: how much they change it, by level, and that they repeat themselves."""
+"""Flaws of a clip: the size of the change at each level, and reproducibility."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NAMES = [flaw.__name__ for flaw, _ in FLAWS]
 
 
 def clip(width: int = 96, height: int = 64, count: int = 3) -> Frames:
-    """Soft coloured blotches with some grey grain, which moves."""
+    """Make soft coloured blotches with some grey grain, which moves."""
     noise = np.random.default_rng(0).standard_normal((height, width + 2 * count, 3))
     soft, fine = (cv2.GaussianBlur(noise, (0, 0), spread) for spread in (4.0, 0.9))
     grain = fine[..., :1] / fine.std()
@@ -26,7 +26,7 @@ def rng(seed: int = 0) -> Generator:
 
 
 def change(flaw: Flaw, strength: float) -> float:
-    """How far frames are off, root mean square, over a few draws."""
+    """Compute the root mean square change of frames, over a few draws."""
     given = clip()
     made = [flaw(given, strength, rng(seed)) for seed in range(4)]
     return float(np.sqrt(np.mean([(np.array(m, float) - np.array(given)) ** 2 for m in made])))
@@ -34,7 +34,7 @@ def change(flaw: Flaw, strength: float) -> float:
 
 @pytest.mark.parametrize("flaw", [flaw for flaw, _ in FLAWS], ids=NAMES)
 def test_a_higher_level_changes_more(flaw: Flaw) -> None:
-    """Every flaw: at 100 some grey levels, at 20 fewer, at 250 more."""
+    """Every flaw changes some grey levels at 100, fewer at 20, more at 250."""
     low, middle, high = (change(flaw, level / 100) for level in (20, 100, 250))
 
     assert low < middle < high
@@ -43,13 +43,13 @@ def test_a_higher_level_changes_more(flaw: Flaw) -> None:
 
 
 def test_noise_is_as_strong_as_its_level() -> None:
-    """About ten grey levels at 100, of no colour or of each."""
+    """It is about ten grey levels at 100, in grey or in each colour."""
     assert change(degradation.noisy, 1.0) == pytest.approx(10, rel=0.3)
     assert change(degradation.noisy, 0.5) == pytest.approx(5, rel=0.3)
 
 
 def test_no_level_is_no_flaw() -> None:
-    """The very frames, and no number is drawn."""
+    """The frames are unchanged, and no random number is drawn."""
     given, generator = clip(), rng()
 
     assert degrade(given, 0, generator) is given
@@ -58,7 +58,7 @@ def test_no_level_is_no_flaw() -> None:
 
 @pytest.mark.parametrize("level", [20, 100, 250])
 def test_the_generator_decides_all(level: int) -> None:
-    """The same one makes the same bytes, another makes others; the clip stays as it was."""
+    """An equal generator gives equal bytes, another gives others; the clip is unchanged."""
     given = clip()
     before = np.array(given)
 
@@ -72,7 +72,7 @@ def test_the_generator_decides_all(level: int) -> None:
 
 
 def test_every_flaw_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """About as often as its share says; now and then a second one follows, half as strong."""
+    """Each has about its share of the draws; sometimes a second one follows, half as strong."""
     seen: list[tuple[str, float]] = []
 
     def named(name: str) -> Flaw:
@@ -99,7 +99,7 @@ def test_every_flaw_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("flaw", [flaw for flaw, _ in FLAWS], ids=NAMES)
 @pytest.mark.parametrize("size", [(97, 65), (17, 16)])
 def test_odd_sizes_stay(flaw: Flaw, size: tuple[int, int]) -> None:
-    """Frames of any size come back as they were, in number, size, kind and layout."""
+    """Frames of any size keep number, size, type and layout."""
     given = clip(*size)
 
     made = flaw(given, 1.0, rng())
@@ -126,7 +126,7 @@ def test_codecs_really_encode(codec: str) -> None:
 
 @pytest.mark.parametrize("codec", ["libx264", "libx265"])
 def test_codecs_keep_colours(codec: str) -> None:
-    """One matrix and one range, there and back."""
+    """The matrix and the range are the same for encoding and decoding."""
     plain = np.broadcast_to(np.array([200, 90, 30], np.uint8), (32, 48, 3))
 
     for frame in recode([plain.copy()] * 2, codec, 18):

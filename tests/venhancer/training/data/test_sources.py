@@ -1,4 +1,4 @@
-"""Where clips come from: folders, lists and shards, and which frames are taken of a video."""
+"""Sources of clips: folders, lists and shards, and which frames of a video are taken."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ def captions(source: Source) -> list[str]:
 
 
 def counted_frames(path: Path, count: int, fps: str = "24") -> Path:
-    """A video of 32 x 32 whose rows tell, four a bit, the number of each frame."""
+    """Write a video of 32 x 32 whose rows encode each frame's number, four to a bit."""
     bits = (np.arange(count)[:, None] >> np.arange(8)) & 1
     rows = (110 + 24 * bits).astype(np.uint8).repeat(4, axis=1)
     return write_frames(path, [np.tile(row[:, None, None], (1, 32, 3)) for row in rows], fps)
 
 
 def numbers(clip: Tensor) -> list[int]:
-    """Which frames of `counted_frames` a clip has."""
+    """Decode the numbers of the frames of `counted_frames` in a clip."""
     bits = clip.float().mean(dim=(1, 3)).unflatten(1, (8, 4)).mean(dim=2) > 122
     return (bits.int() * 2 ** torch.arange(8)).sum(dim=1).tolist()
 
@@ -84,7 +84,7 @@ def test_a_folder_gives_videos_and_photos_with_captions(media: Path) -> None:
 
 
 def test_photos_come_as_often_as_the_config_says(media: Path) -> None:
-    """A quarter of the draws where there are videos too; all where there is nothing else."""
+    """Photos are a quarter of the draws beside videos, and all of them otherwise."""
     rng = np.random.default_rng(0)
     config = dataclasses.replace(SMALL, photo_share=0.25)
     source = open_sources([media])
@@ -121,7 +121,7 @@ def test_a_list_names_videos_captions_and_spans(media: Path) -> None:
     "line", ['{"video": ', '{"caption": "a cat"}', '["a.mp4"]', '{"video": "a", "start": "soon"}']
 )
 def test_a_line_that_is_none_is_named(media: Path, line: str) -> None:
-    """The number of the line, and what it should look like."""
+    """The error has the number of the line, and the expected form."""
     path = media / "list.jsonl"
     path.write_text('{"video": "a.mp4"}\n' + line)
 
@@ -130,7 +130,7 @@ def test_a_line_that_is_none_is_named(media: Path, line: str) -> None:
 
 
 def test_shards_give_their_samples(media: Path, tmp_path: Path) -> None:
-    """One shard or a folder of them; a batch out of them is what the files would give."""
+    """One shard or a folder of them gives the batches that the files would give."""
     (tmp_path / "shards").mkdir()
     for n in range(2):
         shard_of(media, tmp_path / "shards" / f"{n:06}.tar")
@@ -147,7 +147,7 @@ def test_shards_give_their_samples(media: Path, tmp_path: Path) -> None:
 
 
 def test_keys_end_at_the_first_dot(media: Path, tmp_path: Path) -> None:
-    """As in WebDataset: folders belong to the key, dots to the extension; strangers are left."""
+    """Folders belong to the key, dots to the extension (as in WebDataset); others are skipped."""
     video = (media / "a.mp4").read_bytes()
     members = {"x/a.MP4": video, "x/a.txt": b"x", "y/a.webm": video, "a.b.mp4": video, "n.txt": b""}
 
@@ -161,7 +161,7 @@ def test_keys_end_at_the_first_dot(media: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("left", [0.3, 0.5, 0.7])
 def test_a_shard_cut_short_is_refused_by_name(media: Path, tmp_path: Path, left: float) -> None:
-    """At opening, wherever it was cut, with the number of samples that are whole."""
+    """It is refused when opened, for every cut, with the number of complete samples."""
     shard = shard_of(media, tmp_path / "s.tar", count=5)
     content = shard.read_bytes()
     cut = int(left * len(content))
@@ -177,7 +177,7 @@ def test_a_shard_cut_short_is_refused_by_name(media: Path, tmp_path: Path, left:
 
 
 def test_a_shard_cut_between_members_is_refused(media: Path, tmp_path: Path) -> None:
-    """No member is damaged, yet the end of the archive is missing."""
+    """Every member is complete, yet the end of the archive is missing."""
     shard = shard_of(media, tmp_path / "s.tar")
     with tarfile.open(shard) as archive:
         end = archive.getmembers()[3].offset
@@ -188,7 +188,7 @@ def test_a_shard_cut_between_members_is_refused(media: Path, tmp_path: Path) -> 
 
 
 def test_data_that_are_none_are_refused(media: Path, tmp_path: Path) -> None:
-    """One line each: nothing there, nothing in it, nothing we know."""
+    """Missing, empty and unknown data are each refused in one line."""
     (tmp_path / "empty").mkdir()
     (tmp_path / "none.jsonl").write_text("\n")
     (tmp_path / "junk.tar").write_bytes(b"junk" * 1000)
@@ -211,7 +211,7 @@ def test_data_that_are_none_are_refused(media: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("fps", "step"), [("24", 1), ("30", 1), ("48", 2), ("60", 2), ("120", 5)])
 def test_fast_videos_are_thinned_by_whole_frames(tmp_path: Path, fps: str, step: int) -> None:
-    """To about 24 frames a second, from anywhere in the video."""
+    """About 24 frames a second remain, from anywhere in the video."""
     video = Extent(counted_frames(tmp_path / "a.mp4", 100, fps))
     rng = np.random.default_rng(0)
 
@@ -226,7 +226,7 @@ def test_fast_videos_are_thinned_by_whole_frames(tmp_path: Path, fps: str, step:
 
 
 def test_a_clip_as_long_as_its_video_is_taken(tmp_path: Path) -> None:
-    """Exactly as many frames as there must be, always from the first on."""
+    """A video with exactly the frames needed is taken from its first frame."""
     video = Extent(counted_frames(tmp_path / "a.mp4", SMALL.longest))
 
     for seed in range(8):
@@ -235,7 +235,7 @@ def test_a_clip_as_long_as_its_video_is_taken(tmp_path: Path) -> None:
 
 
 def test_one_clip_a_decode_is_the_centre(tmp_path: Path) -> None:
-    """Downscaled until the crop holds all it can, then cut out of the middle (paper, 4.1)."""
+    """The frame is shrunk as far as the crop allows, then cropped in the middle (paper, 4.1)."""
     frame = np.zeros((64, 160, 3), np.uint8)
     frame[:, 48:112] = 200  # the middle, 64 x 64
     video = write_frames(tmp_path / "a.mp4", [frame] * 6)
@@ -247,7 +247,7 @@ def test_one_clip_a_decode_is_the_centre(tmp_path: Path) -> None:
 
 
 def test_many_clips_a_decode_are_anywhere(tmp_path: Path) -> None:
-    """Crops at random places and times of one run."""
+    """One decode gives crops at random places and times."""
     video = write_clip(tmp_path / "a.mp4", 24, 96, 64)
 
     clips = list(video_clips(Extent(video), WHOLE, MANY, np.random.default_rng(0)))
@@ -258,7 +258,7 @@ def test_many_clips_a_decode_are_anywhere(tmp_path: Path) -> None:
 
 
 def test_cuts_are_left_out(tmp_path: Path) -> None:
-    """No clip goes from one scene to the next, and both scenes give clips."""
+    """No clip crosses a cut, and both scenes give clips."""
     scene = moving_frames(10, 48, 48)
     frames = [frame // 4 for frame in scene] + [255 - frame // 4 for frame in scene]
     video = write_frames(tmp_path / "cut.mp4", frames)
@@ -273,7 +273,7 @@ def test_cuts_are_left_out(tmp_path: Path) -> None:
 
 
 def test_photos_become_moving_clips(media: Path) -> None:
-    """A virtual camera glides over a photo: every frame is another, without a cut."""
+    """A virtual camera moves over a photo: all frames differ, without a cut."""
     clips = list(photo_clips(Extent(media / "photo.png"), MANY, np.random.default_rng(0)))
 
     assert len(clips) == MANY.clips_a_decode
@@ -284,7 +284,7 @@ def test_photos_become_moving_clips(media: Path) -> None:
 
 
 def test_photos_that_cannot_be_used_say_why(media: Path, tmp_path: Path) -> None:
-    """One that is no photo, and one too small to glide over."""
+    """A file that is no photo, and one too small to move over, each have a reason."""
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 no more")
     large = dataclasses.replace(SMALL, crop=(64, 48))
 

@@ -1,4 +1,4 @@
-"""Films into shards: what is kept, what is left out and why, and runs that were killed."""
+"""Films cut into shards: kept clips, rejected ones with reasons, and killed runs."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def shards(films: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Prepared in one go, by one worker."""
+    """Prepare the films in one run with one worker."""
     out = tmp_path_factory.mktemp("prepared") / "shards"
     fill(films, out)
     return out
 
 
 def members(folder: Path) -> dict[str, bytes]:
-    """Of all shards in order, by name."""
+    """Read the members of all shards in order, by name."""
     found = {}
     for path in sorted(folder.glob("*.tar")):
         with tarfile.open(path) as archive:
@@ -56,7 +56,7 @@ def facts(folder: Path) -> list[dict[str, Any]]:
 
 
 def said(folder: Path) -> dict[str, bytes]:
-    """Of every clip, its facts and its caption: x264 itself is not the same bit for bit."""
+    """Read each clip's facts and caption; x264's output is not the same bit for bit."""
     return {k: b"" if k.endswith(".mp4") else v for k, v in members(folder).items()}
 
 
@@ -98,7 +98,7 @@ def test_a_sample_has_video_caption_and_facts(shards: Path) -> None:
 
 
 def test_shards_are_closed_when_they_are_full(shards: Path) -> None:
-    """More than one, and nothing unfinished lies about."""
+    """There are several shards, and no unfinished file is left."""
     assert len(list(shards.glob("*.tar"))) > 1
     assert not list(shards.glob("*.part"))
 
@@ -112,7 +112,7 @@ def test_training_reads_what_was_prepared(shards: Path) -> None:
 
 
 def test_fast_films_are_thinned_and_have_a_keyframe_a_second(tmp_path: Path) -> None:
-    """Every second frame of 60 a second: 30 a second."""
+    """60 frames a second become 30, by taking every second frame."""
     write_frames(tmp_path / "fast.mp4", scene(1, 150), "60")
     rules = dataclasses.replace(RULES, max_seconds=4.0)
 
@@ -127,7 +127,7 @@ def test_fast_films_are_thinned_and_have_a_keyframe_a_second(tmp_path: Path) -> 
 
 
 def test_a_list_gives_spans_and_captions(films: Path, tmp_path: Path) -> None:
-    """Only the seconds that a JSONL line names, still cut at cuts."""
+    """Only the seconds in a JSONL line are used, still cut at scene cuts."""
     line = {"video": str(films / "a.mp4"), "caption": "two", "start": 0.5, "end": 2.0}
     (tmp_path / "list.jsonl").write_text(json.dumps(line))
 
@@ -141,7 +141,7 @@ def test_a_list_gives_spans_and_captions(films: Path, tmp_path: Path) -> None:
 
 
 def test_every_reason_is_counted_and_listed(films: Path, shards: Path) -> None:
-    """report.json says of each film what became of it."""
+    """report.json has the outcome of each film."""
     report = json.loads((shards / "report.json").read_text())
 
     assert report["kept"] == 4
@@ -172,14 +172,14 @@ def watched(frames: list[Any]) -> str | None:
 
 
 def test_a_cut_that_was_missed_is_found_in_the_clip() -> None:
-    """Frames that change beyond motion, wherever they are."""
+    """Frames that change beyond motion are found at any place in the clip."""
     dark = [frame // 4 for frame in scene(1, 12)]
 
     assert watched(dark + [255 - frame for frame in dark]) == "cut inside"
 
 
 def test_noise_is_no_motion() -> None:
-    """A still with the noise of a sensor is static all the same; a slow pan is not."""
+    """A still with sensor noise counts as static; a slow pan does not."""
     still = scene(1, 1, 320, 180)[0].astype(float)
     rng = np.random.default_rng(0)
     noisy = [np.uint8(np.clip(still + rng.normal(0, 3, still.shape), 0, 255)) for _ in range(24)]
@@ -189,7 +189,7 @@ def test_noise_is_no_motion() -> None:
 
 
 def test_subtitles_are_not_too_much_text() -> None:
-    """One line over a moving picture is kept, a page is not; text that moves is not seen."""
+    """One line of text is accepted, a page is not; moving text is not detected."""
     frames = scene(1, 36, 320, 180)
 
     assert watched(page(frames, 1)) is None
@@ -202,12 +202,12 @@ def test_subtitles_are_not_too_much_text() -> None:
 
 
 class KilledError(Exception):
-    """In the middle of a run."""
+    """Raised in the middle of a run."""
 
 
 @pytest.mark.parametrize("after", [1, 3, 6])
 def test_a_killed_run_goes_on(films: Path, shards: Path, tmp_path: Path, after: int) -> None:
-    """Wherever it was killed: the same clips in the same order, and the same report."""
+    """Killed at any point, it ends with the same clips in the same order, and the same report."""
     out, lines = tmp_path / "out", list[str]()
 
     def show(line: str) -> None:
@@ -219,7 +219,7 @@ def test_a_killed_run_goes_on(films: Path, shards: Path, tmp_path: Path, after: 
         fill(films, out, show=show)
     assert not (out / "report.json").exists()
     with (out / "journal.jsonl").open("a") as journal:
-        journal.write('{"shard": "0000')  # the line it was just writing
+        journal.write('{"shard": "0000')  # the line being written
     fill(films, out)
 
     assert said(out) == said(shards)
@@ -229,7 +229,7 @@ def test_a_killed_run_goes_on(films: Path, shards: Path, tmp_path: Path, after: 
 
 
 def test_a_finished_folder_takes_more_films(films: Path, shards: Path, tmp_path: Path) -> None:
-    """A second run looks only at what it has not seen."""
+    """A second run looks only at new films."""
     out, seen = tmp_path / "out", list[str]()
     fill(films / "a.mp4", out)
 
@@ -249,7 +249,7 @@ def test_workers_change_nothing(films: Path, shards: Path, tmp_path: Path) -> No
 
 
 def test_other_settings_are_refused(films: Path, tmp_path: Path) -> None:
-    """A folder keeps to its rules, and nothing foreign is written into."""
+    """A folder keeps its rules, and no run with other rules writes into it."""
     fill(films / "z.mp4", tmp_path / "out")
 
     with pytest.raises(OptionError, match=r"was prepared with max_seconds=1\.0: name the same"):
@@ -259,7 +259,7 @@ def test_other_settings_are_refused(films: Path, tmp_path: Path) -> None:
 
 
 def test_sources_and_rules_that_cannot_be_are_refused(films: Path, tmp_path: Path) -> None:
-    """One line each."""
+    """Each error is one line."""
     (tmp_path / "photo.png").write_bytes(b"")
 
     for path, message in (
@@ -279,7 +279,7 @@ def test_sources_and_rules_that_cannot_be_are_refused(films: Path, tmp_path: Pat
 def test_the_command_prepares(
     films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A line for each film, a summary, exit code 0; on a mistake one line and 2."""
+    """It prints a line for each film and a summary, exit code 0; an error is a line and code 2."""
     monkeypatch.setattr(recipes, "TrainingConfig", lambda: CONFIG)
     out = str(tmp_path / "out")
     call = ["prepare", str(films / "a.mp4"), "-o", out, "--max-seconds", "1", "--workers", "1"]

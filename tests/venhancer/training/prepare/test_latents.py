@@ -1,4 +1,4 @@
-"""Latents that `venhancer-train prepare --latents` stores are those that training would compute."""
+"""The latents stored by `venhancer-train prepare --latents` are those that training computes."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ NANO_RULES = dataclasses.replace(RULES, latents=VERSIONS)
 
 
 def encode_text(captions: list[str]) -> Tensor:
-    """A text encoder for tests: b 3 8."""
+    """Encode text for tests: b 3 8."""
     lengths = torch.tensor([len(caption) for caption in captions], dtype=torch.float32)
     return lengths[:, None, None].expand(-1, 3, 8).contiguous()
 
 
 def parts_of(folder: Path, clip: int) -> shards.Members:
-    """Where the members of a sample lie."""
+    """Find the positions of a sample's members."""
     found = {}
     for shard in folder.glob("*.tar"):
         found |= shards.index_shard(shard)
@@ -47,7 +47,7 @@ def parts_of(folder: Path, clip: int) -> shards.Members:
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two clips with NANO's latents."""
+    """Prepare two clips with NANO's latents."""
     folder = tmp_path_factory.mktemp("latents")
     write_frames(folder / "a.mp4", scene(1, 24) + scene(2, 24))
     (folder / "a.txt").write_text("blotches")
@@ -57,7 +57,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_stored_latents_are_what_encoding_gives(prepared: Path) -> None:
-    """Truth and hints, at the scales that are stored, to float16."""
+    """Truth and hints agree at the stored scales, to float16."""
     parts = parts_of(prepared, 1)
     frames = read_centre(io.BytesIO(parts["mp4"].read()), CONFIG)
     encoders = load_encoders(NANO, "cpu")
@@ -69,7 +69,7 @@ def test_stored_latents_are_what_encoding_gives(prepared: Path) -> None:
         target, hint, scale = read_latents(parts[shards.LATENTS], config, rng)
         seen.add(scale)
         true = frames.float() / 127.5 - 1
-        shown = degrade(true, scale, NANO.model.upsampling)  # CONFIG: always bilinear down
+        shown = degrade(true, scale, NANO.model.upsampling)  # CONFIG: always bilinear downscaling
         for latents, pixels in ((target, true), (hint, shown)):
             wanted = encoders.pixels(pixels[None], torch.Generator())[0].transpose(0, 1)
             assert (latents.float() - wanted).abs().max() < 5e-3
@@ -79,7 +79,7 @@ def test_stored_latents_are_what_encoding_gives(prepared: Path) -> None:
 
 
 def test_the_objective_meets_the_same(prepared: Path) -> None:
-    """A batch of latents and one of pixels: same keys, noise, text and clean latents."""
+    """Batches of latents and of pixels have the same keys, noise, text and clean latents."""
     config = dataclasses.replace(CONFIG, strides=(2,), stride_weights=(1,), clean_share=1.0)
     parts = parts_of(prepared, 0)
     encoders, sigmas = load_encoders(NANO, "cpu"), noise_schedule().float()
@@ -104,7 +104,7 @@ def test_the_objective_meets_the_same(prepared: Path) -> None:
 
 
 def test_the_loader_gives_latents(prepared: Path) -> None:
-    """b c f h w, with captions and scales, and the same after a resume."""
+    """Latents are b c f h w, with captions and scales, and the same after a resume."""
     source = open_sources([prepared])
     config = dataclasses.replace(CONFIG, micro_batch=2)
 
@@ -123,7 +123,7 @@ def test_the_loader_gives_latents(prepared: Path) -> None:
 
 
 def test_text_is_stored_with_its_absence(tmp_path: Path) -> None:
-    """Of a model with text: an embedding a caption, and another where it is dropped."""
+    """A model with text stores an embedding for each caption, and one for a dropped caption."""
     write_frames(tmp_path / "a.mp4", scene(1, 24))
     (tmp_path / "a.txt").write_text("blotches")
     maker = LatentMaker(Encoders(pooled_encode, encode_text), CONFIG, "bilinear", 1)
@@ -139,7 +139,7 @@ def test_text_is_stored_with_its_absence(tmp_path: Path) -> None:
 
 
 def file_of(folder: Path, frames: int, crop: tuple[int, int] = (32, 32)) -> Extent:
-    """Latents whose values tell their frame, and the hints' their number, inside a larger file."""
+    """Make latents whose values encode frame and hint numbers, inside a larger file."""
     target = torch.arange(frames).float()[:, None, None, None].expand(-1, 4, 2, 3)
     hints = torch.stack([target + 100 * n for n in (1, 2)])
     content = pack_latents(target, hints, [1.5, 3.0], crop)
@@ -148,7 +148,7 @@ def file_of(folder: Path, frames: int, crop: tuple[int, int] = (32, 32)) -> Exte
 
 
 def test_only_the_frames_asked_for_are_read(tmp_path: Path) -> None:
-    """A run from anywhere, of the truth and of one hint, which belong together."""
+    """Any run of frames can be read, of the truth and of one matching hint."""
     media = file_of(tmp_path, 12)
     starts, scales = set(), set()
 
@@ -166,7 +166,7 @@ def test_only_the_frames_asked_for_are_read(tmp_path: Path) -> None:
 
 
 def test_latents_that_do_not_fit_are_told(tmp_path: Path) -> None:
-    """Too short or damaged: skipped; of another crop: refused, for all of them are."""
+    """Short or damaged latents are skipped; another crop is refused, since all have it."""
     rng = np.random.default_rng(0)
 
     with pytest.raises(UnusableError, match="too short: 3 frames where a clip takes 5"):

@@ -1,4 +1,4 @@
-"""Pools: how they are made, and what their samples and batches are."""
+"""Pools: how they are made, and their samples and batches."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def pool(folder: Path) -> Pool:
 
 
 def test_a_pool_holds_what_was_asked_for(pool: Pool, folder: Path) -> None:
-    """As many samples in parts of one size, and beside them how they were made."""
+    """The pool has the samples asked for, in parts of one size, and a record of its settings."""
     assert len(pool) == 12
     assert sorted(path.name for path in folder.iterdir()) == [
         "part-0000.npz",
@@ -73,7 +73,7 @@ def test_a_pool_holds_what_was_asked_for(pool: Pool, folder: Path) -> None:
 def test_making_a_pool_goes_on(
     films: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Broken off in the second part: the first is there, and the rest comes as in one go."""
+    """After a stop in the second part, the first is kept, and the rest equals one run's."""
     out, whole = tmp_path / "pool", pool_maker.write_part
     media = find_media(films)
 
@@ -98,7 +98,7 @@ def test_making_a_pool_goes_on(
 
 
 def test_a_pool_of_other_settings_is_left_alone(films: Path, folder: Path) -> None:
-    """It may only grow."""
+    """A pool may only grow."""
     before = (folder / NAME).read_text()
 
     with pytest.raises(OptionError, match="was made with other settings"):
@@ -111,7 +111,7 @@ def test_a_pool_of_other_settings_is_left_alone(films: Path, folder: Path) -> No
 def test_media_that_give_nothing_are_told(
     films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After some patience, rather than never."""
+    """The error comes after some attempts, instead of an endless search."""
 
     def refuse(*_: Any) -> Any:
         raise UnusableError("too small")
@@ -131,7 +131,7 @@ def keys_from(films: Path, kind: str) -> list[NDArray[np.uint8]]:
 
 @pytest.mark.parametrize("kind", ["photo", "video"])
 def test_key_frames_are_five_in_a_row(films: Path, kind: str) -> None:
-    """They move, and near ones are nearer than far ones."""
+    """They move, and near ones are more similar than far ones."""
     keys = keys_from(films, kind)
 
     assert len(keys) == 5
@@ -141,7 +141,7 @@ def test_key_frames_are_five_in_a_row(films: Path, kind: str) -> None:
 
 
 def test_samples_line_up(films: Path) -> None:
-    """Target, hint and neighbours show one place: any shift of one of them fits worse."""
+    """Target, hint and neighbours are aligned: any shift of one of them fits worse."""
     settings = dataclasses.replace(SETTINGS, flawed_share=0.0, mild_share=0.0, crops=3, crop=64)
     keys = keys_from(films, "video")
 
@@ -171,7 +171,7 @@ def psnr(a: Tensor, b: Tensor) -> float:
 
 
 def test_a_batch_is_what_the_contract_says(pool: Pool) -> None:
-    """Latents of the target and all that the network is shown of it, in their ranges."""
+    """A batch has the target's latents and the network's inputs, in their ranges."""
     batch = pool.batch(np.arange(5), None)
     sizes = {"b": 5, "f": 1, "h": 8, "w": 8}
     wanted = {spec.name: spec.shape(sizes) for spec in condition_inputs(NANO.model)}
@@ -193,7 +193,7 @@ def test_a_batch_is_what_the_contract_says(pool: Pool) -> None:
 
 
 def test_samples_are_mirrored_as_a_whole(pool: Pool) -> None:
-    """Target, hint and neighbours in the same way, in each of eight."""
+    """Target, hint and neighbours are mirrored alike, in each of eight ways."""
     plain = pool.batch(np.arange(3), None)
     assert plain.neighbours is not None
     ways = set()
@@ -216,12 +216,12 @@ def flipped(x: Tensor, way: int) -> Tensor:
 
 
 def differences(neighbours: Tensor) -> Tensor:
-    """b n f h w -> the pixels of the first neighbour's differences: b 3 2h 2w."""
+    """Convert the first neighbour's differences to pixels: b n f h w -> b 3 2h 2w."""
     return torch.nn.functional.pixel_shuffle(neighbours[:, :12, 0], 2) / GAIN
 
 
 def test_every_sample_comes_before_any_comes_again(pool: Pool) -> None:
-    """A round is a permutation, the next one another; another rank's is another, too."""
+    """A round is a permutation; the next round and other ranks have others."""
     batches = iter(PoolBatches(pool, CONFIG))
     rounds = [[name for _ in range(6) for name in next(batches).names] for _ in range(2)]
     others = iter(PoolBatches(pool, CONFIG, rank=1, world=2))
@@ -233,7 +233,7 @@ def test_every_sample_comes_before_any_comes_again(pool: Pool) -> None:
 
 @pytest.mark.parametrize("position", [1, 5, 6, 8])
 def test_the_order_goes_on(pool: Pool, position: int) -> None:
-    """From any position, within a round or in the next one: the very batches that were left."""
+    """From any position, within a round or in the next one, the remaining batches are the same."""
     whole, rest = (iter(PoolBatches(pool, CONFIG, position=n)) for n in (0, position))
     for _ in range(position):
         next(whole)
@@ -245,7 +245,7 @@ def test_the_order_goes_on(pool: Pool, position: int) -> None:
 
 
 def test_a_pool_smaller_than_a_batch_is_one(pool: Pool) -> None:
-    """All samples at once, again and again."""
+    """A batch has all samples at once, again and again."""
     batches = iter(PoolBatches(pool, dataclasses.replace(CONFIG, batch=16, micro_batch=16)))
 
     assert [len(next(batches).names) for _ in range(3)] == [12, 12, 12]
