@@ -36,7 +36,9 @@ def run(card: Card, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         backend = choose_backend(Request(source=source, options=options, uses_graphs=uses_graphs))
         assert backend.compute.device == "cuda"
         plan = dataclasses.replace(backend.plan, holds_latents_on_host=is_on_host)
-        pipeline.enhance(plan, tmp_path / name, backend.open(), options, smaller=backend.fallbacks)
+        pipeline.enhance(
+            plan, tmp_path / name, backend.open(), options, fallbacks=backend.fallbacks
+        )
         return [path.read_bytes() for path in sorted((tmp_path / name).glob("*.png"))]
 
     return enhance

@@ -195,7 +195,7 @@ def test_a_run_that_is_interrupted_early_promises_nothing(
     def interrupt(_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("venhancer_rt.backends.choose_backend", interrupt)
+    monkeypatch.setattr("venhancer_rt.session.choose_backend", interrupt)
 
     assert main(job("out", "--seed", "1")) == 130
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,7 @@ def test_tensorboard_shows_the_same(tmp_path: Path) -> None:
     logs.validation(3, SCORES)
     logs.samples(3, [SampleVideo(Path("step-00000003_a_b.mp4"), np.zeros((4, 12, 3), np.uint8))])
     logs.close()
+    time.sleep(1.1)  # files of one second are read in the order of a counter's text, 10 before 9
 
     again = Logs(tmp_path)
     again.forget(2)
