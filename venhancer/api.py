@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
 from venhancer.device import Compute, compute_exactly, keep_freed_memory
 from venhancer.errors import OptionError
 from venhancer.model.kernels.choice import Choice, choose_kernels
 from venhancer.model.kernels.forms import fuse
-from venhancer.options import Options
+from venhancer.options import FOLDER_FPS, Options
 from venhancer.pipeline import run as pipeline
 from venhancer.pipeline.frames import Progress
 from venhancer.pipeline.networks import LappedCodec, Networks
@@ -20,8 +19,6 @@ from venhancer.planning.plan import Arrangement, Plan
 from venhancer.sampling.sampler import Capture, Placement
 from venhancer.video.probe import Clip, probe
 from venhancer.weights.checkpoint import Checkpoint, load_model
-
-FOLDER_FPS = Fraction(24)  # of a folder of pictures, where the user names no rate
 
 
 @dataclass(frozen=True)

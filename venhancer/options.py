@@ -23,6 +23,7 @@ GeometryRule = Literal["exact", "released"]
 Join = Literal["blend", "cut"]
 Mode = Literal["exact", "fast"]
 GB = 1e9  # bytes
+FOLDER_FPS = Fraction(24)  # of a folder of pictures, where the user names no rate
 
 OUTPUT = "what comes out"
 MODEL = "how the model works"

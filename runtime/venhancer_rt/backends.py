@@ -6,7 +6,6 @@ import dataclasses
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from venhancer.device import Compute
 from venhancer.encoders.tokenizer import load_tokenizer
 from venhancer.errors import OptionError
 from venhancer.files import fingerprint
-from venhancer.options import Options, flag_of, marked
+from venhancer.options import FOLDER_FPS, Options, flag_of, marked
 from venhancer.pipeline.networks import Networks
 from venhancer.planning.fitting import Limits, fitting, static_arrangements
 from venhancer.planning.memory import pays_by_graph
@@ -32,8 +31,6 @@ from venhancer_rt.cuda_graph import GraphCapture
 from venhancer_rt.engine import Engine, choose_engine_device, open_engines
 from venhancer_rt.onnx_session import OnnxSession, choose_onnx_device, require_onnxruntime
 from venhancer_rt.tensorrt_package import title
-
-DEFAULT_FPS = Fraction(24)  # of a folder of pictures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +120,7 @@ def _static(request: Request, folder: Path) -> Backend:
     bundle = open_bundle(folder)
     name, device = _runner(bundle, options.device)
     compute = Compute(device, getattr(torch, bundle.manifest.precision))
-    clip = probe(request.source, folder_fps=options.input_fps or DEFAULT_FPS)
+    clip = probe(request.source, folder_fps=options.input_fps or FOLDER_FPS)
     possible = static_plans(clip, bundle.manifest.preset, options, bundle.manifest.shapes)
     plans = static_arrangements(possible, device)
     plan, *fallbacks = fitting(

@@ -195,7 +195,7 @@ def _job_left(run: Run | None) -> str:
     from venhancer_rt.job import folder_of, read_job
 
     job = read_job(folder_of(run.target)) if run is not None and run.keeps_job else None
-    return f"; --resume goes on after {job.stand}" if job else ""
+    return f"; --resume goes on after {job.progress}" if job else ""
 
 
 def _cuda_here(error: VEnhancerError) -> str:

@@ -169,12 +169,13 @@ def job_lines(run: Run) -> list[str]:
     """Describe what a run does with the job of an earlier one; an empty last line ends the text."""
     if run.job is not None and not run.is_resumed:
         return [
-            f"state    a run that was cut off stands at {run.job.stand}: with --resume it goes on; "
+            f"state    a run that was cut off stands at {run.job.progress}: "
+            "with --resume it goes on; "
             "without it, this run does not change that job and keeps none of its own",
             "",
         ]
     if run.job is not None:
-        return [f"state    goes on after {run.job.stand}", ""]
+        return [f"state    goes on after {run.job.progress}", ""]
     if run.is_resumed:
         return ["state    there is no job to go on from: the run starts from the beginning", ""]
     return []
@@ -246,7 +247,7 @@ def report_json(report: Report) -> dict[str, Any]:
 def job_line(job: Job) -> str:
     """Describe the job of a run that was cut off, or that is under way."""
     now = "under way" if job.is_running else "venhancer-rt enhance ... --resume goes on"
-    return f"{job.target.name}: {job.stand}, {job.size / 1e6:.0f} MB; {now}"
+    return f"{job.target.name}: {job.progress}, {job.size / 1e6:.0f} MB; {now}"
 
 
 def info_lines(name: str) -> list[str]:

@@ -67,7 +67,7 @@ class Job:
         return self.folder / f"state-{self.done}.safetensors"
 
     @property
-    def stand(self) -> str:
+    def progress(self) -> str:
         """Progress of the run, in words."""
         return f"{100 * self.done // self.total} % ({self.frames} frames)"
 

@@ -113,14 +113,14 @@ class DiskJournal:
         if not self.is_kept:
             return
         with self._or_without():
-            self._leave_room(frame)
+            self._check_disk(frame)
             if self.store is None:
                 self._take()
                 pieces, frames = (self.job.pieces, self.job.frames) if self.job else ((), 0)
                 self.store = FrameStore(self.folder, pieces=pieces, frames=frames)
             self.store.add(frame)
 
-    def _leave_room(self, frame: Frame) -> None:
+    def _check_disk(self, frame: Frame) -> None:
         """Raise OSError before kept frames take the disk space that the output needs."""
         free = shutil.disk_usage(self.folder.parent).free
         if free < self.plan.output_bytes + frame.nbytes:

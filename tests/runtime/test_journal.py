@@ -188,7 +188,7 @@ def test_a_state_without_all_its_frames_is_not_written(
     assert (job.window_steps, job.frames) == (1, 1)
 
 
-def test_kept_frames_leave_room_for_the_output(
+def test_kept_frames_check_disk_for_the_output(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The run goes on without them, and what they took is given back."""

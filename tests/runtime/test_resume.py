@@ -18,7 +18,6 @@ from venhancer_rt.cli import main
 from venhancer_rt.job import find_jobs, folder_of, read_job
 
 Capture = pytest.CaptureFixture[str]
-POINTS = 20
 
 
 @pytest.fixture(scope="module")
@@ -59,15 +58,16 @@ def calls_of(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
     return len(seen)
 
 
+@pytest.mark.parametrize("points", [8, pytest.param(20, marks=pytest.mark.slow)])
 def test_killed_anywhere_it_goes_on_to_the_same_frames(
-    job: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    job: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, points: int
 ) -> None:
-    """SIGKILL at 20 random points, reading, denoising or writing; nothing is left in the end."""
+    """SIGKILL at random points, reading, denoising or writing; nothing is left in the end."""
     calls = calls_of(job("whole"), monkeypatch)
     expected = pictures(tmp_path / "whole")
     assert len(expected) == 25
 
-    for point in random.Random(0).sample(range(1, calls + 1), POINTS):
+    for point in random.Random(0).sample(range(1, calls + 1), points):
         assert run_and_die(job(), point) == signal.SIGKILL
         assert not (tmp_path / "out").exists()
         assert main(job("out", "--resume")) == 0

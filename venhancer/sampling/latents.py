@@ -18,15 +18,16 @@ class Latents:
     neighbours: channels of its neighbours that a key frame has after its latents
     """
 
-    def __init__(self, room: Capacity, size: Size, device: str, neighbours: int = 0) -> None:
-        self.capacity = room
+    def __init__(self, capacity: Capacity, size: Size, device: str, neighbours: int = 0) -> None:
+        self.capacity = capacity
         self.size = size
         self.device = device
-        self.x = torch.zeros(room.frames, *size, device=device)  # unscaled: noise at sigma / alpha
+        # unscaled: noise counts as sigma / alpha
+        self.x = torch.zeros(capacity.frames, *size, device=device)
         self.previous = torch.zeros_like(self.x)  # x_0 of the step before
         shown = size[0] + neighbours
-        self.keys = torch.zeros(room.keys, shown, *size[1:], device=device)
-        self.sums = torch.zeros(room.sums, *size, device=device)  # of x_0 times shares, so far
+        self.keys = torch.zeros(capacity.keys, shown, *size[1:], device=device)
+        self.sums = torch.zeros(capacity.sums, *size, device=device)  # of x_0 times shares, so far
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all that a run needs to go on, except the key frames."""

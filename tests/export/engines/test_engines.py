@@ -31,7 +31,9 @@ def checkpoint(preset: Preset, folder: Path) -> list[str]:
     return ["--weights", str(folder / f"{preset.name}.safetensors")]
 
 
-@pytest.mark.parametrize("preset", [NANO, TINY], ids=lambda preset: preset.name)
+@pytest.mark.parametrize(
+    "preset", [NANO, pytest.param(TINY, marks=pytest.mark.slow)], ids=lambda preset: preset.name
+)
 def test_engines_for_the_a100_and_the_l4(
     preset: Preset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

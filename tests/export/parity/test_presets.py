@@ -32,6 +32,7 @@ def test_the_embedded_model_passes(tmp_path: Path, capsys: pytest.CaptureFixture
     assert hash_file(built.folder / "bundle.json") == before
 
 
+@pytest.mark.slow
 def test_the_golden_model_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """TINY with weights made from names, guided, 14 steps of the release's solver, passes.
 

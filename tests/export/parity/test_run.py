@@ -200,6 +200,7 @@ def test_what_is_too_large_is_left_out_by_name(built: Built) -> None:
     assert "--full" in notes
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("poor")
 def test_full_leaves_nothing_out(built: Built) -> None:
     """`--full` measures the bundle's own shape whatever it costs."""
@@ -223,6 +224,7 @@ def test_a_folder_that_cannot_be_written_to_is_told(
         checked(built)
 
 
+@pytest.mark.slow
 def test_codec_and_text_encoder_are_verified_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -89,7 +89,9 @@ def test_another_number_of_processes_can_go_on(whole: Path, killed: Path, tmp_pa
         assert values == pytest.approx(losses(whole)[step], rel=1e-4), step
 
 
-@pytest.mark.parametrize("sharding", ["optimizer", "parameters"])
+@pytest.mark.parametrize(
+    "sharding", ["optimizer", pytest.param("parameters", marks=pytest.mark.slow)]
+)
 def test_sharding_changes_nothing(whole: Path, tmp_path: Path, sharding: str) -> None:
     """Losses, gradients and exported weights over two processes are those with whole copies."""
     done = launch(tmp_path / "run", 2, "--sharding", sharding)
