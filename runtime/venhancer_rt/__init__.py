@@ -1,19 +1,19 @@
-"""Runtime that enhances videos: the `venhancer-rt` command, and `Enhancer` for Python."""
+"""Engines and networks to video: the `venhancer-rt` command, and its Python API."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from venhancer_rt.session import Enhancer
+    from venhancer_rt.session import Enhancer, enhance
 
-__all__ = ["Enhancer"]
+__all__ = ["Enhancer", "enhance"]
 
 
 def __getattr__(name: str) -> Any:
     """Import torch only when something that needs it is asked for."""
-    if name != "Enhancer":
+    if name not in __all__:
         raise AttributeError(f"module 'venhancer_rt' has no attribute {name!r}")
-    from venhancer_rt.session import Enhancer
+    from venhancer_rt import session
 
-    return Enhancer
+    return getattr(session, name)

@@ -38,6 +38,20 @@ from venhancer_rt.job import Job, folder_of, read_job
 from venhancer_rt.journal import DiskJournal
 
 
+def enhance(
+    source: Path | str,
+    target: Path | str,
+    options: Options | None = None,
+    *,
+    bundle: Path | str | None = None,
+    resume: bool = False,
+    progress: Progress = silent,
+) -> Report:
+    """Enhance one clip and free the networks; arguments as in `Enhancer`."""
+    with Enhancer(options, bundle=bundle) as enhancer:
+        return enhancer.enhance(source, target, resume=resume, progress=progress)
+
+
 class Enhancer:
     """Networks that are loaded once and enhance many clips, one after the other.
 

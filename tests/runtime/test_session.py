@@ -19,7 +19,7 @@ from venhancer.errors import Cancelled, OptionError, ShapeError, VideoError
 from venhancer.planning import fitting
 from venhancer.video.probe import probe, read_frames
 from venhancer.weights.checkpoint import read_tensors, save_tensors
-from venhancer_rt import Enhancer, journal, session
+from venhancer_rt import Enhancer, enhance, journal, session
 from venhancer_rt.cli import main
 from venhancer_rt.job import JobError, find_leftovers, find_unreadable, folder_of, read_job
 from venhancer_rt.session import BusyError
@@ -87,6 +87,16 @@ def test_networks_are_loaded_once(options: Options, tmp_path: Path, loads: list[
         enhancer.close()
         enhancer.enhance(first, tmp_path / "third")
     assert len(loads) == 2
+
+
+def test_one_clip_needs_one_call(options: Options, tmp_path: Path, loads: list[Any]) -> None:
+    """Resuming works there too; the networks are freed at the end."""
+    clip = write_clip(tmp_path / "in.mp4", 3)
+
+    report = enhance(clip, tmp_path / "out", options, resume=True)
+
+    assert len(frames_of(report.output)) == 5
+    assert len(loads) == 1
 
 
 def test_other_networks_take_their_place(
