@@ -17,8 +17,8 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from venhancer.config import Upsampling
 from venhancer.errors import OptionError
-from venhancer.training.data.augmentation import Batch, Generator, Take, make_batch
 from venhancer.training.config import TrainingConfig
+from venhancer.training.data.augmentation import Batch, Generator, Take, make_batch
 from venhancer.training.data.media import UnusableError
 from venhancer.training.data.sources import Source
 

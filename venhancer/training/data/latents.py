@@ -24,8 +24,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from venhancer.errors import OptionError
-from venhancer.training.data.augmentation import Generator
 from venhancer.training.config import TrainingConfig
+from venhancer.training.data.augmentation import Generator
 from venhancer.training.data.media import Extent, UnusableError
 
 TYPES = {"F16": np.float16, "F32": np.float32}

@@ -24,8 +24,8 @@ from PIL import Image
 from torch import Tensor
 
 from venhancer.errors import VideoError
-from venhancer.training.data.augmentation import Generator
 from venhancer.training.config import TrainingConfig
+from venhancer.training.data.augmentation import Generator
 from venhancer.video.colour import RGBReader, display_matrix, found_colour, is_transposed
 from venhancer.video.decode import DEFAULT_FPS, video_stream
 

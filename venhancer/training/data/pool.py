@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from venhancer.files import written_whole
 from venhancer.config import ModelConfig
 from venhancer.device import to_device
 from venhancer.errors import OptionError
+from venhancer.files import written_whole
 from venhancer.motion.neighbours import compare
-from venhancer.training.data.augmentation import Batch, Generator
 from venhancer.training.config import TrainingConfig
+from venhancer.training.data.augmentation import Batch, Generator
 
 NAME = "pool.json"
 FIELDS = ("target", "hint", "aligned", "trust", "scale", "level")

@@ -13,14 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from venhancer.pipeline.pixels import resize, to_pixels
-from venhancer.pipeline import run as pipeline
-from venhancer.pipeline.pixels import Frame
 from venhancer.config import Preset
 from venhancer.model.denoiser import Denoiser, Prepared
 from venhancer.options import Options
-from venhancer.planning.plan import make_plan
+from venhancer.pipeline import run as pipeline
 from venhancer.pipeline.networks import Codec, LappedCodec, Networks, TextEncoder
+from venhancer.pipeline.pixels import Frame, resize, to_pixels
+from venhancer.planning.plan import make_plan
 from venhancer.sampling.sampler import Placement
 from venhancer.training.config import TrainingConfig
 from venhancer.training.data.held_out import HeldOut

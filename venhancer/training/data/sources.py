@@ -20,9 +20,9 @@ from typing import Any, Literal
 import numpy as np
 
 from venhancer.errors import OptionError
+from venhancer.training.config import TrainingConfig
 from venhancer.training.data import shards
 from venhancer.training.data.augmentation import Generator, Take
-from venhancer.training.config import TrainingConfig
 from venhancer.training.data.latents import read_latents, read_text
 from venhancer.training.data.media import WHOLE, Extent, Seconds, photo_clips, video_clips
 

@@ -17,10 +17,9 @@ from tests.support import training_parts
 from tests.support.clips import write_clip
 from tests.support.training_parts import random_clip, write_media
 from venhancer.errors import OptionError
-from venhancer.training.data import augmentation
-from venhancer.training.data import dataset
-from venhancer.training.data.augmentation import Batch, Take, make_batch
 from venhancer.training.config import TrainingConfig
+from venhancer.training.data import augmentation, dataset
+from venhancer.training.data.augmentation import Batch, Take, make_batch
 from venhancer.training.data.dataset import Clips
 from venhancer.training.data.sources import Sample, open_sources
 
