@@ -56,7 +56,7 @@ def test_frames_come_back_bit_by_bit(height: int, width: int, tmp_path: Path) ->
 
 
 def test_frames_may_be_views(tmp_path: Path) -> None:
-    """Of any strides, and the frame handed over may be written to afterwards."""
+    """Frames may have any strides, and may be written to after they were handed over."""
     large = noise(1, 40, 60)[0]
     frames = [large[3:20, 5:40], large[::-2, ::-1], large[..., ::-1]]
     for index, frame in enumerate(frames):
@@ -113,7 +113,7 @@ def test_after_a_crash_what_was_settled_is_there(tmp_path: Path) -> None:
 
 
 def test_close_drops_what_is_not_settled(tmp_path: Path) -> None:
-    """Whether anything was settled before or not; a second time it has nothing to do."""
+    """Frames after the last settled one are dropped; a second `close` does nothing."""
     frames = noise(3, 9, 11)
     kept = FrameStore(tmp_path)
     kept.add(frames[0])

@@ -1,4 +1,4 @@
-"""What a run keeps on the disk: whole or not at all, at a bounded cost, and gone at the end."""
+"""The files of a job: whole or not at all, at a bounded cost, and gone at the end of the run."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def pictures(folder: Path) -> list[bytes]:
 
 
 def calls_of(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
-    """How often a whole run reports progress."""
+    """Count how often a whole run reports progress."""
     seen = []
     with monkeypatch.context() as patch:
         bar = DiesAt(-1)
@@ -271,7 +271,7 @@ def test_resume_with_nothing_to_resume(job: Callable[..., list[str]], tmp_path: 
 def test_jobs_lists_and_cleans(
     job: Callable[..., list[str]], tmp_path: Path, capsys: Capture
 ) -> None:
-    """What stands where, how large it is; --clean removes it."""
+    """Each job is listed with its progress and size; --clean removes them."""
     cut_off(job)
 
     assert main(["jobs", str(tmp_path)]) == 0
