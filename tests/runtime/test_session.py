@@ -163,10 +163,10 @@ def test_two_runs_at_once_are_refused(options: Options, tmp_path: Path) -> None:
 def test_an_iterator_that_is_closed_ends_the_work(options: Options) -> None:
     """At the next evaluation, not at the next frame."""
     told: list[str] = []
-    chosen = dataclasses.replace(options, steps=40)
+    chosen = dataclasses.replace(options, steps=12)
     with Enhancer(chosen) as enhancer:
         made = enhancer.frames(
-            moving_frames(41, WIDTH, HEIGHT), progress=lambda stage, *_: told.append(stage)
+            moving_frames(21, WIDTH, HEIGHT), progress=lambda stage, *_: told.append(stage)
         )
         next(made)
         before = len(told)

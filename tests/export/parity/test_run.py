@@ -243,6 +243,7 @@ def test_codec_and_text_encoder_are_verified_too(
     assert not found.notes
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("poor")
 def test_without_its_codec_the_rest_is_verified(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -291,6 +292,7 @@ def test_engines_that_cannot_be_run_are_told(
     assert f"left out: engines for l4: {reason}" in found.notes
 
 
+@pytest.mark.slow
 def test_engines_are_run_at_their_own_shape(
     built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
