@@ -12,7 +12,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from venhancer.video.probe import Clip, probe, read_frames
+from venhancer.video.clip import Clip
+from venhancer.video.probe import probe, read_frames
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "assets" / "butterfly.mp4"

@@ -9,7 +9,7 @@ from venhancer.device import Compute, compute_exactly, keep_freed_memory
 from venhancer.errors import OptionError
 from venhancer.model.kernels.choice import Choice, choose_kernels
 from venhancer.model.kernels.forms import fuse
-from venhancer.options import FOLDER_FPS, Options
+from venhancer.options import Options
 from venhancer.pipeline import run as pipeline
 from venhancer.pipeline.frames import Progress
 from venhancer.pipeline.networks import LappedCodec, Networks
@@ -17,7 +17,8 @@ from venhancer.pipeline.run import Report, silent
 from venhancer.planning.fitting import Limits, arrangements, fitting
 from venhancer.planning.plan import Arrangement, Plan
 from venhancer.sampling.sampler import Capture, Placement
-from venhancer.video.probe import Clip, probe
+from venhancer.video.clip import Clip, Reading
+from venhancer.video.probe import probe
 from venhancer.weights.checkpoint import Checkpoint, load_model
 
 
@@ -67,7 +68,7 @@ def enhance(
 
 def open_clip(source: Path | str, options: Options) -> Clip:
     """Probe a video file, or a folder of numbered PNG files."""
-    return probe(Path(source), folder_fps=options.input_fps or FOLDER_FPS)
+    return probe(Path(source), Reading.of(options))
 
 
 def plan_run(

@@ -17,6 +17,7 @@ CodecName = Literal["autoencoder", "lapped"]
 SolverName = Literal["fast", "normal"]
 Upsampling = Literal["bilinear", "bicubic"]
 Body = Literal["unet", "flat"]
+ColorFix = Literal["none", "wavelet", "adain", "lab"]
 NewFrames = Literal["model", "motion"]  # maker of the frames between key frames
 
 
@@ -188,6 +189,7 @@ class RunDefaults:
     tile: tuple[int, int] = (1280, 720)  # width, height in pixels
     fast: Shortcuts = Shortcuts(reuse=2, guidance_interval=(200, 800))  # of `--mode fast`
     new_frames: NewFrames = "model"
+    color_fix: ColorFix = "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,7 +230,9 @@ def _build(kind: type[T], values: Mapping[str, Any]) -> T:
 
 
 RELEASED = Preset(
-    name="released", model=ModelConfig(), defaults=RunDefaults(window=25, longest_window=33)
+    name="released",
+    model=ModelConfig(),
+    defaults=RunDefaults(window=25, longest_window=33, color_fix="wavelet"),
 )
 
 TINY = Preset(

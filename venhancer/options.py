@@ -12,7 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
-from venhancer.config import NewFrames, SolverName
+from venhancer.config import ColorFix, NewFrames, SolverName
 from venhancer.errors import OptionError
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -22,9 +22,15 @@ Padding = Literal["reflect", "white"]
 GeometryRule = Literal["exact", "released"]
 Join = Literal["blend", "cut"]
 Mode = Literal["exact", "fast"]
+Deinterlace = Literal["auto", "off", "double"]
+HDRMode = Literal["keep", "sdr"]
+Alpha = Literal["auto", "black"]
+Audio = Literal["copy", "aac", "none"]
+Speed = Literal["fast", "medium", "slow"]
 GB = 1e9  # bytes
 FOLDER_FPS = Fraction(24)  # of a folder of pictures, where the user names no rate
 
+INPUT = "what is read"
 OUTPUT = "what comes out"
 MODEL = "how the model works"
 SHORTCUTS = "what makes it faster, with other frames"
@@ -36,6 +42,14 @@ NTSC = {
     "59.94": "60000/1001",
     "119.88": "120000/1001",
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputLimits:
+    """Largest input that is decoded; None: no limit. A service sets them for files of others."""
+
+    pixels: int | None = None  # of a frame
+    frames: int | None = None  # of a clip
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -112,13 +126,29 @@ class Options:
         OUTPUT,
         "what makes the frames between: the model, or motion from the model's key frames",
     )
-    input_fps: Fraction | None = _option(
-        None, OUTPUT, "rate of a folder of pictures (default 24)", parse=parse_rate
+    even: bool = _option(
+        False, OUTPUT, "make the width and height even, which every player can show"
     )
     crf: int = _option(
         17, OUTPUT, "quality of the file, lower is better (default 17)", range=(0, 51)
     )
-    codec: str = _option("libx264", OUTPUT, "encoder (default libx264)")
+    codec: str | None = _option(
+        None,
+        OUTPUT,
+        "encoder (default libx264; libx265 for more than 8 bits; where there is alpha, prores_ks "
+        "in .mov and ffv1 in .mkv)",
+    )
+    pixel_format: str | None = _option(
+        None, OUTPUT, "pixel format of the file, such as yuv420p10le (default: what fits the input)"
+    )
+    preset_speed: Speed = _option(
+        "medium", OUTPUT, "speed of the encoder; slow makes smaller files (default medium)"
+    )
+    audio: Audio = _option(
+        "copy",
+        OUTPUT,
+        "sound as it is (copy; what the output cannot hold becomes AAC), all as AAC, or none",
+    )
     overwrite: bool = _option(False, OUTPUT, "replace an existing output", is_about_target=True)
     compare: Path | None = _option(
         None,
@@ -126,6 +156,33 @@ class Options:
         "also write input and result side by side: video or .png",
         metavar="FILE",
         is_about_target=True,
+    )
+
+    input_fps: Fraction | None = _option(
+        None, INPUT, "rate of a folder of pictures (default 24)", parse=parse_rate
+    )
+    stream: int | None = _option(
+        None,
+        INPUT,
+        "video stream to take, as `info` numbers them (default: the file's default, or largest)",
+        metavar="N",
+        range=(0, 1000),
+        is_compared=True,
+    )
+    deinterlace: Deinterlace = _option(
+        "auto",
+        INPUT,
+        "deinterlace frames that are interlaced (auto), or each field to a frame (double)",
+        is_compared=True,
+    )
+    hdr: HDRMode = _option(
+        "keep", INPUT, "keep HDR as it is, or tone-map it to SDR (default keep)", is_compared=True
+    )
+    alpha: Alpha = _option(
+        "auto",
+        INPUT,
+        "keep alpha where the output can hold it (auto), else put the picture over black",
+        is_compared=True,
     )
 
     preset: str | None = _option(
@@ -163,6 +220,14 @@ class Options:
     )
     padding: Padding = _option(
         "reflect", MODEL, "what fills the padding of the frame (default reflect)", is_compared=True
+    )
+
+    color_fix: ColorFix | None = _option(
+        None,
+        MODEL,
+        "take the colours of the input: its low frequencies (wavelet), or its mean and spread in "
+        "RGB (adain) or CIELAB (lab)",
+        is_compared=True,
     )
 
     mode: Mode = _option(
@@ -218,6 +283,7 @@ class Options:
         True, PLACE, "interpolate across cuts", flag="--no-scene-cuts"
     )  # windows end at cuts
 
+    limits: InputLimits = field(default_factory=InputLimits)  # of the input
     join: Join = "blend"  # how windows and tiles meet; `cut` is the released code's, for parity
 
     def __post_init__(self) -> None:

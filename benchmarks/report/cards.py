@@ -27,8 +27,8 @@ from venhancer.options import Options
 from venhancer.planning.cards import CARDS
 from venhancer.planning.cost import plan_flop
 from venhancer.planning.plan import Plan, make_plan
+from venhancer.video.clip import Clip
 from venhancer.video.colour import Colour
-from venhancer.video.probe import Clip
 
 # --- projection -----------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 import venhancer
+from venhancer.api import open_clip
 from venhancer.bundle.manifest import NAME
 from venhancer.bundle.static_networks import StaticCodec, StaticDenoiser, StaticTextEncoder
 from venhancer.contract import Shape
@@ -19,12 +20,11 @@ from venhancer.device import Compute
 from venhancer.encoders.tokenizer import load_tokenizer
 from venhancer.errors import OptionError
 from venhancer.files import fingerprint
-from venhancer.options import FOLDER_FPS, Options, flag_of, marked
+from venhancer.options import Options, flag_of, marked
 from venhancer.pipeline.networks import Networks
 from venhancer.planning.fitting import Limits, fitting, static_arrangements
 from venhancer.planning.memory import pays_by_graph
 from venhancer.planning.plan import Arrangement, Plan, static_plans
-from venhancer.video.probe import probe
 from venhancer.weights.checkpoint import Checkpoint
 from venhancer_rt.bundle_reader import Bundle, open_bundle
 from venhancer_rt.cuda_graph import GraphCapture
@@ -120,7 +120,7 @@ def _static(request: Request, folder: Path) -> Backend:
     bundle = open_bundle(folder)
     name, device = _runner(bundle, options.device)
     compute = Compute(device, getattr(torch, bundle.manifest.precision))
-    clip = probe(request.source, folder_fps=options.input_fps or FOLDER_FPS)
+    clip = open_clip(request.source, options)
     possible = static_plans(clip, bundle.manifest.preset, options, bundle.manifest.shapes)
     plans = static_arrangements(possible, device)
     plan, *fallbacks = fitting(

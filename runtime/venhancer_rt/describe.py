@@ -12,7 +12,8 @@ from venhancer.config import PRESETS, Preset, Shortcuts
 from venhancer.errors import VideoError
 from venhancer.options import GB, Options
 from venhancer.planning.plan import Plan
-from venhancer.video.probe import Clip, probe
+from venhancer.video.clip import Clip
+from venhancer.video.probe import probe
 from venhancer.weights.checkpoint import read_preset
 from venhancer_rt import cuda_facts
 

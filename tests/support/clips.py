@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from tests.support.models import SMALL_UNET
 from venhancer.config import Preset, RunDefaults, UNetConfig
 from venhancer.model.denoiser import make_denoiser
+from venhancer.video.clip import Clip
 from venhancer.video.colour import Colour
-from venhancer.video.probe import Clip
 from venhancer.weights.checkpoint import save_checkpoint
 
 TINY_UNET = UNetConfig(

@@ -19,7 +19,7 @@ from venhancer.errors import OptionError
 from venhancer.options import GB, Options
 from venhancer.planning.memory import CONTEXT_BYTES, need, pays_by_graph
 from venhancer.planning.plan import Arrangement, Plan, cheapest_window, make_plan
-from venhancer.video.probe import Clip
+from venhancer.video.clip import Clip
 
 FREE_SHARE = 0.9  # of the free memory, taken where no limit is given
 WINDOW_SHARES = (1.0, 0.75, 0.5, 0.25)  # of the preset's window

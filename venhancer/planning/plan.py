@@ -26,7 +26,7 @@ from venhancer.planning.geometry import Geometry, fit, released_padding, release
 from venhancer.planning.timeline import Timeline, at_rate, interpolated
 from venhancer.planning.windows import Scene, cut_scenes
 from venhancer.spans import Span, tiles
-from venhancer.video.probe import Clip
+from venhancer.video.clip import Clip
 
 STORED_BYTES_PER_PIXEL = 1.0  # lossless: measured 0.65 to 1.6
 BYTES_PER_PIXEL = 0.35  # H.264 at crf 17, with a margin: measured 0.05 to 0.25 on our clips

@@ -16,6 +16,7 @@ SMPTE170M = 6  # the usual tag of bt601
 UNSPECIFIED = 2
 LIMITED = 1
 FULL = 2
+PQ, HLG = 16, 18
 HD_LINES = 720  # untagged pictures with at least this many lines are taken as bt709
 
 # swscale's numbers of the matrices (FCC 4, BT.601 5, SMPTE 240M 7, BT.2020 9), which PyAV's
@@ -35,6 +36,11 @@ class Colour:
     range: int | None = None
     primaries: int | None = None
     transfer: int | None = None
+
+    @property
+    def is_hdr(self) -> bool:
+        """True for the transfer curves PQ (SMPTE ST 2084) and HLG (ARIB STD-B67)."""
+        return self.transfer in (PQ, HLG)
 
     def resolved(self, lines: int) -> "Colour":
         """Fill in missing matrix and range: bt709 from 720 lines up, else bt601; limited range.

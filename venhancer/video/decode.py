@@ -12,13 +12,13 @@ from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
 from venhancer.errors import VideoError
+from venhancer.options import FOLDER_FPS
 
 if TYPE_CHECKING:
     AnyPacket: TypeAlias = av.Packet[Stream]
 else:
     AnyPacket = av.Packet  # cannot be subscripted at run time
 
-DEFAULT_FPS = Fraction(24)
 _STILL_FORMATS = {".png": "png_pipe", ".jpg": "jpeg_pipe", ".jpeg": "jpeg_pipe"}
 _TEXT_FORMATS = {"tty"}  # FFmpeg renders plain text as video; nobody wants that
 
@@ -61,7 +61,7 @@ def decode(
     container: InputContainer, stream: VideoStream, health: Health
 ) -> Iterator[tuple[av.VideoFrame, Fraction]]:
     """Decode every readable frame, with its time; damaged packets are counted and skipped."""
-    clock = _Clock(1 / (stream.guessed_rate or DEFAULT_FPS))
+    clock = _Clock(1 / (stream.guessed_rate or FOLDER_FPS))
     packets = container.demux()
     while True:
         try:

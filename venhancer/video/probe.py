@@ -5,7 +5,6 @@ A video is a file that FFmpeg can decode, a still image, or a folder of numbered
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice, pairwise
 from pathlib import Path
@@ -13,76 +12,41 @@ from pathlib import Path
 import av
 import numpy as np
 from av.container import InputContainer
+from av.stream import Stream
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from venhancer.errors import VideoError
+from venhancer.options import FOLDER_FPS
+from venhancer.video.clip import Clip, Reading, Track
 from venhancer.video.colour import (
-    Colour,
     RGBReader,
     display_matrix,
     found_colour,
     is_transposed,
 )
-from venhancer.video.decode import DEFAULT_FPS, Health, codec_name, decode, open_input, video_stream
+from venhancer.video.decode import Health, codec_name, decode, open_input, video_stream
 from venhancer.video.scene_cuts import CutFinder
 
+READING = Reading()
 _ROUNDING = Fraction(3, 2000)  # frame distances within 1.5 ms count as equal: Matroska counts in ms
 _SEEK_FRAMES = 100  # closer than this, decoding and dropping frames is as fast as seeking
 _SEEK_MARGIN = 1  # seconds before the frame asked for
 _SIZED_FORMATS = ("mov", "matroska", "avi")  # their headers tell how long the file should be
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Clip:
-    """Result of `probe`. Sizes are pixels after rotation, times are seconds as stored."""
-
-    path: Path
-    width: int
-    height: int
-    times: tuple[Fraction, ...]  # of every frame that can be decoded, strictly increasing
-    fps: Fraction
-    is_variable: bool
-    end: Fraction  # last time + duration of the last frame
-    codec: str
-    pixel_format: str
-    colour: Colour  # as tagged; `colour.resolved(lines)` is what conversions use
-    audio: str | None = None  # codec of the first audio track
-    subtitles: tuple[str, ...] = ()
-    damage: str | None = None  # one line if not everything could be read
-    is_folder: bool = False
-    lines: int = 0  # picture lines before rotation; 0: the same as `height`
-    sample_aspect: Fraction = Fraction(1)  # width : height of a pixel, after rotation
-    cuts: tuple[int, ...] = ()  # frames that begin a new scene, increasing, never 0
-
-    @property
-    def frames(self) -> int:
-        return len(self.times)
-
-    @property
-    def duration(self) -> Fraction:
-        """Seconds from the first frame to the end of the last one."""
-        return self.end - self.times[0]
-
-    @property
-    def working_colour(self) -> Colour:
-        """The tags with matrix and range filled in, for both directions of the conversion."""
-        return self.colour.resolved(self.lines or self.height)
-
-
-def probe(path: Path, folder_fps: Fraction = DEFAULT_FPS) -> Clip:
+def probe(path: Path, reading: Reading = READING) -> Clip:
     """Decode the video once, a frame at a time, and return its properties.
 
-    folder_fps: frame rate of a folder of PNG files, or of a still image.
     A truncated file gives the frames that can be read, and a line in `Clip.damage`.
     Raises VideoError for a missing file, no video, no frame, PNG files of mixed sizes.
     """
     if path.is_dir():
-        return _probe_folder(path, folder_fps)
+        return _probe_folder(path, reading)
     if not path.is_file():
         raise VideoError(f"{path} does not exist or is no file")
     with open_input(path) as container:
-        return _probe_container(path, container, folder_fps)
+        return _probe_container(path, container, reading)
 
 
 def read_frames(clip: Clip, start: int = 0, stop: int | None = None) -> Iterator[NDArray[np.uint8]]:
@@ -103,7 +67,7 @@ def read_frames(clip: Clip, start: int = 0, stop: int | None = None) -> Iterator
 # --- files -------------------------------------------------------------------------------------
 
 
-def _probe_container(path: Path, container: InputContainer, still_fps: Fraction) -> Clip:
+def _probe_container(path: Path, container: InputContainer, reading: Reading) -> Clip:
     stream = video_stream(container, path)
     health = Health()
     finder = CutFinder()
@@ -118,7 +82,7 @@ def _probe_container(path: Path, container: InputContainer, still_fps: Fraction)
     if first is None:
         raise VideoError(f"{path} holds no frame that can be decoded")
     is_still = container.format.name.endswith("_pipe")
-    fps = still_fps if is_still else _sensible_fps(stream, times)
+    fps = reading.folder_fps if is_still else _sensible_fps(stream, times)
     step = 1 / fps
     end = times[-1] + (last_duration if last_duration > 0 and not is_still else step)
     swap = is_transposed(display_matrix(first))
@@ -135,8 +99,9 @@ def _probe_container(path: Path, container: InputContainer, still_fps: Fraction)
         codec=codec_name(stream),
         pixel_format=first.format.name,
         colour=found_colour(first),
-        audio=next(map(codec_name, container.streams.audio), None),
-        subtitles=tuple(map(codec_name, container.streams.subtitles)),
+        reading=reading,
+        stream=stream.index,
+        tracks=tuple(map(_track, container.streams)),
         damage=_damage(path, container, stream, health, len(times), max(end, health.end), step),
         lines=first.height,
         sample_aspect=(1 / aspect if swap else aspect) if aspect > 0 else Fraction(1),
@@ -144,11 +109,25 @@ def _probe_container(path: Path, container: InputContainer, still_fps: Fraction)
     )
 
 
+def _track(stream: Stream) -> Track:
+    return Track(
+        index=stream.index,
+        kind=stream.type,
+        codec=codec_name(stream),
+        words=", ".join(filter(None, (stream.language, stream.metadata.get("title")))),
+        start=None if stream.start_time is None else _seconds(stream, stream.start_time),
+    )
+
+
+def _seconds(stream: Stream, ticks: int) -> Fraction:
+    return Fraction(ticks) * (stream.time_base or 1)
+
+
 def _sensible_fps(stream: VideoStream, times: list[Fraction]) -> Fraction:
     """Choose the nominal rate if it fits the times within 1 %, else the measured one."""
     nominal = stream.guessed_rate or stream.average_rate
     if len(times) < 2:
-        return nominal or DEFAULT_FPS
+        return nominal or FOLDER_FPS
     measured = (len(times) - 1) / (times[-1] - times[0])
     for rate in (nominal, stream.average_rate):
         if rate and abs(rate / measured - 1) < Fraction(1, 100):
@@ -262,7 +241,8 @@ def _read_still(file: Path) -> tuple[av.VideoFrame, NDArray[np.uint8]]:
     return frame, RGBReader(size[swap], size[not swap], colour).read(frame)
 
 
-def _probe_folder(folder: Path, fps: Fraction) -> Clip:
+def _probe_folder(folder: Path, reading: Reading) -> Clip:
+    fps = reading.folder_fps
     files = numbered_pngs(folder)
     if not files:
         raise VideoError(f"{folder} holds no numbered PNG file such as 000001.png")
@@ -286,6 +266,7 @@ def _probe_folder(folder: Path, fps: Fraction) -> Clip:
         codec="png",
         pixel_format=frame.format.name,
         colour=found_colour(frame),
+        reading=reading,
         is_folder=True,
         lines=image.shape[0],
         cuts=finder.cuts(),

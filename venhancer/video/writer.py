@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 from typing_extensions import Self
 
 from venhancer.errors import OptionError, OutputError, ShapeError, VideoError
+from venhancer.video.clip import Clip
 from venhancer.video.colour import Colour, YUVMaker
 from venhancer.video.decode import AnyPacket
-from venhancer.video.probe import Clip
 from venhancer.video.target import (
     check_existing,
     check_target,
@@ -60,7 +60,7 @@ def open_writer(  # noqa: PLR0913  a public interface
     fps: Fraction,
     source: Clip | None,
     crf: int = 17,
-    codec: str = "libx264",
+    codec: str | None = None,
     overwrite: bool = False,
 ) -> "VideoWriter | FolderWriter":
     """Open a context manager with `write(frame, time)`; the output appears at a successful end.
@@ -78,7 +78,7 @@ def open_writer(  # noqa: PLR0913  a public interface
         return FolderWriter(path, width, height, overwrite)
     writer = VideoWriter(path, width, height, overwrite)
     try:
-        writer.start(fps=fps, source=source, crf=crf, codec=codec)
+        writer.start(fps=fps, source=source, crf=crf, codec=codec or "libx264")
     except BaseException:
         writer.abort()
         raise

@@ -13,7 +13,7 @@ from venhancer.contract import Shape
 from venhancer.errors import OptionError
 from venhancer.options import Options
 from venhancer.planning.plan import Plan, make_plan, static_plans
-from venhancer.video.probe import Clip
+from venhancer.video.clip import Clip
 
 SHAPE = Shape(width=96, height=64, window=9)
 

@@ -19,7 +19,8 @@ from tests.support.video_parts import (
 )
 from venhancer.errors import OptionError, OutputError, ShapeError, VideoError
 from venhancer.video import writer
-from venhancer.video.probe import Clip, probe, read_frames
+from venhancer.video.clip import Clip
+from venhancer.video.probe import probe, read_frames
 from venhancer.video.writer import check_target, open_writer
 
 # --- what cannot be read ------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from tests.support.video_parts import (
     write,
 )
 from venhancer.errors import OptionError, VideoError
+from venhancer.video.clip import Reading
 from venhancer.video.probe import probe, read_frames
 from venhancer.video.writer import encode_png, open_writer
 
@@ -109,7 +110,7 @@ def test_a_folder_of_png_goes_in_and_out(tmp_path):
     frames = [picture(n / 12, 35, 21) for n in range(12)]
 
     write(tmp_path / "frames", frames)
-    clip = probe(tmp_path / "frames", Fraction(25))
+    clip = probe(tmp_path / "frames", Reading(folder_fps=Fraction(25)))
 
     assert (clip.is_folder, clip.width, clip.height, clip.frames) == (True, 35, 21, 12)
     assert clip.times == tuple(Fraction(n, 25) for n in range(12))

@@ -23,6 +23,7 @@ from venhancer.planning.plan import make_plan
 from venhancer.sampling.sampler import Placement
 from venhancer.training.config import TrainingConfig
 from venhancer.training.data.held_out import HeldOut
+from venhancer.video.clip import Reading
 from venhancer.video.probe import probe, read_frames
 from venhancer.video.writer import write_frames
 
@@ -122,7 +123,7 @@ def _enhanced(
     with TemporaryDirectory() as temporary:
         given, made = (Path(temporary) / name for name in ("given", "made"))
         write_frames(given, shown, FPS / STRIDE)
-        plan = make_plan(probe(given, FPS / STRIDE), preset, options)
+        plan = make_plan(probe(given, Reading(folder_fps=FPS / STRIDE)), preset, options)
         pipeline.enhance(plan, made, networks, options)
         return list(read_frames(probe(made)))
 

@@ -31,9 +31,10 @@ from venhancer.training.data.media import (
     upright_size,
 )
 from venhancer.training.prepare.shard_writer import LeftOut
+from venhancer.video.clip import Clip
 from venhancer.video.colour import Colour, RGBReader, YUVMaker, found_colour
 from venhancer.video.decode import video_stream
-from venhancer.video.probe import Clip, probe
+from venhancer.video.probe import probe
 
 CRF = 17  # of x264: hardly distinguishable from the source
 KEYFRAME_SECONDS = 1.0
