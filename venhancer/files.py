@@ -21,7 +21,8 @@ def written_whole(path: Path, *, is_durable: bool = False) -> Iterator[Path]:
     If the block fails, the temporary file is removed and `path` is left as it was.
     is_durable: wait for the disk before the rename, so that no crash leaves a name without bytes
     """
-    temporary = path.with_name(f".{hash_text(path.name)[:12]}.part")  # short for any name
+    name = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]  # short for any name
+    temporary = path.with_name(f".{name}.part")
     try:
         yield temporary
         if is_durable:
@@ -70,11 +71,17 @@ def fingerprint(path: Path) -> str:
 
 
 def try_lock(path: Path) -> IO[bytes] | None:
-    """Open and lock a file that only one process can hold; None if another one holds it."""
+    """Open and lock a file that only one process can hold; None if another one holds it.
+
+    A file that its last holder removed in the meantime counts as held.
+    """
     file = path.open("wb")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        file.close()
+        return None
+    if not os.fstat(file.fileno()).st_nlink:
         file.close()
         return None
     return file

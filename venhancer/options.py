@@ -46,10 +46,10 @@ NTSC = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputLimits:
-    """Largest input that is decoded; None: no limit. A service sets them for files of others."""
+    """Largest input that is decoded. A service sets lower limits for files of others."""
 
-    pixels: int | None = None  # of a frame
-    frames: int | None = None  # of a clip
+    pixels: int = 1 << 28  # of a frame
+    frames: int | None = None  # of a clip; None: no limit
 
 
 def parse_size(text: str) -> tuple[int, int]:

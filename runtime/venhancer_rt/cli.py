@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -30,6 +33,7 @@ enhance  enhance a video
 plan     tell what `enhance` would do, and what it would cost
 jobs     list the runs that were cut off
 info     describe a video, a checkpoint, a bundle or a preset
+doctor   tell what is installed, and what will work on this machine
 
 `venhancer-rt COMMAND --help` lists the options of a command."""
 
@@ -69,6 +73,12 @@ def build_parser() -> argparse.ArgumentParser:
     info = commands.add_parser("info", help="describe a video, a checkpoint, a bundle or a preset")
     info.add_argument("file", help="a file, a bundle's folder, or a preset's name")
     info.set_defaults(run=run_info)
+
+    doctor = commands.add_parser(
+        "doctor", help="tell what is installed, and what will work on this machine"
+    )
+    doctor.add_argument("--json", action="store_true", help="print it as JSON")
+    doctor.set_defaults(run=run_doctor)
     return parser
 
 
@@ -92,7 +102,11 @@ def _add_run_options(parser: argparse.ArgumentParser, *, has_target: bool) -> No
 def _output(args: argparse.Namespace) -> Path:
     if args.output is not None:
         return Path(args.output)
-    return Path(args.input.with_name(f"{args.input.stem}_enhanced.mp4"))
+    from venhancer.video.target import fitted_name, name_limit
+
+    place, ending = args.input.absolute(), "_enhanced.mp4"
+    stem = fitted_name(args.input.stem, name_limit(place.parent) - len(ending))
+    return Path(args.input.with_name(f"{stem}{ending}"))
 
 
 def run_usage(_: argparse.Namespace) -> None:
@@ -190,6 +204,17 @@ def run_info(args: argparse.Namespace) -> None:
     print("\n".join(describe.info_lines(args.file)))
 
 
+def run_doctor(args: argparse.Namespace) -> None:
+    from venhancer_rt import doctor
+    from venhancer_rt.machine_facts import gather
+
+    facts = gather()
+    if args.json:
+        print(json.dumps(doctor.report_json(facts)))
+    else:
+        print("\n".join(doctor.report_lines(facts)))
+
+
 def _job_left(run: Run | None) -> str:
     """Describe the job that an interrupted run has left."""
     from venhancer_rt.job import folder_of, read_job
@@ -207,11 +232,31 @@ def _cuda_here(error: VEnhancerError) -> str:
     return f" (CUDA here: {told})" if told else ""
 
 
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the block as Ctrl-C does, unless the process has its own way to handle it."""
+
+    def interrupt(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would cut off the clean-up
+        raise KeyboardInterrupt
+
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     logging.basicConfig(format="venhancer-rt: %(message)s", level=logging.WARNING)
     try:
-        args.run(args)
+        with ended_by_sigterm():
+            args.run(args)
     except VEnhancerError as error:
         print(f"venhancer-rt: {error}{_cuda_here(error)}", file=sys.stderr)
         return 2

@@ -1,26 +1,31 @@
 """Jobs of runs that were cut off: found beside their outputs, compared with a new run, removed.
 
 A job is a folder `.NAME.venhancer-job`. In it, `job.json` identifies the run, `state-N.safetensors`
-holds the latents after N window steps, and `frames-*` the frames that had left by then.
-`journal.py` writes these files.
+holds the latents after N window steps, and `frames-*` the frames that had left by then. `lock` is
+locked while a run writes the output. `journal.py` writes these files.
+
+Where the folder's name would be too long for the file system, NAME is shortened, and the file
+`name` holds the whole of it.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from venhancer.errors import VEnhancerError
-from venhancer.files import try_lock
+from venhancer.files import try_lock, written_whole
 from venhancer.planning.plan import Arrangement
-from venhancer.video.target import sweep_folder
+from venhancer.video.target import fitted_name, name_limit, sweep_folder
 
 SUFFIX = ".venhancer-job"
 JOB = "job.json"
 LOCK = "lock"
+NAME = "name"  # only in folders with a shortened name
 FORMAT = 2  # of job.json; 1 was written by version 0.1.0 and before
 
 
@@ -54,13 +59,7 @@ class Job:
 
     @property
     def is_running(self) -> bool:
-        try:
-            lock = try_lock(self.folder / LOCK)
-        except OSError:  # nothing can be written there
-            return False
-        if lock is not None:
-            lock.close()
-        return lock is None
+        return _is_locked(self.folder)
 
     @property
     def state(self) -> Path:
@@ -73,7 +72,36 @@ class Job:
 
 
 def folder_of(target: Path) -> Path:
-    return target.absolute().with_name(f".{target.name}{SUFFIX}")
+    """Name the folder of a run's job, the same for every spelling of the output's path."""
+    place = target.absolute()
+    limit = name_limit(place.parent) - len(f".{SUFFIX}")
+    return place.parent / f".{fitted_name(place.name, limit)}{SUFFIX}"
+
+
+def keep_name(target: Path) -> None:
+    """Write the output's name into its job folder, if the folder's own name does not hold it."""
+    folder = folder_of(target)
+    if folder.name != f".{target.name}{SUFFIX}":
+        with written_whole(folder / NAME) as temporary:
+            temporary.write_bytes(os.fsencode(target.name))
+
+
+def refuse_running(target: Path) -> None:
+    """Raise JobError if another run is writing the same output."""
+    if _is_locked(folder_of(target)):
+        raise JobError(f"another process is at work on {target}: wait for it")
+
+
+def _is_locked(folder: Path) -> bool:
+    if not (folder / LOCK).exists():
+        return False
+    try:
+        lock = try_lock(folder / LOCK)
+    except OSError:  # nothing can be written there
+        return False
+    if lock is not None:
+        lock.close()
+    return lock is None
 
 
 def find_jobs(folder: Path) -> list[Job]:
@@ -95,7 +123,10 @@ def find_unreadable(folder: Path) -> list[str]:
 
 
 def _target_name(folder: Path) -> str:
-    return folder.name.removeprefix(".").removesuffix(SUFFIX)
+    try:
+        return os.fsdecode((folder / NAME).read_bytes())
+    except OSError:
+        return folder.name.removeprefix(".").removesuffix(SUFFIX)
 
 
 def clean(folder: Path) -> list[str]:
@@ -106,11 +137,11 @@ def clean(folder: Path) -> list[str]:
     gone = []
     sweep_folder(folder)
     for path in sorted(folder.glob(f".*{SUFFIX}")):
-        lock = try_lock(path / LOCK)
+        lock, name = try_lock(path / LOCK), _target_name(path)
         if lock is not None:
             shutil.rmtree(path)
             lock.close()
-            gone.append(_target_name(path))
+            gone.append(name)
     return gone
 
 

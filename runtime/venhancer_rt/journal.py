@@ -2,7 +2,8 @@
 
 The files of a job (`job.py`) are written whole, and the older state is removed when the newer one
 is complete. Writing states takes at most `SHARE` of a run's time. Frames are kept by the thread
-that writes, while the network works.
+that writes, while the network works. A run holds the lock of its job's folder from its beginning to
+its end, so that no other run writes the same output.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from errno import ENOSPC
 from pathlib import Path
@@ -23,7 +24,7 @@ from safetensors.torch import load_file, save_file
 
 from venhancer.files import hash_file, try_lock, write_text, written_whole
 from venhancer.pipeline.pixels import Frame
-from venhancer.pipeline.state import State
+from venhancer.pipeline.state import NoJournal, State
 from venhancer.planning.plan import Plan
 from venhancer_rt import frame_store
 from venhancer_rt.frame_store import FrameStore
@@ -34,6 +35,7 @@ from venhancer_rt.job import (
     Job,
     JobError,
     folder_of,
+    keep_name,
     read_job,
     refuse_other,
     refuse_unreadable,
@@ -43,6 +45,7 @@ logger = logging.getLogger(__name__)
 
 SHARE = 0.05  # of a run's time
 SHORTEST_WAIT = 30.0  # seconds between two states
+TRIES, PAUSE = 5, 0.02  # at the lock, which a look at a job holds for a moment; seconds between
 
 
 class DiskJournal:
@@ -70,24 +73,31 @@ class DiskJournal:
         self.identity = dict(self.identify(plan))
 
     def resume(self) -> Job | None:
-        """Find the job to go on from; JobError if it is another run's, or still under way."""
+        """Lock the job's folder and find the job to go on from, if there is one.
+
+        JobError if it is another run's, or if another process is at work on the output.
+        """
+        with self._or_without():
+            self.lock = take_lock(self.target)
+        try:
+            self.job = self._find_job()
+        except BaseException:
+            self._unlock()
+            raise
+        return self.job
+
+    def _find_job(self) -> Job | None:
         job = read_job(self.folder)
         if job is None:
             refuse_unreadable(self.folder)
-        if job is not None:
-            refuse_other(job, self.identity)
-            self._take()
-        self.job = job
+            return None
+        refuse_other(job, self.identity)
         return job
 
-    def _take(self) -> None:
-        if self.lock is None:
-            self.folder.mkdir(exist_ok=True)
-            self.lock = try_lock(self.folder / LOCK)
-        if self.lock is None:
-            raise JobError(f"another process is at work on {self.target}: wait for it")
-        for left in self.folder.glob(".*.part"):  # of a process that was killed as it wrote
-            left.unlink()
+    def _unlock(self) -> None:
+        if self.lock is not None:
+            self.lock.close()
+            self.lock = None
 
     def load(self) -> State | None:
         """Load the state of the job that `resume` found; None without one."""
@@ -115,7 +125,6 @@ class DiskJournal:
         with self._or_without():
             self._check_disk(frame)
             if self.store is None:
-                self._take()
                 pieces, frames = (self.job.pieces, self.job.frames) if self.job else ((), 0)
                 self.store = FrameStore(self.folder, pieces=pieces, frames=frames)
             self.store.add(frame)
@@ -142,7 +151,7 @@ class DiskJournal:
     def _or_without(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, SafetensorError, JobError) as error:
+        except (OSError, SafetensorError) as error:
             self.is_kept = False
             logger.warning("no state can be kept in %s, the run goes on: %s", self.folder, error)
             self._drop_frames()
@@ -158,7 +167,6 @@ class DiskJournal:
 
     def _write(self, state: State) -> None:
         """Write the latents and settle the frames, then write `job.json`, then drop old states."""
-        self._take()
         steps = [self.plan.window_steps_of(scene) for scene in self.plan.scenes]
         done = sum(steps[: state.scene]) + state.window_steps
         name = f"state-{done}.safetensors"
@@ -199,4 +207,40 @@ class DiskJournal:
             return
         if kind is None or read_job(self.folder) is None:
             shutil.rmtree(self.folder, ignore_errors=True)
-        self.lock.close()
+        self._unlock()
+
+
+def take_lock(target: Path) -> IO[bytes]:
+    """Lock the folder of an output's job, and make it if there is none.
+
+    JobError if another process holds it, OSError if the disk refuses.
+    """
+    folder = folder_of(target)
+    for _ in range(TRIES):
+        folder.mkdir(exist_ok=True)
+        with suppress(FileNotFoundError):  # a run that ends has just removed the folder
+            lock = try_lock(folder / LOCK)
+            if lock is not None:
+                _tidy(target)
+                return lock
+        time.sleep(PAUSE)
+    raise JobError(f"another process is at work on {target}: wait for it")
+
+
+def _tidy(target: Path) -> None:
+    """Remove what a process that was killed had half written, and keep the output's name."""
+    for left in folder_of(target).glob(".*.part"):
+        left.unlink()
+    keep_name(target)
+
+
+@contextmanager
+def locked(target: Path) -> Iterator[NoJournal]:
+    """Hold the lock of a job for a run that leaves it unchanged and keeps none of its own."""
+    lock = take_lock(target)
+    try:
+        yield NoJournal()
+    finally:
+        if not (folder_of(target) / JOB).exists():  # its run has ended just before
+            shutil.rmtree(folder_of(target), ignore_errors=True)
+        lock.close()

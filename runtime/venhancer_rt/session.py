@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -29,13 +29,13 @@ from venhancer.pipeline.networks import Networks
 from venhancer.pipeline.pixels import Frame
 from venhancer.pipeline.queues import Giver, handed_on
 from venhancer.pipeline.run import Report, silent
-from venhancer.pipeline.state import Journal, NoJournal
+from venhancer.pipeline.state import Journal
 from venhancer.planning.fitting import Limits
 from venhancer.planning.plan import Plan
 from venhancer.video.writer import write_frames
 from venhancer_rt.backends import Backend, Request, choose_backend, identity
-from venhancer_rt.job import Job, folder_of, read_job
-from venhancer_rt.journal import DiskJournal
+from venhancer_rt.job import Job, folder_of, read_job, refuse_running
+from venhancer_rt.journal import DiskJournal, locked
 
 
 def enhance(
@@ -114,6 +114,7 @@ class Enhancer:
         resume: go on from the job that an earlier run left beside `target`, if there is one
         """
         options, target = options or self.options, Path(target)
+        refuse_running(target)
         job = read_job(folder_of(target))
         request = self._request(source, options, job if resume else None)
         backend = choose_backend(request)
@@ -240,9 +241,12 @@ class Run:
         return self.job is None or self.is_resumed
 
     def open_journal(self) -> AbstractContextManager[Journal]:
-        """Open the run's journal; JobError if the job is of another run, or still under way."""
+        """Open the run's journal, which locks its output against other runs.
+
+        JobError if the job is of another run, or if another run writes the output.
+        """
         if not self.is_resumed and read_job(folder_of(self.target)) is not None:
-            return nullcontext(NoJournal())
+            return locked(self.target)
         identify = partial(identity, self.backend, self.options)
         journal = DiskJournal(self.target, self.backend.plan, identify)
         journal.resume()

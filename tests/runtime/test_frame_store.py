@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import DTypeLike
 
 from tests.support.clips import moving_frames
 from tests.support.processes import exit_code
@@ -21,9 +22,10 @@ from venhancer_rt.frame_store import FrameStore, FrameStoreError, read
 SIZES = [(1, 1), (1, 7), (7, 1), (2, 2), (3, 5), (17, 31), (33, 16), (64, 97), (255, 641)]
 
 
-def noise(count: int, height: int, width: int) -> list[Frame]:
+def noise(count: int, height: int, width: int, dtype: DTypeLike = np.uint8) -> list[Frame]:
     rng = np.random.default_rng(height * width)
-    return [rng.integers(0, 256, (height, width, 3), dtype=np.uint8) for _ in range(count)]
+    end = np.iinfo(dtype).max + 1
+    return [rng.integers(0, end, (height, width, 3), dtype=dtype) for _ in range(count)]
 
 
 def keep(folder: Path, *pieces: list[Frame]) -> tuple[str, ...]:
@@ -40,24 +42,33 @@ def keep(folder: Path, *pieces: list[Frame]) -> tuple[str, ...]:
 
 def assert_same(found: Iterator[Frame], expected: list[Frame]) -> None:
     for one, other in zip(found, expected, strict=True):
-        assert one.dtype == np.uint8
+        assert one.dtype == other.dtype
         assert np.array_equal(one, other)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize(("height", "width"), SIZES)
-def test_frames_come_back_bit_by_bit(height: int, width: int, tmp_path: Path) -> None:
-    """Noise, black, white, single points and smooth pictures, at any size."""
-    random = noise(2, height, width)
+def test_frames_come_back_bit_by_bit(
+    height: int, width: int, dtype: DTypeLike, tmp_path: Path
+) -> None:
+    """Noise, black, white, single points and smooth pictures come back, at any size and depth."""
+    largest = np.iinfo(dtype).max
+    random = noise(2, height, width, dtype)
     black = np.zeros_like(random[0])
-    points = np.where(random[1] > 240, random[0], black)
-    frames = [*random, black, black + 255, points, *moving_frames(2, width, height)]
+    points = np.where(random[1] > largest - largest // 16, random[0], black)
+    smooth = [
+        (frame.astype(np.float64) * (largest / 255)).astype(dtype)
+        for frame in moving_frames(2, width, height)
+    ]
+    frames = [*random, black, black + largest, points, *smooth]
 
     assert_same(read(tmp_path, keep(tmp_path, frames), len(frames)), frames)
 
 
-def test_frames_may_be_views(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_frames_may_be_views(dtype: DTypeLike, tmp_path: Path) -> None:
     """Frames may have any strides, and may be written to after they were handed over."""
-    large = noise(1, 40, 60)[0]
+    large = noise(1, 40, 60, dtype)[0]
     frames = [large[3:20, 5:40], large[::-2, ::-1], large[..., ::-1]]
     for index, frame in enumerate(frames):
         folder = tmp_path / str(index)
@@ -68,6 +79,47 @@ def test_frames_may_be_views(tmp_path: Path) -> None:
         frame[:] = 0
         assert_same(read(folder, kept.settle(), 1), [expected])
         frame[:] = expected
+
+
+def test_pieces_of_8_bits_keep_their_format(tmp_path: Path) -> None:
+    """The header of a piece of uint8 frames is the one that earlier versions wrote."""
+    [name] = keep(tmp_path, noise(1, 3, 5))
+
+    assert (tmp_path / name).read_bytes()[:16] == b"VEFRAME1" + bytes(8)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_frames_of_another_type_are_refused(dtype: DTypeLike, tmp_path: Path) -> None:
+    """A run holds frames of one type, after it was resumed too; other types are never kept."""
+    other = np.uint16 if dtype == np.uint8 else np.uint8
+    first = noise(1, 3, 5, dtype)
+    kept = FrameStore(tmp_path)
+    kept.add(first[0])
+    names = kept.settle()
+    resumed = FrameStore(tmp_path, names, 1)
+
+    for store in (kept, resumed):
+        with pytest.raises(FrameStoreError, match=f"of {np.dtype(dtype)}, got {np.dtype(other)}"):
+            store.add(noise(1, 3, 5, other)[0])
+    with pytest.raises(FrameStoreError, match="all should be uint8, or all uint16"):
+        FrameStore(tmp_path / "new").add(np.zeros((3, 5, 3), np.float32))
+    assert_same(read(tmp_path, names, 1), first)
+
+
+def test_pieces_of_two_types_are_refused(tmp_path: Path) -> None:
+    """A piece of 16 bits among those of 8 is named, and so is a header of no kind that we know."""
+    frames = noise(2, 3, 5)
+    one, two = keep(tmp_path, frames[:1], frames[1:])
+    (tmp_path / "deep").mkdir()
+    deep = noise(2, 3, 5, np.uint16)
+    keep(tmp_path / "deep", deep[:1], deep[1:])
+    (tmp_path / two).write_bytes((tmp_path / "deep" / two).read_bytes())
+
+    with pytest.raises(FrameStoreError, match=f"{two} does not begin as .* of uint8"):
+        list(read(tmp_path, [one, two], 2))
+    (tmp_path / one).write_bytes(b"VEFRAME3" + bytes(8))
+    with pytest.raises(FrameStoreError, match=f"{one} does not begin as a piece of frames would"):
+        list(read(tmp_path, [one, two], 2))
 
 
 def test_pieces_go_on_after_settle(tmp_path: Path) -> None:

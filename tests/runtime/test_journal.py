@@ -11,14 +11,22 @@ import pytest
 import torch
 
 from tests.support.clips import small_preset, write_clip
+from venhancer.files import try_lock
 from venhancer.options import Options
 from venhancer.pipeline.state import State
 from venhancer.planning.plan import Plan, make_plan
 from venhancer.video.probe import probe
 from venhancer_rt import frame_store, job
 from venhancer_rt.cli import main
-from venhancer_rt.job import JobError, folder_of, read_job
-from venhancer_rt.journal import DiskJournal
+from venhancer_rt.job import (
+    JobError,
+    find_jobs,
+    find_leftovers,
+    folder_of,
+    read_job,
+    refuse_running,
+)
+from venhancer_rt.journal import DiskJournal, locked
 
 Capture = pytest.CaptureFixture[str]
 
@@ -31,8 +39,9 @@ def plan(tmp_path: Path) -> Plan:
 
 
 def journal(plan: Plan, tmp_path: Path) -> DiskJournal:
-    """For which a state is always due."""
+    """Open a journal for which a state is always due."""
     made = DiskJournal(tmp_path / "out.mp4", plan, lambda plan: {"seed": "0"})
+    made.resume()
     made.due = 0.0
     return made
 
@@ -51,7 +60,7 @@ def test_a_state_is_all_there_or_the_older_one_is(plan: Plan, tmp_path: Path) ->
     kept.lock.close()
 
     again = journal(plan, tmp_path)
-    assert again.resume() is not None
+    assert again.job is not None
     loaded = again.load()
     assert loaded is not None
     assert loaded.window_steps == 1
@@ -68,7 +77,6 @@ def test_a_state_that_was_cut_short_is_named(plan: Plan, tmp_path: Path) -> None
     file.write_bytes(file.read_bytes()[:-8])
 
     again = journal(plan, tmp_path)
-    again.resume()
     with pytest.raises(JobError, match=r"cut short or changed: remove"):
         again.load()
 
@@ -83,7 +91,7 @@ def test_a_damaged_job_is_refused(plan: Plan, tmp_path: Path, text: str) -> None
     (kept.folder / "job.json").write_text(text)
 
     with pytest.raises(JobError, match=r"the state of out.mp4 is damaged: remove /"):
-        journal(plan, tmp_path).resume()
+        journal(plan, tmp_path)
 
 
 def test_a_changed_byte_is_found(plan: Plan, tmp_path: Path) -> None:
@@ -98,7 +106,6 @@ def test_a_changed_byte_is_found(plan: Plan, tmp_path: Path) -> None:
     file.write_bytes(data)
 
     again = journal(plan, tmp_path)
-    again.resume()
     with pytest.raises(JobError, match="cut short or changed"):
         again.load()
 
@@ -109,14 +116,109 @@ def test_two_runs_do_not_share_a_state(plan: Plan, tmp_path: Path) -> None:
     alive.keep(state(1))
 
     with pytest.raises(JobError, match="another process is at work on"):
-        journal(plan, tmp_path).resume()
-    second = journal(plan, tmp_path)
-    second.keep(state(2))  # it runs on, and keeps nothing
-    assert not second.is_kept
+        journal(plan, tmp_path)
     assert job.clean(tmp_path) == []
     assert alive.folder.is_dir()
     alive.__exit__(None)
     assert not alive.folder.exists()
+
+
+def test_an_output_is_locked_before_there_is_a_state(plan: Plan, tmp_path: Path) -> None:
+    """A second run is refused from the first one's beginning to its end, whatever it leaves."""
+    first = journal(plan, tmp_path)
+    for refused in (lambda: journal(plan, tmp_path), lambda: locked(first.target).__enter__()):
+        with pytest.raises(JobError, match="another process is at work on"):
+            refused()
+    with pytest.raises(JobError, match="another process is at work on"):
+        refuse_running(first.target)
+    first.__exit__(None)
+
+    refuse_running(first.target)
+    journal(plan, tmp_path).__exit__(None)
+    assert [path.name for path in tmp_path.iterdir()] == ["clip"]
+
+
+def test_an_output_is_locked_under_every_spelling(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relative path and one through a link or `..` are the same output."""
+    (tmp_path / "link").symlink_to(tmp_path)
+    alive = journal(plan, tmp_path)
+    monkeypatch.chdir(tmp_path)
+
+    for spelling in ("out.mp4", "./out.mp4", "clip/../out.mp4", "link/out.mp4"):
+        with pytest.raises(JobError, match="another process is at work on"):
+            refuse_running(Path(spelling))
+    refuse_running(Path("clip/out.mp4"))
+    alive.__exit__(None)
+
+
+def test_a_run_that_leaves_a_job_unchanged_locks_it(plan: Plan, tmp_path: Path) -> None:
+    """Then the job is still there; a folder without one is removed."""
+    kept = journal(plan, tmp_path)
+    kept.keep(state(1))
+    kept.__exit__(KeyboardInterrupt)
+    before = {path: path.read_bytes() for path in kept.folder.iterdir()}
+
+    with locked(kept.target), pytest.raises(JobError, match="another process is at work on"):
+        journal(plan, tmp_path)
+    assert {path: path.read_bytes() for path in kept.folder.iterdir()} == before
+    (kept.folder / "job.json").unlink()
+    with locked(kept.target):
+        pass
+    assert not kept.folder.exists()
+
+
+def test_a_look_at_the_lock_stops_no_run(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`jobs` holds the lock for a moment; a run that begins just then tries again."""
+    folder_of(tmp_path / "out.mp4").mkdir()
+    looking = try_lock(folder_of(tmp_path / "out.mp4") / "lock")
+    assert looking is not None
+    monkeypatch.setattr("venhancer_rt.journal.time.sleep", lambda _: looking.close())
+
+    assert journal(plan, tmp_path).lock is not None
+
+
+def test_a_lock_that_cannot_be_taken_stops_no_run(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the disk refuses it, the run keeps no state, and says so."""
+
+    def refused(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("venhancer_rt.journal.try_lock", refused)
+    kept = journal(plan, tmp_path)
+    kept.add(np.zeros((4, 6, 3), dtype=np.uint8))
+
+    assert not kept.is_due()
+    assert "No locks available" in caplog.text
+    kept.__exit__(None)
+
+
+NAMES = ["o" * 251 + ".mp4", "o" * 234 + ".mp4", "\N{BLACK HEART SUIT}" * 83 + ".mp4", "o" * 255]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_job_of_a_long_name_is_found(plan: Plan, tmp_path: Path, name: str) -> None:
+    """It is shortened to fit, keeps the whole name, and is another for another long name."""
+    target = tmp_path / name
+    kept = DiskJournal(target, plan, lambda plan: {})
+    kept.resume()
+    assert find_leftovers(tmp_path) == [name]
+    kept.keep(state(1))
+
+    [found] = find_jobs(tmp_path)
+    assert found.target == target
+    assert found.is_running
+    assert folder_of(tmp_path / name.replace(".mp4", "x.mp4")[1:]) != kept.folder
+    kept.__exit__(KeyboardInterrupt)
+    again = DiskJournal(target, plan, lambda plan: {})
+    assert again.resume() is not None
+    again.__exit__(KeyboardInterrupt)
+    assert job.clean(tmp_path) == [name]
 
 
 def test_saving_costs_little(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +252,6 @@ def test_frames_are_kept_until_the_end(plan: Plan, tmp_path: Path) -> None:
     first.__exit__(KeyboardInterrupt)
 
     again = journal(plan, tmp_path)
-    again.resume()
     assert [int(frame[0, 0, 0]) for frame in again.frames()] == [0, 1, 2]
     for frame in frames[3:]:
         again.add(frame)
@@ -239,6 +340,5 @@ def test_half_written_files_of_a_killed_run_go(plan: Plan, tmp_path: Path) -> No
     (kept.folder / ".0123456789ab.part").write_bytes(b"half of a state")
 
     again = journal(plan, tmp_path)
-    again.resume()
 
     assert not list(again.folder.glob(".*.part"))

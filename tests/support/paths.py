@@ -7,3 +7,4 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden"
 BUTTERFLY = ROOT / "assets" / "butterfly.mp4"
+CONTAINERS = ROOT / "tests" / "data" / "containers"  # made files with one difficulty each

@@ -10,6 +10,7 @@ The flows from the new frame to either side follow Jiang et al. 2018, "Super Slo
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 
 import cv2
@@ -46,6 +47,14 @@ class Between:
     def frame(self, time: float, first: Key, second: Key) -> Key:
         """Make the frame at `time`, from 0 to 1, from the enlarged key frames: H W 3 each."""
         return mix(None if self.is_still else self.recipe(time), time, first, second)
+
+    def plane(self, time: float, first: Key, second: Key) -> Key:
+        """Make one more channel at `time`, such as alpha, which moves like the colours: H W each.
+
+        It does not fade with them.
+        """
+        recipe = None if self.is_still else replace(self.recipe(time), levels=None)
+        return mix(recipe, time, first, second)
 
     def recipe(self, time: float) -> Recipe:
         """Compute where the frame at `time` takes its pixels from."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from venhancer.motion.fades import Levels
 from venhancer.motion.optical_flow import Field, Frame
 
-Key = TypeVar("Key", NDArray[np.uint8], NDArray[np.uint16])  # enlarged, H W 3
+Key = TypeVar("Key", bound=Frame)  # enlarged: H W 3, or one channel: H W
 
 BAND = 32  # rows that are made at a time
 
@@ -31,7 +31,7 @@ class Recipe:
 
 
 def mix(recipe: Recipe | None, time: float, first: Key, second: Key) -> Key:
-    """Mix the frame at `time` from two enlarged key frames, H W 3; the plain mix without recipe."""
+    """Mix the frame at `time` from two enlarged key frames; the plain mix without recipe."""
     out = np.empty_like(first)
     moving = None if recipe is None else Moving(recipe, (first, second))
     for start in range(0, len(out), BAND):
@@ -62,9 +62,9 @@ class Moving:
         self.fields = np.stack(fields)
 
     def put_over(self, made: Field, rows: slice) -> None:
-        """Mix the moved frames into some rows of the plain mix: H W 3, changed in place."""
+        """Mix the moved frames into some rows of the plain mix, changed in place."""
         fields = enlarge_rows(self.fields, rows, self.size)
-        shares = [cv2.merge([share] * 3) for share in fields[::3]]
+        shares = [share if made.ndim == 2 else cv2.merge([share] * 3) for share in fields[::3]]
         made *= 1 - shares[0] - shares[1]
         for side, (right, down) in enumerate(zip(fields[1::3], fields[2::3], strict=True)):
             made += self._fetched(side, right, down, rows) * shares[side]
@@ -91,7 +91,7 @@ def enlarge_rows(fields: Field, rows: slice, size: tuple[int, int]) -> Field:
 
 
 def fetch_rows(image: Frame, right: Field, down: Field, rows: slice) -> Field:
-    """Sample some rows of `image` (H W 3), moved by `right` and `down`: cubic, borders repeated.
+    """Sample some rows of `image`, moved by `right` and `down`: cubic, borders repeated.
 
     Only the rows of the image that are needed are converted to floating point.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from bisect import bisect_right
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,15 +10,16 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from venhancer.errors import OutputError
 from venhancer.files import written_whole
 from venhancer.options import Options
+from venhancer.pipeline.alpha import keeps_alpha, over_black
 from venhancer.pipeline.pixels import Frame, resize, to_pixels
 from venhancer.planning.plan import Plan
-from venhancer.video.probe import read_frames
-from venhancer.video.writer import check_target, open_writer
+from venhancer.video.clip import Clip
+from venhancer.video.probe import read_alpha, read_frames
+from venhancer.video.writer import check_target, encode_png, open_writer
 
 
 def check_comparison(path: Path, overwrite: bool) -> None:
@@ -28,6 +30,11 @@ def check_comparison(path: Path, overwrite: bool) -> None:
         raise OutputError(f"{path.parent} is no folder: make it, or choose another --compare")
     elif path.exists() and not overwrite:
         raise OutputError(f"{path} exists: choose another --compare, or pass --overwrite")
+
+
+def _without_tracks(source: Clip) -> Clip:
+    """Keep what the pictures need of a source, such as depth and colour tags."""
+    return dataclasses.replace(source, is_folder=True, tracks=())
 
 
 class Comparison:
@@ -47,28 +54,40 @@ class Comparison:
                 width=2 * plan.geometry.width,
                 height=plan.geometry.height,
                 fps=plan.timeline.fps,
-                source=None,
+                source=_without_tracks(plan.source),
                 crf=options.crf,
                 codec=options.codec,
                 overwrite=options.overwrite,
+                speed=options.preset_speed,
+                audio="none",
+                end=plan.timeline.end,
             )
 
     def _enlarged(self) -> Iterator[Frame]:
         """Yield, for every output frame, the input frame shown at its time, enlarged."""
         geometry, times = self.plan.geometry, self.plan.source.times
-        frames = enumerate(read_frames(self.plan.source))
-        number, enlarged = -1, np.empty(0, dtype=np.uint8)
+        frames = enumerate(self._read())
+        number, enlarged = -1, np.empty(0, self.plan.source.frame_type)
         for moment in self.plan.timeline.times:
             on_show = max(bisect_right(times, moment) - 1, 0)
             while number < on_show:
                 number, frame = next(frames)
                 if number == on_show:
                     pixels = resize(frame, geometry.width, geometry.height)
-                    enlarged = to_pixels(pixels)[0]
+                    enlarged = to_pixels(pixels, frame.dtype)[0]
             yield enlarged
 
+    def _read(self) -> Iterator[Frame]:
+        """Read the input's frames, those with alpha over black."""
+        frames = read_frames(self.plan.source)
+        if not keeps_alpha(self.plan):
+            return frames
+        return map(over_black, frames, read_alpha(self.plan.source))
+
     def add(self, frame: Frame) -> None:
-        """Add the next frame of the result."""
+        """Add the next frame of the result, one with alpha over black."""
+        if frame.shape[2] == 4:
+            frame = over_black(frame[..., :3], frame[..., 3])
         before, moment = next(self.before), self.plan.timeline.times[self.index]
         if self.writer is not None:
             self.writer.write(np.concatenate([before, frame], axis=1), moment)
@@ -78,7 +97,7 @@ class Comparison:
 
     def _save(self, picture: Frame) -> None:
         with written_whole(self.path) as temporary:
-            Image.fromarray(picture).save(temporary, format="PNG")
+            temporary.write_bytes(encode_png(picture, self.plan.source.colour))
 
     def __enter__(self) -> Comparison:
         if self.writer is not None:

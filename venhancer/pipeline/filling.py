@@ -10,6 +10,11 @@ from venhancer.planning.plan import Plan
 from venhancer.video.probe import read_frames
 
 
+def beginnings(plan: Plan) -> frozenset[int]:
+    """Find the key frames after a cut or a pause: the frame before is held up to them."""
+    return frozenset(scene.keys.start for scene in plan.scenes)
+
+
 class Filling:
     """Interpolator that takes every key frame once, in order, and yields the shown grid frames.
 
@@ -20,7 +25,7 @@ class Filling:
     def __init__(self, plan: Plan) -> None:
         self.key_stride = plan.timeline.key_stride
         self.wanted = frozenset(plan.timeline.shown)
-        self.starts = frozenset(scene.keys.start for scene in plan.scenes)
+        self.beginnings = beginnings(plan)
         self.inputs = read_frames(plan.source)
         self.count = 0  # key frames so far
         self.last: tuple[Frame, Frame] | None = None  # the input frame, and its key frame
@@ -37,13 +42,13 @@ class Filling:
     def _between(
         self, before: tuple[Frame, Frame], after: tuple[Frame, Frame], start: int
     ) -> Iterator[tuple[int, Frame]]:
-        """Yield the frames between two key frames; up to a cut, repeat the one before it."""
-        is_cut = self.count in self.starts
+        """Yield the frames between two key frames; repeat the first up to a cut or a pause."""
+        is_held = self.count in self.beginnings
         maker = Between(before[0], after[0])
         for step in range(1, self.key_stride):
             if start + step in self.wanted:
                 time = step / self.key_stride
-                held = before[1] if is_cut else maker.frame(time, before[1], after[1])
+                held = before[1] if is_held else maker.frame(time, before[1], after[1])
                 yield start + step, held
 
     def close(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import repeat
 
@@ -14,6 +15,7 @@ from venhancer.contract import DECODED_FRAMES
 from venhancer.device import to_device, wait_for
 from venhancer.motion.neighbours import Aligner, Key, needed_from
 from venhancer.options import Options
+from venhancer.pipeline.colour_fix import InputColours
 from venhancer.pipeline.networks import Networks
 from venhancer.pipeline.pixels import Frame, crop, pad, resize, to_pixels
 from venhancer.pipeline.queues import ahead
@@ -50,6 +52,11 @@ class Flow:
     watch: Stopwatch = field(default_factory=Stopwatch)
     text: Tensor | None = None
     evaluations: int = 0  # so far
+    colours: InputColours | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        has_fix = self.plan.color_fix != "none"
+        self.colours = InputColours(self.plan, self.networks.device) if has_fix else None
 
     def generated(self, state: State) -> Generator[GeneratedFrames]:
         """Yield the frames that each remaining window step finishes, after `state`."""
@@ -66,7 +73,7 @@ class Flow:
         first = scenes[0].keys.start + sampler.first_key(scenes[0], state.window_steps)
         begin = needed_from(scenes[0].keys, first, self.plan.preset.model.neighbours)
         self._count(state)
-        with ahead(read_frames(self.plan.source, begin), QUEUE) as frames:
+        with closing(self), ahead(read_frames(self.plan.source, begin), QUEUE) as frames:
             for number, scene in enumerate(scenes, state.scene):
                 keys = self._keys(frames, scene.keys, max(first, scene.keys.start))
                 for made in self._scene(number, scene, sampler, keys, state):
@@ -152,12 +159,25 @@ class Flow:
     def frames(self, generated: GeneratedFrames) -> Iterator[Frame]:
         """Decode the frames of a window step, chunk by chunk: H W 3 each, cropped."""
         frame: Frame | None = None
-        latents = generated.latents
+        latents, number = generated.latents, generated.first
         for part in latents.split(DECODED_FRAMES) if len(latents) else ():
-            with self.watch("decode"):
-                made = self.networks.decode(self.plan, part)
-                pixels = to_pixels(crop(made, self.plan.geometry))
-            for frame in pixels:
+            for frame in self._pixels(part, number):
                 yield frame
+            number += len(part)
         if frame is not None:
             yield from repeat(frame, generated.held)
+
+    def _pixels(self, latents: Tensor, first: int) -> Frame:
+        """Decode, fix the colours and round: f c h w, numbered from `first` on -> f H W 3."""
+        with self.watch("decode"):
+            made = crop(self.networks.decode(self.plan, latents), self.plan.geometry)
+            if self.colours is None:
+                return to_pixels(made, self.plan.source.frame_type)
+            wait_for(made)  # otherwise this time would be counted as fixing
+        with self.watch("colours"):
+            return to_pixels(self.colours.fix(made, first), self.plan.source.frame_type)
+
+    def close(self) -> None:
+        """Close the input that is read for the colours; it is opened again when it is needed."""
+        if self.colours is not None:
+            self.colours.close()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import TypeAlias, overload
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
 from venhancer.config import Upsampling
@@ -15,7 +16,7 @@ from venhancer.device import to_device
 from venhancer.options import Padding
 from venhancer.planning.geometry import Geometry
 
-Frame = NDArray[np.uint8]  # H W 3
+Frame: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]  # H W 3, over the whole range
 
 
 def resize(
@@ -25,13 +26,13 @@ def resize(
     upsampling: Upsampling = "bilinear",
     device: str = "cpu",
 ) -> Tensor:
-    """Enlarge as the model was trained: H W 3, uint8 -> 1 3 height width in [-1, 1].
+    """Enlarge as the model was trained: H W 3, uint8 or uint16 -> 1 3 height width in [-1, 1].
 
     Only the bytes are copied to the device, which does the rest.
     """
     given = to_device(torch.from_numpy(np.ascontiguousarray(frame)), device)
-    pixels, size = given.permute(2, 0, 1)[None].float(), (height, width)
-    return F.interpolate(pixels, size, mode=upsampling, align_corners=False) / 127.5 - 1
+    pixels, size, middle = given.permute(2, 0, 1)[None].float(), (height, width), largest(frame) / 2
+    return F.interpolate(pixels, size, mode=upsampling, align_corners=False) / middle - 1
 
 
 def pad(frames: Tensor, geometry: Geometry, padding: Padding) -> Tensor:
@@ -65,7 +66,26 @@ def crop(frames: Tensor, geometry: Geometry) -> Tensor:
     ]
 
 
-def to_pixels(frames: Tensor) -> NDArray[np.uint8]:
-    """Round f 3 H W in [-1, 1] to f H W 3, uint8, on the device; copy the bytes to the host."""
-    pixels = ((frames.float() + 1) * 127.5).round_().clamp_(0, 255).to(torch.uint8)
+@overload
+def to_pixels(frames: Tensor) -> NDArray[np.uint8]: ...
+
+
+@overload
+def to_pixels(frames: Tensor, frame_type: DTypeLike) -> Frame: ...
+
+
+def to_pixels(frames: Tensor, frame_type: DTypeLike = np.uint8) -> Frame:
+    """Round f 3 H W in [-1, 1] to f H W 3, on the device; copy the bytes to the host.
+
+    frame_type: uint8, or uint16 over its whole range
+    """
+    kind = np.dtype(frame_type)
+    top = np.iinfo(kind).max
+    rounded = ((frames.float() + 1) * (top / 2)).round_().clamp_(0, top)
+    pixels = rounded.to(getattr(torch, kind.name))
     return pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+
+
+def largest(frame: Frame) -> int:
+    """Return the largest value that the frame's type holds."""
+    return np.iinfo(frame.dtype).max

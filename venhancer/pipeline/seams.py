@@ -57,9 +57,9 @@ class SeamMeter:
 
     def add(self, frame: Frame) -> None:
         """Measure the next frame: H W 3."""
-        pixels = frame.astype(np.float32)
+        pixels = _grey_levels(frame)
         if self._last is not None:
-            self.changes.append(float(np.abs(pixels - self._last.astype(np.float32)).mean()))
+            self.changes.append(float(np.abs(pixels - _grey_levels(self._last)).mean()))
         self._last = frame
         sampling, geometry = self.plan.sampling, self.plan.geometry
         stride = self.plan.preset.model.latent_stride
@@ -80,6 +80,12 @@ class SeamMeter:
             found += _temporal(changes, borders(scene.windows), scene.key_stride)
         tiles = self.jumps / self.jump_count if self.jump_count else None
         return Seams(fmean(found) if found else None, tiles)
+
+
+def _grey_levels(frame: Frame) -> NDArray[np.float32]:
+    """Convert the values of any depth to grey levels of 255."""
+    pixels = frame.astype(np.float32)
+    return pixels if frame.dtype == np.uint8 else pixels / np.float32(257)
 
 
 def _spatial(pixels: NDArray[np.float32], axis: int, places: Sequence[int]) -> list[float]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from venhancer.options import Options
+from venhancer.pipeline.alpha import AlphaPlanes, keeps_alpha, with_alpha
 from venhancer.pipeline.compare import Comparison
 from venhancer.pipeline.filling import Filling
 from venhancer.pipeline.pixels import Frame
@@ -24,7 +25,10 @@ class Output(Protocol):
     """Interface of an output: files, or a caller that takes the shown frames in memory."""
 
     def add(self, frame: Frame, moment: Fraction) -> None:
-        """Take the next frame (H W 3) and its time in seconds; called by one thread."""
+        """Take the next frame (H W 3, or H W 4 with alpha) and its time in seconds.
+
+        Called by one thread.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +48,7 @@ class FrameSink:
     """Sink that takes the model's frames, in order, and hands on those that are shown.
 
     The model makes the whole grid, or its key frames only; then the frames between are made here,
-    and the journal does not keep them. Seams are measured here too.
+    and the journal does not keep them. Seams are measured here too, and alpha is added.
     """
 
     def __init__(self, plan: Plan, output: Output, journal: Journal) -> None:
@@ -54,6 +58,7 @@ class FrameSink:
         self.meter: SeamMeter | None = None
         self.shown = list(zip(plan.timeline.shown, plan.timeline.times, strict=True))[::-1]
         self.filling = Filling(plan) if plan.is_by_motion else None
+        self.alpha = AlphaPlanes(plan) if keeps_alpha(plan) else None
         self.count = 0  # frames that have come in
         self.adopt(plan)
 
@@ -85,7 +90,12 @@ class FrameSink:
         self.count += 1
 
     def _show(self, number: int, frame: Frame) -> None:
-        """Hand on a frame of the grid, as often as it is shown."""
+        """Hand on a frame of the grid, as often as it is shown, with its alpha."""
+        if not self.shown or self.shown[-1][0] != number:
+            return
+        if self.alpha is not None:
+            with self.watch("alpha"):
+                frame = with_alpha(frame, self.alpha.at(number))
         while self.shown and self.shown[-1][0] == number:
             with self.watch("write"):
                 self.output.add(frame, self.shown.pop()[1])
@@ -94,9 +104,10 @@ class FrameSink:
         return NO_SEAMS if self.meter is None else self.meter.seams()
 
     def close(self) -> None:
-        """Close the input that is read for the filling."""
-        if self.filling is not None:
-            self.filling.close()
+        """Close the inputs that are read for the filling and for the alpha."""
+        for reader in (self.filling, self.alpha):
+            if reader is not None:
+                reader.close()
 
 
 @contextmanager
@@ -111,6 +122,11 @@ def open_output(plan: Plan, target: Path, options: Options) -> Iterator[Files]:
         crf=options.crf,
         codec=options.codec,
         overwrite=options.overwrite,
+        pixel_format=options.pixel_format,
+        speed=options.preset_speed,
+        audio=options.audio,
+        has_alpha=keeps_alpha(plan),
+        end=plan.timeline.end,
     )
     with writer, _comparison(plan, options) as comparison:
         yield Files(writer, comparison)

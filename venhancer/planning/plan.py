@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from venhancer.config import (
+    ColorFix,
     ModelConfig,
     NewFrames,
     Preset,
@@ -119,6 +120,7 @@ class Plan:
     refine: int
     latents: tuple[int, int, int]  # channels, rows, columns
     new_frames: NewFrames = "model"
+    color_fix: ColorFix = "none"
     shape: Shape | None = None  # of the static networks, if the plan is made for them
     codec_tile: tuple[int, int] | None = None  # rows and columns of latents in a codec's tile
     holds_latents_on_host: bool = False
@@ -225,15 +227,15 @@ def make_plan(clip: Clip, preset: Preset, options: Options, shape: Shape | None 
     shape: of static networks; it replaces the options' window and tile
     """
     geometry = _geometry(clip, preset, options, shape)
-    timeline = _timeline(clip, options)
+    starts = _scene_starts(clip, options)
+    timeline = _timeline(clip, options, starts)
     stride = preset.model.latent_stride
     rows, columns = geometry.padded_height // stride, geometry.padded_width // stride
-    cuts = clip.cuts if options.scene_cuts else ()
     new_frames = _or(options.new_frames, preset.defaults.new_frames)
     key_stride = timeline.key_stride if new_frames == "model" else 1
     usual = max(preset.defaults.window, key_stride + 1)  # at least two key frames
     window = _or(options.window, usual) if shape is None else shape.window
-    scenes = cut_scenes(clip.frames, cuts, key_stride, window, preset.defaults.overlap)
+    scenes = cut_scenes(clip.frames, starts, key_stride, window, preset.defaults.overlap)
     if options.prompt and not preset.model.unet.text_width:
         raise OptionError(
             f"preset {preset.name!r} has no text encoder: leave the prompt out, "
@@ -250,6 +252,7 @@ def make_plan(clip: Clip, preset: Preset, options: Options, shape: Shape | None 
         refine=_or(options.refine, preset.defaults.refine),
         latents=(preset.model.unet.latent_channels, rows, columns),
         new_frames=new_frames,
+        color_fix=_or(options.color_fix, preset.defaults.color_fix),
         shape=shape,
     )
 
@@ -310,10 +313,15 @@ def _geometry(clip: Clip, preset: Preset, options: Options, shape: Shape | None)
     return fit(*wanted, preset.model, least)
 
 
-def _timeline(clip: Clip, options: Options) -> Timeline:
-    if options.fps is None:
-        return interpolated(clip.times, clip.fps, _or(options.interpolate, 1))
-    return at_rate(clip.times, clip.fps, clip.end, options.fps, clip.is_variable)
+def _scene_starts(clip: Clip, options: Options) -> tuple[int, ...]:
+    """List the key frames before which nothing is interpolated: after a pause or a cut."""
+    return tuple(sorted({*clip.pauses, *(clip.cuts if options.scene_cuts else ())}))
+
+
+def _timeline(clip: Clip, options: Options, starts: tuple[int, ...]) -> Timeline:
+    if options.fps is not None:
+        return at_rate(clip, options.fps, starts)
+    return interpolated(clip.times, clip.fps, clip.end, _or(options.interpolate, 1))
 
 
 def _conditioning_scale(clip: Clip, preset: Preset, geometry: Geometry, options: Options) -> float:

@@ -8,13 +8,14 @@ target time, the nearest grid frame.
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 
 from venhancer.errors import OptionError
+from venhancer.video.clip import Clip
 
 MAX_GAP = 8
 
@@ -28,6 +29,7 @@ class Timeline:
     shown: tuple[int, ...]  # grid frame of each output frame
     times: tuple[Fraction, ...]  # of each output frame
     fps: Fraction  # nominal rate of the output
+    end: Fraction  # when the last frame ends
     timing_error: Fraction  # largest distance of a shown grid frame from its target time, seconds
 
 
@@ -42,7 +44,7 @@ def grid_times(times: Sequence[Fraction], key_stride: int) -> list[Fraction]:
     return [*grid, times[-1]]
 
 
-def interpolated(times: Sequence[Fraction], fps: Fraction, factor: int) -> Timeline:
+def interpolated(times: Sequence[Fraction], fps: Fraction, end: Fraction, factor: int) -> Timeline:
     """Make `factor` times as many frames; key frames keep their times (variable rates too)."""
     if not 1 <= factor <= MAX_GAP:
         raise OptionError(f"interpolate={factor}: take a whole number from 1 to {MAX_GAP}")
@@ -53,36 +55,49 @@ def interpolated(times: Sequence[Fraction], fps: Fraction, factor: int) -> Timel
         shown=tuple(range(len(grid))),
         times=tuple(grid),
         fps=fps * factor,
+        end=end,
         timing_error=Fraction(0),
     )
 
 
-def at_rate(
-    times: Sequence[Fraction], fps: Fraction, end: Fraction, target: Fraction, is_variable: bool
-) -> Timeline:
-    """Make a constant `target` rate from the first frame's time up to `end`, the last one's end."""
-    ratio = target / fps
-    if not 1 <= ratio <= MAX_GAP:
+def at_rate(clip: Clip, target: Fraction, starts: Collection[int] = ()) -> Timeline:
+    """Make a constant `target` rate: every frame lasts 1 / target, the last one too.
+
+    starts: key frames before which nothing is interpolated; the frame before is held up to them
+    """
+    densest = clip.burst_fps or clip.fps
+    least, most = min(clip.fps, densest), densest * MAX_GAP
+    if not least <= target <= most:
         raise OptionError(
-            f"fps={float(target):g} from {float(fps):g}: take a rate from {float(fps):g} "
-            f"to {float(fps * MAX_GAP):g}"
+            f"fps={float(target):g} from {float(densest):g}: take a rate from {float(least):g} "
+            f"to {float(most):g}"
         )
-    if ratio.denominator == 1 and not is_variable:
-        return interpolated(times, fps, int(ratio))
-    key_stride = grid_gap(ratio)
-    grid = grid_times(times, key_stride)
-    count = max(1, round((end - times[0]) * target))
-    wanted = [times[0] + k / target for k in range(count)]
-    shown = [nearest(grid, time) for time in wanted]
-    errors = [abs(grid[j] - t) for j, t in zip(shown, wanted, strict=True) if t <= grid[-1]]
+    key_stride = grid_gap(max(target / densest, Fraction(1)))
+    grid = grid_times(clip.times, key_stride)
+    count = max(1, round(clip.duration * target))
+    wanted = [clip.times[0] + k / target for k in range(count)]
+    held = {start - 1 for start in starts}
+    shown = [_shown(grid, time, key_stride, held) for time in wanted]
+    errors = [
+        abs(grid[j] - t)
+        for j, t in zip(shown, wanted, strict=True)
+        if t <= grid[-1] and j // key_stride not in held
+    ]
     return Timeline(
         key_stride=key_stride,
         grid_frames=len(grid),
         shown=tuple(shown),
         times=tuple(wanted),
         fps=target,
-        timing_error=max(errors),
+        end=wanted[-1] + 1 / target,
+        timing_error=max(errors, default=Fraction(0)),
     )
+
+
+def _shown(grid: Sequence[Fraction], time: Fraction, key_stride: int, held: Collection[int]) -> int:
+    """Choose the grid frame for a time: the nearest, or a key frame that is held until the next."""
+    key = (bisect_right(grid, time) - 1) // key_stride
+    return key * key_stride if key in held else nearest(grid, time)
 
 
 def grid_gap(ratio: Fraction) -> int:

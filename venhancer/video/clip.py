@@ -80,6 +80,9 @@ class Clip:
     colour: Colour  # as tagged; `working_colour` is what conversions use
     reading: Reading = field(default_factory=Reading)
     stream: int = 0  # index of the video stream that is read
+    stored: tuple[Fraction, ...] = ()  # times of decoded frames, where they differ from `times`
+    can_seek: bool = True  # decoding may begin within the file
+    tagged: Colour | None = None  # tags of the file, where its frames are tone-mapped to `colour`
     depth: int = 8  # bits of a component; above 8, frames are read as uint16
     hdr: HDR = field(default_factory=HDR)
     has_alpha: bool = False
@@ -108,6 +111,16 @@ class Clip:
     def frame_type(self) -> DTypeLike:
         """Type of the frames that are read: uint8, or uint16 over its whole range."""
         return np.uint8 if self.depth <= 8 else np.uint16
+
+    @property
+    def stored_times(self) -> tuple[Fraction, ...]:
+        """Times of the frames as the decoder gives them."""
+        return self.stored or self.times
+
+    @property
+    def source_colour(self) -> Colour:
+        """Tags of the file with matrix and range filled in."""
+        return (self.tagged or self.colour).resolved(self.lines or self.height)
 
     @property
     def is_hdr(self) -> bool:

@@ -1,68 +1,44 @@
-"""Open video files and decode them frame by frame, with each frame's stored time."""
+"""Decode a file frame by frame, with the time of each, and count the damage."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
 
 import av
 from av.container import InputContainer
-from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
 from venhancer.errors import VideoError
-from venhancer.options import FOLDER_FPS
-
-if TYPE_CHECKING:
-    AnyPacket: TypeAlias = av.Packet[Stream]
-else:
-    AnyPacket = av.Packet  # cannot be subscripted at run time
-
-_STILL_FORMATS = {".png": "png_pipe", ".jpg": "jpeg_pipe", ".jpeg": "jpeg_pipe"}
-_TEXT_FORMATS = {"tty"}  # FFmpeg renders plain text as video; nobody wants that
+from venhancer.options import FOLDER_FPS, InputLimits
+from venhancer.video.stamps import AnyPacket, Clocks
 
 
 @dataclass(slots=True)
 class Health:
     """Signs of damage met while decoding."""
 
-    errors: int = 0
+    errors: int = 0  # packets that are marked as broken or cannot be decoded
+    corrupt: int = 0  # frames that were decoded with gaps
+    jumps: int = 0  # of the clock, mended
     end: Fraction = Fraction(0)  # latest end of any packet, seconds
 
 
-def open_input(path: Path) -> InputContainer:
-    try:
-        container = av.open(str(path.absolute()), format=_STILL_FORMATS.get(path.suffix.lower()))
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise VideoError(f"{path} cannot be read as video (cut short?): {reason}") from error
-    if container.format.name in _TEXT_FORMATS:
-        container.close()
-        raise VideoError(f"{path} is text, not video")
-    return container
-
-
-def video_stream(container: InputContainer, path: Path) -> VideoStream:
-    """Find the first video stream that is not a cover picture; it decodes with threads."""
-    for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic and stream.codec_context:
-            stream.thread_type = "AUTO"
-            return stream
-    raise VideoError(f"{path} has no video stream that can be decoded")
-
-
-def codec_name(stream: Stream) -> str:
-    """Get the codec's own name (subrip, mp3), whatever the decoder; "unknown" without one."""
-    return stream.codec_context.codec.canonical_name if stream.codec_context else "unknown"
-
-
 def decode(
-    container: InputContainer, stream: VideoStream, health: Health
+    container: InputContainer,
+    stream: VideoStream,
+    health: Health | None = None,
+    limits: InputLimits | None = None,
 ) -> Iterator[tuple[av.VideoFrame, Fraction]]:
-    """Decode every readable frame, with its time; damaged packets are counted and skipped."""
+    """Decode every readable frame, with its time; damaged packets are counted and skipped.
+
+    VideoError for a picture, or a number of frames, beyond the limits.
+    """
+    health, limits = health or Health(), limits or InputLimits()
+    stream.codec_context.options = {"max_pixels": str(limits.pixels)}
+    _check_size(stream.width, stream.height, limits)
     clock = _Clock(1 / (stream.guessed_rate or FOLDER_FPS))
-    packets = container.demux()
+    clocks = Clocks(container, stream)
+    packets = clocks.repaired(container.demux())
     while True:
         try:
             packet = next(packets, None)
@@ -73,9 +49,19 @@ def decode(
             _note_end(packet, health)
             continue
         for frame in _decode_packet(stream, packet, health):
+            _check_size(frame.width, frame.height, limits)
+            health.corrupt += frame.is_corrupt
             yield frame, clock.read(frame)
+        health.jumps = len(clocks.shifts)
         if packet is None:
             return
+
+
+def _check_size(width: int, height: int, limits: InputLimits) -> None:
+    if width * height > limits.pixels:
+        raise VideoError(
+            f"a frame has {width}x{height} pixels, the limit is {limits.pixels}: shrink the video"
+        )
 
 
 def _note_end(packet: AnyPacket, health: Health) -> None:

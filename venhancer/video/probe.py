@@ -1,38 +1,35 @@
-"""Read a video's properties and its frames, as a stream, with time stamps as stored.
+"""Find out the properties of a video: a file, a still image, or a folder of numbered PNG files."""
 
-A video is a file that FFmpeg can decode, a still image, or a folder of numbered PNG files.
-"""
-
-import re
-from collections.abc import Iterator
+import dataclasses
+from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import islice, pairwise
 from pathlib import Path
 
 import av
-import numpy as np
 from av.container import InputContainer
-from av.stream import Stream
 from av.video.stream import VideoStream
-from numpy.typing import NDArray
 
 from venhancer.errors import VideoError
-from venhancer.options import FOLDER_FPS
-from venhancer.video.clip import Clip, Reading, Track
-from venhancer.video.colour import (
-    RGBReader,
-    display_matrix,
-    found_colour,
-    is_transposed,
-)
-from venhancer.video.decode import Health, codec_name, decode, open_input, video_stream
+from venhancer.video.clip import Clip, Reading
+from venhancer.video.colour import BT709, LIMITED, Colour, found_colour
+from venhancer.video.decode import Health, decode
+from venhancer.video.fields import field_times
+from venhancer.video.folders import numbered_pngs, read_picture
+from venhancer.video.hdr import dynamic_metadata, read_hdr
+from venhancer.video.inputs import open_input, refuse_address
+from venhancer.video.orientation import display_matrix, is_transposed, upright_size
+from venhancer.video.reading import read_alpha, read_frames
+from venhancer.video.rgb import depth_of, has_transparency
 from venhancer.video.scene_cuts import CutFinder
+from venhancer.video.streams import codec_name, describe, video_stream
+from venhancer.video.times import burst_rate, find_pauses, is_variable, sensible_fps, steady
+
+__all__ = ["numbered_pngs", "probe", "read_alpha", "read_frames"]
 
 READING = Reading()
-_ROUNDING = Fraction(3, 2000)  # frame distances within 1.5 ms count as equal: Matroska counts in ms
-_SEEK_FRAMES = 100  # closer than this, decoding and dropping frames is as fast as seeking
-_SEEK_MARGIN = 1  # seconds before the frame asked for
 _SIZED_FORMATS = ("mov", "matroska", "avi")  # their headers tell how long the file should be
+_SHORTEST_TICK = Fraction(1, 100_000)
+_SDR = Colour(matrix=BT709, range=LIMITED, primaries=BT709, transfer=BT709)
 
 
 def probe(path: Path, reading: Reading = READING) -> Clip:
@@ -41,123 +38,189 @@ def probe(path: Path, reading: Reading = READING) -> Clip:
     A truncated file gives the frames that can be read, and a line in `Clip.damage`.
     Raises VideoError for a missing file, no video, no frame, PNG files of mixed sizes.
     """
+    refuse_address(path)
     if path.is_dir():
-        return _probe_folder(path, reading)
-    if not path.is_file():
+        clip = _probe_folder(path, reading)
+    elif path.is_file():
+        with open_input(path, reading.limits) as container:
+            clip = _probe_container(path, container, reading)
+    else:
         raise VideoError(f"{path} does not exist or is no file")
-    with open_input(path) as container:
-        return _probe_container(path, container, reading)
+    return _as_read(clip)
 
 
-def read_frames(clip: Clip, start: int = 0, stop: int | None = None) -> Iterator[NDArray[np.uint8]]:
-    """Read frames [start:stop] that `probe` counted, each uint8 H W 3 RGB, upright, contiguous.
+@dataclass(slots=True)
+class _Census:
+    """Facts about the frames of a video, collected one by one."""
 
-    Raises VideoError when the file gives fewer frames than it did at the probe.
-    """
-    wanted = range(clip.frames)[start:stop]
-    read = _read_folder if clip.is_folder else _read_container
-    given = 0
-    for frame in islice(read(clip, wanted.start), len(wanted)):
-        given += 1
-        yield frame
-    if given < len(wanted):
-        raise VideoError(f"{clip.path} gave {given} frames where it had {len(wanted)}: it changed")
+    reading: Reading
+    first: av.VideoFrame | None = None
+    frames: int = 0
+    interlaced: int = 0
+    has_alpha: bool = False
+    other_sizes: dict[tuple[int, int], int] = field(default_factory=dict)  # to their first frame
+    dynamic: tuple[str, ...] = ()  # names of HDR metadata that change from scene to scene
+    cuts: CutFinder = field(default_factory=CutFinder)
+
+    def add(self, frame: av.VideoFrame) -> None:
+        most = self.reading.limits.frames
+        if most is not None and self.frames >= most:
+            raise VideoError(f"the video has more than {most} frames, the limit: cut it shorter")
+        if self.first is None:
+            self.first = frame
+            self.dynamic = dynamic_metadata(frame)
+        elif upright_size(frame) != upright_size(self.first):
+            self.other_sizes.setdefault(upright_size(frame), self.frames)
+        self.interlaced += frame.interlaced_frame
+        self.has_alpha = self.has_alpha or has_transparency(frame)
+        self.cuts.add(frame)
+        self.frames += 1
+
+    @property
+    def is_interlaced(self) -> bool:
+        wanted = self.reading.deinterlace
+        return wanted == "double" or (wanted == "auto" and self.interlaced > 0)
+
+
+def _as_read(clip: Clip) -> Clip:
+    """Apply the choices of how the clip is read to its description."""
+    if clip.reading.hdr == "sdr" and clip.colour.is_hdr:
+        clip = dataclasses.replace(clip, tagged=clip.colour, colour=_SDR, depth=8)
+    if clip.is_interlaced and clip.reading.deinterlace == "double":
+        clip = dataclasses.replace(
+            clip,
+            stored=clip.stored_times,
+            times=field_times(clip.times, clip.end),
+            fps=2 * clip.fps,
+            burst_fps=clip.burst_fps and 2 * clip.burst_fps,
+            cuts=tuple(2 * cut for cut in clip.cuts),
+            pauses=tuple(2 * pause for pause in clip.pauses),
+        )
+    return clip
 
 
 # --- files -------------------------------------------------------------------------------------
 
 
 def _probe_container(path: Path, container: InputContainer, reading: Reading) -> Clip:
-    stream = video_stream(container, path)
-    health = Health()
-    finder = CutFinder()
+    stream = video_stream(container, path, reading.stream)
+    health, census = Health(), _Census(reading)
     times: list[Fraction] = []
-    first: av.VideoFrame | None = None
     last_duration = Fraction(0)
-    for frame, time in decode(container, stream, health):
-        first = first or frame
+    for frame, time in decode(container, stream, health, reading.limits):
+        census.add(frame)
         times.append(time)
-        finder.add(frame)
         last_duration = (frame.duration or 0) * (frame.time_base or Fraction(0))
+    first = census.first
     if first is None:
         raise VideoError(f"{path} holds no frame that can be decoded")
     is_still = container.format.name.endswith("_pipe")
-    fps = reading.folder_fps if is_still else _sensible_fps(stream, times)
-    step = 1 / fps
-    end = times[-1] + (last_duration if last_duration > 0 and not is_still else step)
-    swap = is_transposed(display_matrix(first))
-    size = (first.width, first.height)
-    aspect = stream.sample_aspect_ratio or Fraction(1)
-    return Clip(
+    timing = _timing(stream, times, reading.folder_fps if is_still else None, last_duration)
+    clip = Clip(
         path=path,
-        width=size[swap],
-        height=size[not swap],
-        times=tuple(times),
-        fps=fps,
-        is_variable=_is_variable(times),
-        end=end,
+        width=upright_size(first)[0],
+        height=upright_size(first)[1],
+        times=timing.times,
+        stored=() if timing.times == tuple(times) else tuple(times),
+        fps=timing.fps,
+        is_variable=timing.is_variable,
+        burst_fps=timing.burst_fps,
+        pauses=timing.pauses,
+        end=timing.end,
         codec=codec_name(stream),
         pixel_format=first.format.name,
         colour=found_colour(first),
+        hdr=read_hdr(first),
+        depth=depth_of(first.format),
+        has_alpha=census.has_alpha,
+        is_interlaced=census.is_interlaced,
         reading=reading,
         stream=stream.index,
-        tracks=tuple(map(_track, container.streams)),
-        damage=_damage(path, container, stream, health, len(times), max(end, health.end), step),
+        tracks=tuple(map(describe, container.streams)),
         lines=first.height,
-        sample_aspect=(1 / aspect if swap else aspect) if aspect > 0 else Fraction(1),
-        cuts=finder.cuts(),
+        sample_aspect=_sample_aspect(stream, first),
+        cuts=census.cuts.cuts(),
+        notes=tuple(_notes(census, health)),
     )
+    damage = _damage(clip, container, stream, health)
+    return dataclasses.replace(clip, damage=damage, can_seek=damage is None and not health.jumps)
 
 
-def _track(stream: Stream) -> Track:
-    return Track(
-        index=stream.index,
-        kind=stream.type,
-        codec=codec_name(stream),
-        words=", ".join(filter(None, (stream.language, stream.metadata.get("title")))),
-        start=None if stream.start_time is None else _seconds(stream, stream.start_time),
-    )
+def _sample_aspect(stream: VideoStream, first: av.VideoFrame) -> Fraction:
+    aspect = stream.sample_aspect_ratio or Fraction(1)
+    if aspect <= 0:
+        return Fraction(1)
+    return 1 / aspect if is_transposed(display_matrix(first)) else aspect
 
 
-def _seconds(stream: Stream, ticks: int) -> Fraction:
-    return Fraction(ticks) * (stream.time_base or 1)
+@dataclass(frozen=True, slots=True)
+class _Timing:
+    times: tuple[Fraction, ...]
+    fps: Fraction
+    end: Fraction
+    is_variable: bool
+    burst_fps: Fraction | None = None
+    pauses: tuple[int, ...] = ()
 
 
-def _sensible_fps(stream: VideoStream, times: list[Fraction]) -> Fraction:
-    """Choose the nominal rate if it fits the times within 1 %, else the measured one."""
-    nominal = stream.guessed_rate or stream.average_rate
-    if len(times) < 2:
-        return nominal or FOLDER_FPS
-    measured = (len(times) - 1) / (times[-1] - times[0])
-    for rate in (nominal, stream.average_rate):
-        if rate and abs(rate / measured - 1) < Fraction(1, 100):
-            return rate
-    return measured.limit_denominator(100_000)
+def _timing(
+    stream: VideoStream,
+    stored: list[Fraction],
+    still_fps: Fraction | None,
+    last_duration: Fraction,
+) -> _Timing:
+    """Find the rate of a video, and its exact times if the rate is constant."""
+    rates = [stream.guessed_rate, stream.average_rate] if still_fps is None else [still_fps]
+    found = steady(stored, rates, max(stream.time_base or Fraction(1, 1000), _SHORTEST_TICK))
+    if found is not None:
+        fps, times = found
+        return _Timing(times, fps, times[-1] + 1 / fps, is_variable=False)
+    fps = sensible_fps(rates, stored)
+    end = stored[-1] + (last_duration if last_duration > 0 and still_fps is None else 1 / fps)
+    if not is_variable(stored):
+        return _Timing(tuple(stored), fps, end, is_variable=False)
+    burst_fps = burst_rate(stored, rates)
+    pauses = find_pauses(stored, burst_fps)
+    return _Timing(tuple(stored), fps, end, is_variable=True, burst_fps=burst_fps, pauses=pauses)
 
 
-def _is_variable(times: list[Fraction]) -> bool:
-    distances = [later - earlier for earlier, later in pairwise(times)]
-    return bool(distances) and max(distances) - min(distances) > _ROUNDING
+def _notes(census: _Census, health: Health) -> list[str]:
+    """Tell in a line each what of the video is not read as it is stored."""
+    notes = [
+        f"{name} metadata are left out: they describe the frames of the input"
+        for name in census.dynamic
+    ]
+    if health.jumps:
+        notes.append(f"the clock of the input jumps ({health.jumps}): its parts follow one another")
+    if census.is_interlaced:
+        double = census.reading.deinterlace == "double"
+        notes.append(
+            "interlaced: each field becomes a frame" if double else "the frames are deinterlaced"
+        )
+    for (width, height), number in census.other_sizes.items():
+        notes.append(
+            f"from frame {number} on some frames are {width}x{height}: "
+            "they are fitted into the first size, with black bars"
+        )
+    return notes
 
 
 def _damage(
-    path: Path,
-    container: InputContainer,
-    stream: VideoStream,
-    health: Health,
-    frames: int,
-    end: Fraction,
-    step: Fraction,
+    clip: Clip, container: InputContainer, stream: VideoStream, health: Health
 ) -> str | None:
     """Describe damage in a line: broken packets, or an end before the one in the header."""
-    promised = _promised_end(container, stream)
-    if promised and end < promised - 2 * step - Fraction(1, 10):
-        missing = f"it ends at {float(end):.2f} s of {float(promised):.2f} s"
-    elif health.errors:
-        missing = f"broken packets: {health.errors}"
-    else:
+    promised, end = _promised_end(container, stream), max(clip.end, health.end)
+    missing = []
+    if promised and end < promised - 2 / clip.fps - Fraction(1, 10):
+        missing.append(f"it ends at {float(end):.2f} s of {float(promised):.2f} s")
+    if health.errors:
+        missing.append(f"broken packets: {health.errors}")
+    if health.corrupt:
+        missing.append(f"frames with gaps: {health.corrupt}")
+    if not missing:
         return None
-    return f"{path.name} is damaged: {missing}, {frames} frames could be read"
+    told = ", ".join(missing)
+    return f"{clip.path.name} is damaged: {told}, {clip.frames} frames could be read"
 
 
 def _promised_end(container: InputContainer, stream: VideoStream) -> Fraction | None:
@@ -168,114 +231,39 @@ def _promised_end(container: InputContainer, stream: VideoStream) -> Fraction | 
     return Fraction(container.duration, av.time_base) if container.duration else None
 
 
-def _read_container(clip: Clip, start: int) -> Iterator[NDArray[np.uint8]]:
-    reader = RGBReader(clip.width, clip.height, clip.working_colour)
-    with open_input(clip.path) as container:
-        stream = video_stream(container, clip.path)
-        frames = _decode_from(container, stream, clip, start)
-        if frames is not None:
-            yield from map(reader.read, frames)
-            return
-    with open_input(clip.path) as container:
-        decoded = decode(container, video_stream(container, clip.path), Health())
-        yield from (reader.read(frame) for frame, _ in islice(decoded, start, None))
-
-
-def _decode_from(
-    container: InputContainer, stream: VideoStream, clip: Clip, start: int
-) -> Iterator[av.VideoFrame] | None:
-    """Decode from `start` on after a seek; None where seeking is not worth it or not exact."""
-    if start < _SEEK_FRAMES or start >= clip.frames or clip.damage or not stream.time_base:
-        return None
-    goal = clip.times[start]
-    try:
-        container.seek(int((goal - _SEEK_MARGIN) / stream.time_base), stream=stream)
-    except av.error.FFmpegError:
-        return None
-    decoded = decode(container, stream, Health())
-    frame, time = next(decoded, (None, goal))
-    if frame is None or time > clip.times[max(start - 1, 0)]:
-        return None
-    while frame is not None and time < goal:
-        frame, time = next(decoded, (None, goal))
-    if frame is None or time != goal:
-        return None
-    return _chain(frame, decoded)
-
-
-def _chain(
-    first: av.VideoFrame, rest: Iterator[tuple[av.VideoFrame, Fraction]]
-) -> Iterator[av.VideoFrame]:
-    yield first
-    yield from (frame for frame, _ in rest)
-
-
 # --- folders -----------------------------------------------------------------------------------
 
 
-def numbered_pngs(folder: Path) -> list[Path]:
-    """List PNG files whose names end in a number, in natural order, without hidden files."""
-    files = [
-        file
-        for file in folder.iterdir()
-        if re.fullmatch(r"[^.].*?\.png|\d\.png", file.name, re.IGNORECASE)
-        and file.stem[-1].isdecimal()
-    ]
-    return sorted(files, key=_natural)
-
-
-def _natural(file: Path) -> tuple[list[tuple[str, int]], str]:
-    parts = re.findall(r"(\D*)(\d*)", file.stem)
-    return [(text, int(number or 0)) for text, number in parts], file.name
-
-
-def _read_still(file: Path) -> tuple[av.VideoFrame, NDArray[np.uint8]]:
-    with open_input(file) as container:
-        stream = video_stream(container, file)
-        frame, _ = next(decode(container, stream, Health()), (None, None))
-    if frame is None:
-        raise VideoError(f"{file} is not an image that can be read")
-    swap = is_transposed(display_matrix(frame))
-    size = (frame.width, frame.height)
-    colour = found_colour(frame).resolved(frame.height)
-    return frame, RGBReader(size[swap], size[not swap], colour).read(frame)
-
-
 def _probe_folder(folder: Path, reading: Reading) -> Clip:
-    fps = reading.folder_fps
     files = numbered_pngs(folder)
     if not files:
         raise VideoError(f"{folder} holds no numbered PNG file such as 000001.png")
-    frame, image = _read_still(files[0])
-    finder = CutFinder()
-    finder.add(frame)
-    for file in files[1:]:
-        later, other = _read_still(file)
-        finder.add(later)
-        if other.shape != image.shape:
-            sizes = [f"{i.shape[1]}x{i.shape[0]}" for i in (other, image)]
+    fps, census = reading.folder_fps, _Census(reading)
+    first = None
+    for file in files:
+        frame = read_picture(file, reading.limits)
+        census.add(frame)
+        first = first or frame
+        if upright_size(frame) != upright_size(first):
+            sizes = ["{}x{}".format(*upright_size(it)) for it in (frame, first)]
             raise VideoError(f"{file} is {sizes[0]}, but {files[0].name} is {sizes[1]}")
+    assert first is not None
+    width, height = upright_size(first)
     return Clip(
         path=folder,
-        width=image.shape[1],
-        height=image.shape[0],
+        width=width,
+        height=height,
         times=tuple(n / fps for n in range(len(files))),
         fps=fps,
         is_variable=False,
         end=len(files) / fps,
         codec="png",
-        pixel_format=frame.format.name,
-        colour=found_colour(frame),
+        pixel_format=first.format.name,
+        colour=found_colour(first),
+        depth=depth_of(first.format),
+        has_alpha=census.has_alpha,
         reading=reading,
         is_folder=True,
-        lines=image.shape[0],
-        cuts=finder.cuts(),
+        lines=first.height,
+        cuts=census.cuts.cuts(),
     )
-
-
-def _read_folder(clip: Clip, start: int) -> Iterator[NDArray[np.uint8]]:
-    for file in numbered_pngs(clip.path)[start:]:
-        image = _read_still(file)[1]
-        if image.shape != (clip.height, clip.width, 3):
-            raise VideoError(f"{file} changed its size since it was probed")
-        yield image

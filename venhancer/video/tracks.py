@@ -1,179 +1,219 @@
-"""Copy sound and subtitles of the source to the output, unchanged where possible."""
+"""Copy sound, subtitles, chapters and metadata of the source while the video is written."""
 
 import errno
-import io
+import heapq
 import logging
-import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import islice
+from itertools import count
 from pathlib import Path
 
 import av
-from av.audio.stream import AudioStream
-from av.container import InputContainer, OutputContainer
+from av.container import OutputContainer
 from av.stream import Stream
-from av.subtitles.stream import SubtitleStream
-from av.subtitles.subtitle import AssSubtitle
+from av.video.stream import VideoStream
 
-from venhancer.video.decode import AnyPacket, codec_name
+from venhancer.video.carriage import Carriage, How
+from venhancer.video.holding import add_same
+from venhancer.video.inputs import open_input
+from venhancer.video.sound import AACTrack
+from venhancer.video.stamps import AnyPacket, demuxed
+from venhancer.video.subtitles import add_text, rewritten
+from venhancer.video.tags import attach, carry_tags, track_metadata
 
 logger = logging.getLogger(__name__)
 
-_TEXT_SUBTITLES = {"ass", "mov_text", "ssa", "srt", "subrip", "text", "webvtt"}
-_TEXT_OF_CONTAINER = {"mp4": "mov_text", "mov": "mov_text", "matroska": "subrip"}
-_USUAL_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
-_TRIED_PACKETS = 4
-_MARKUP = re.compile(r"\{[^}]*\}")
-_ASS_HEADER = (
-    "[Script Info]\nScriptType: v4.00+\n\n[V4+ Styles]\n"
-    "Format: Name, Fontname, Fontsize, PrimaryColour, SecondaryColour, OutlineColour, "
-    "BackColour, Bold, Italic, Underline, StrikeOut, ScaleX, ScaleY, Spacing, Angle, "
-    "BorderStyle, Outline, Shadow, Alignment, MarginL, MarginR, MarginV, Encoding\n"
-    "Style: Default,Arial,16,&Hffffff,&Hffffff,&H0,&H0,0,0,0,0,100,100,0,0,1,1,0,2,10,10,10,1\n"
-    "\n[Events]\nFormat: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text\n"
-)
+_LONGEST_PRIMING = Fraction(1, 10)  # seconds that decoders take to start; more was cut away
+_MOST_WAITING = 100  # packets that are held until the video reaches them
+_DISK_ERRORS = (errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EDQUOT)
 
 
 @dataclass(slots=True)
 class _Track:
-    """One stream that is copied; text_codec is set where subtitles are converted."""
+    """One stream that is carried over."""
 
     source: Stream
     target: Stream
-    text_codec: str | None = None
+    encoder: AACTrack | None = None
+    is_rewritten: bool = False  # subtitles that become plain text
+    due: Fraction | None = None  # latest start of its packets so far, seconds
+    keeps_cut: bool = False  # packets that players do not show are copied all the same
+    last: int | None = None  # decoding stamp of the last packet that was written
 
 
 class TrackCopier:
-    """Copier of the first sound track and all subtitles, used while the video is being written.
+    """Copier of all tracks that a `Carriage` names, used while the video is being written.
 
-    The constructor adds streams to `output`, so call it before the first frame is encoded.
-    A track that the container cannot take is left out with a logged warning.
+    The constructor adds streams to `output`: call it after the video stream was added and before
+    the first frame is encoded. Times are those of the source minus the carriage's origin.
     """
 
-    def __init__(self, source: Path, output: OutputContainer) -> None:
-        self._input: InputContainer = av.open(str(source.absolute()))
-        self._output = output
+    def __init__(self, source: Path, output: OutputContainer, carriage: Carriage) -> None:
+        self._input = open_input(source)
+        self._output, self._origin = output, carriage.origin
         self._tracks: dict[int, _Track] = {}
-        for stream in (*self._input.streams.audio[:1], *self._input.streams.subtitles):
-            self._add(stream)
-        self._packets = self._demux()
-        self._held = next(self._packets, None)
+        self._waiting: list[tuple[Fraction, int, AnyPacket]] = []
+        self._numbers = count()
+        self._reached = Fraction(-1)  # seconds, how far the source was read
+        self._refused = 0  # packets
+        streams = self._input.streams
+        for carried in carriage.tracks:
+            self._add(streams[carried.index], carried.how)
+        video = streams[carriage.video]
+        assert isinstance(video, VideoStream)
+        carry_tags(self._input, video, output, carriage)
+        sounds = {index for index, track in self._tracks.items() if track.source.type == "audio"}
+        self._paces = sounds or {video.index}  # streams whose times tell how far reading is
+        self._packets = self._demux(video)
 
     def pump(self, until: Fraction | None = None) -> None:
         """Write every packet that starts at `until` (seconds) or earlier; None: all of them."""
-        while self._held is not None and (until is None or _start(self._held) <= until):
-            self._write(self._held)
-            self._held = next(self._packets, None)
+        self._write_waiting(until)
+        while self._read_one(until):
+            self._write_waiting(until)
+        if until is None:
+            self._finish()
 
     def close(self) -> None:
         """Close the source; packets that were not pumped are left out."""
         self._input.close()
 
-    def _add(self, stream: Stream) -> None:
-        name = codec_name(stream)
-        container = self._output.format.name
-        text_codec = None
-        if self._can_hold(stream):
-            target = _add_same(self._output, stream)
+    def _add(self, stream: Stream, how: How) -> None:
+        if how == "attachment":
+            attach(stream, self._output)
+            return
+        encoder = AACTrack(stream, self._output) if how == "aac" else None
+        if encoder is not None:
+            target: Stream = encoder.target
+        elif how == "text":
+            target = add_text(self._output)
         else:
-            text_codec = _TEXT_OF_CONTAINER.get(container)
-            if name not in _TEXT_SUBTITLES or text_codec is None:
-                logger.warning(
-                    "%s (%s) is left out: %s cannot hold it", stream.type, name, container
-                )
-                return
-            target = self._add_text(text_codec)
-        target.metadata.update(stream.metadata)
-        target.metadata.pop("DURATION", None)  # of the source; the muxer writes its own
+            target = add_same(self._output, stream)
+        target.metadata.update(track_metadata(stream.metadata))
         target.disposition = stream.disposition
-        self._tracks[stream.index] = _Track(stream, target, text_codec)
+        self._tracks[stream.index] = _Track(stream, target, encoder, how == "text")
 
-    def _can_hold(self, stream: Stream) -> bool:
-        """Try to write the start of a track in memory: some containers refuse only at their end."""
-        name, container = self._input.name, self._output.format.name
-        try:
-            with av.open(name) as source, av.open(io.BytesIO(), "w", format=container) as trial:
-                target = _add_same(trial, source.streams[stream.index])
-                trial.start_encoding()
-                wanted = _TRIED_PACKETS if stream.type == "audio" else 0
-                for packet in islice(source.demux(source.streams[stream.index]), wanted):
-                    if packet.size:
-                        packet.stream = target
-                        trial.mux_one(packet)
-        except (av.error.FFmpegError, ValueError):
-            return False
-        return True
-
-    def _add_text(self, codec: str) -> Stream:
-        if codec != "mov_text":
-            return self._output.add_mux_stream(codec, time_base=Fraction(1, 1000))
-        target = self._output.add_stream(codec)
-        assert isinstance(target, SubtitleStream)
-        context = target.codec_context
-        context.subtitle_header = _ASS_HEADER.encode()
-        context.time_base = Fraction(1, 1000)
-        context.open(strict=False)
-        return target
-
-    def _demux(self) -> Iterator[AnyPacket]:
-        """Read packets of the copied tracks in the order of the file, until its end or damage."""
+    def _demux(self, video: VideoStream) -> Iterator[AnyPacket]:
+        """Read packets in the order of the file, until its end or damage."""
         if not self._tracks:
             return
         try:
-            for packet in self._input.demux([t.source for t in self._tracks.values()]):
-                if packet.size and (packet.pts is not None or packet.dts is not None):
-                    yield packet
+            yield from demuxed(self._input, video)
         except av.error.FFmpegError as error:
             logger.warning("sound and subtitles end early: %s", error.strerror)
 
-    def _write(self, packet: AnyPacket) -> None:
+    def _read_one(self, until: Fraction | None) -> bool:
+        """Read one packet; False at the end, or where the source was read far enough."""
+        is_enough = until is not None and (
+            self._reached > until or len(self._waiting) >= _MOST_WAITING
+        )
+        packet = None if is_enough else next(self._packets, None)
+        if packet is None:
+            return False
+        stored = _start(packet)
+        if stored is None or not packet.size:
+            return True
+        start = stored - self._origin
+        if packet.stream_index in self._paces:
+            self._reached = start
         track = self._tracks.get(packet.stream_index)
-        if track is None:
-            return  # this track was given up earlier
-        try:
-            if track.text_codec:
-                packet = _rewritten(packet, track.source, track.text_codec)
+        if track is not None:
+            if track.due is None:
+                track.keeps_cut = self._keeps_cut(track.source, stored)
+            track.due = start if track.due is None else max(track.due, start)
+            heapq.heappush(self._waiting, (track.due, next(self._numbers), packet))
+        return True
+
+    def _keeps_cut(self, source: Stream, first: Fraction) -> bool:
+        """Tell whether the packets before a track's start are copied, though none shows them.
+
+        Decoders need the last of them to start. MP4 cuts them away again, by its edit list.
+        """
+        format = self._output.format.name
+        if format == "avi":
+            return False
+        start = (source.start_time or 0) * (source.time_base or Fraction(1))
+        is_cut_again = format in ("mp4", "mov") and start == self._origin == 0
+        return is_cut_again or start - first <= _LONGEST_PRIMING
+
+    def _write_waiting(self, until: Fraction | None) -> None:
+        while self._waiting and (until is None or self._waiting[0][0] <= until):
+            _, _, packet = heapq.heappop(self._waiting)
+            track = self._tracks[packet.stream_index]
+            _shift(packet, self._origin)
+            self._write(track, self._converted(track, packet))
+
+    def _converted(self, track: _Track, packet: AnyPacket) -> Iterable[AnyPacket]:
+        if track.encoder is not None:
+            return track.encoder.feed(packet)
+        if not packet.is_discard:
+            track.keeps_cut = False
+        elif not track.keeps_cut:
+            return ()
+        if not track.is_rewritten:
+            return (packet,)
+        plain = rewritten(packet, track.source, self._output.format.name)
+        return () if plain is None else (plain,)
+
+    def _write(self, track: _Track, packets: Iterable[AnyPacket]) -> None:
+        """Write packets with stamps that the muxer takes; those that it refuses are counted."""
+        for packet in packets:
+            if not self._mend(track, packet):
+                continue
             packet.stream = track.target
-            self._output.mux_one(packet)
-        except av.error.FFmpegError as error:
-            if error.errno in (errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EDQUOT):
-                raise
-            del self._tracks[track.source.index]
-            name = codec_name(track.source)
-            logger.warning(
-                "%s (%s) ends early in the output: %s", track.source.type, name, error.strerror
-            )
+            try:
+                self._output.mux_one(packet)
+            except av.error.FFmpegError as error:
+                if error.errno in _DISK_ERRORS:
+                    raise
+                self._refused += 1
+
+    def _mend(self, track: _Track, packet: AnyPacket) -> bool:
+        """Convert stamps to the output's clock, always increasing; False for what AVI cannot say.
+
+        AVI starts at 0, so the half of a packet that is earlier decides whether it is left out.
+        """
+        assert track.target.time_base is not None
+        if packet.dts is None:
+            packet.dts = packet.pts
+        _rescale(packet, track.target.time_base)
+        assert packet.dts is not None
+        if self._output.format.name == "avi" and packet.dts < 0:
+            if 2 * packet.dts + (packet.duration or 0) <= 0:
+                return False
+            packet.dts = 0
+        if track.last is not None:
+            packet.dts = max(packet.dts, track.last + 1)
+        packet.pts = packet.dts if packet.pts is None else max(packet.pts, packet.dts)
+        track.last = packet.dts
+        return True
+
+    def _finish(self) -> None:
+        for track in self._tracks.values():
+            if track.encoder is not None:
+                self._write(track, track.encoder.feed(None))
+        if self._refused:
+            name = self._output.format.name
+            logger.warning("packets of copied tracks that %s refuses: %d", name, self._refused)
 
 
-def _add_same(output: OutputContainer, stream: Stream) -> Stream:
-    """Add a stream for the same packets; a bare channel count gets its usual layout."""
-    target = output.add_stream_from_template(stream, opaque=True)
-    if isinstance(target, AudioStream):
-        context = target.codec_context
-        layout = _USUAL_LAYOUTS.get(context.layout.nb_channels)
-        if layout and context.layout.name.endswith("channels"):
-            context.layout = layout
-    return target
-
-
-def _start(packet: AnyPacket) -> Fraction:
+def _start(packet: AnyPacket) -> Fraction | None:
     stamp = packet.pts if packet.pts is not None else packet.dts
-    return (stamp or 0) * (packet.time_base or Fraction(1))
+    return None if stamp is None else stamp * (packet.time_base or Fraction(1))
 
 
-def _rewritten(packet: AnyPacket, stream: Stream, codec: str) -> AnyPacket:
-    """Convert a subtitle to plain text in a packet of another codec, at the same time."""
-    assert isinstance(stream, SubtitleStream)
-    subtitles = stream.codec_context.decode2(packet)
-    texts = [s for s in subtitles or () if isinstance(s, AssSubtitle)]
-    lines = [text.dialogue.decode(errors="replace") for text in texts]
-    data = _MARKUP.sub("", "\n".join(lines)).strip().encode()
-    if codec == "mov_text":
-        data = len(data).to_bytes(2, "big") + data
-    rewritten: AnyPacket = av.Packet(data or b" ")
-    rewritten.time_base = packet.time_base
-    rewritten.pts = rewritten.dts = packet.pts
-    rewritten.duration = packet.duration
-    return rewritten
+def _shift(packet: AnyPacket, origin: Fraction) -> None:
+    """Move a packet to the output's origin of time."""
+    ticks = round(origin / (packet.time_base or 1))
+    packet.pts = None if packet.pts is None else packet.pts - ticks
+    packet.dts = None if packet.dts is None else packet.dts - ticks
+
+
+def _rescale(packet: AnyPacket, tick: Fraction) -> None:
+    """Convert the stamps of a packet to another clock."""
+    ratio = (packet.time_base or tick) / tick
+    packet.pts = None if packet.pts is None else round(packet.pts * ratio)
+    packet.dts = None if packet.dts is None else round(packet.dts * ratio)
+    packet.duration = round((packet.duration or 0) * ratio)
+    packet.time_base = tick

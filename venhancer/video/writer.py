@@ -18,17 +18,19 @@ from uuid import uuid4
 
 import av
 import numpy as np
-from av.codec import Codec, CodecContext
 from av.container import OutputContainer
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
-from numpy.typing import NDArray
 from typing_extensions import Self
 
 from venhancer.errors import OptionError, OutputError, ShapeError, VideoError
+from venhancer.options import Audio, Speed
+from venhancer.video.carriage import choose_tracks
 from venhancer.video.clip import Clip
-from venhancer.video.colour import Colour, YUVMaker
-from venhancer.video.decode import AnyPacket
+from venhancer.video.colour import LIMITED, UNSPECIFIED, Colour
+from venhancer.video.encoders import Encoding, choose_encoding
+from venhancer.video.png import encode_png
+from venhancer.video.stamps import AnyPacket
 from venhancer.video.target import (
     check_existing,
     check_target,
@@ -38,18 +40,21 @@ from venhancer.video.target import (
     sweep,
 )
 from venhancer.video.tracks import TrackCopier
+from venhancer.video.yuv import Picture, YUVMaker
 
-__all__ = ["FolderWriter", "VideoWriter", "check_target", "open_writer"]
+__all__ = [
+    "FolderWriter",
+    "VideoWriter",
+    "check_target",
+    "encode_png",
+    "open_writer",
+    "write_frames",
+]
 
 logger = logging.getLogger(__name__)
 
 _MIN_TICKS, _MAX_TICKS = 48_000, 1_000_000  # of the output's clock, per second
-_MAX_CRF = 63  # of AV1; H.264 and H.265 stop at 51
 _KEEP_NEGATIVE_TIMES = {"avoid_negative_ts": "disabled"}  # else early sound shifts the video
-_OPTIONS = {  # `faster` takes half the time of `medium`, for as many bytes (measured at 720p)
-    "libx264": {"preset": "faster"},
-    "libx265": {"preset": "faster", "x265-params": "log-level=error"},
-}
 
 
 def open_writer(  # noqa: PLR0913  a public interface
@@ -62,23 +67,47 @@ def open_writer(  # noqa: PLR0913  a public interface
     crf: int = 17,
     codec: str | None = None,
     overwrite: bool = False,
+    pixel_format: str | None = None,
+    speed: Speed = "medium",
+    audio: Audio = "copy",
+    has_alpha: bool = False,
+    end: Fraction | None = None,
 ) -> "VideoWriter | FolderWriter":
     """Open a context manager with `write(frame, time)`; the output appears at a successful end.
 
-    width, height: of the frames, pixels, any size. fps: nominal rate, also the length of the
-    last frame. source: gives colour tags, sound, subtitles and the clock; None for none.
-    crf, codec: quality (0 best) and encoder, ignored for a folder.
-    Raises OutputError for the path, OptionError for crf or codec.
+    width, height: of the frames, pixels, any size. fps: nominal rate. source: gives depth, colour
+    tags, HDR metadata, sound, subtitles and the clock; None for 8-bit video alone.
+    crf, codec, pixel_format, speed: see `choose_encoding`; ignored for a folder.
+    audio: how sound is written. has_alpha: frames are H W 4. end: seconds, when the last frame
+    ends; None: with the source, or after the length of a frame.
+    Raises OutputError for the path, OptionError for what cannot be encoded so.
     """
     check_target(path, overwrite)
     sweep(path)
+    encoding = choose_encoding(
+        path,
+        source,
+        width,
+        height,
+        codec=codec,
+        pixel_format=pixel_format,
+        crf=crf,
+        speed=speed,
+        has_alpha=has_alpha,
+    )
+    if has_alpha and not encoding.keeps_alpha:
+        raise OptionError(
+            f"{encoding.codec} in {path.suffix} does not keep alpha: take prores_ks in .mov, "
+            "ffv1 in .mkv or --alpha black"
+        )
+    shape = (height, width, 4 if has_alpha else 3)
     if is_folder_target(path):
         if source is not None and (source.audio or source.subtitles):
             logger.warning("sound and subtitles are left out: %s is a folder of PNG files", path)
-        return FolderWriter(path, width, height, overwrite)
-    writer = VideoWriter(path, width, height, overwrite)
+        return FolderWriter(path, shape, overwrite, source.colour if source else Colour())
+    writer = VideoWriter(path, shape, overwrite)
     try:
-        writer.start(fps=fps, source=source, crf=crf, codec=codec or "libx264")
+        writer.start(fps=fps, source=source, encoding=encoding, audio=audio, end=end)
     except BaseException:
         writer.abort()
         raise
@@ -88,8 +117,8 @@ def open_writer(  # noqa: PLR0913  a public interface
 class _Writer:
     """Base class of both writers: the hidden temporary path, checks, and clean-up."""
 
-    def __init__(self, path: Path, width: int, height: int, overwrite: bool) -> None:
-        self.path, self.width, self.height, self.overwrite = path, width, height, overwrite
+    def __init__(self, path: Path, shape: tuple[int, int, int], overwrite: bool) -> None:
+        self.path, self.shape, self.overwrite = path, shape, overwrite
         self.frames = 0
         self._last: Fraction | None = None
         self._temporary = hidden_name(path)
@@ -112,17 +141,18 @@ class _Writer:
             self.abort()
             raise
 
-    def write(self, frame: NDArray[np.uint8], time: Fraction) -> None:
-        """Add one frame: uint8 H W 3 RGB; time in seconds, later than the one before.
+    def write(self, frame: Picture, time: Fraction) -> None:
+        """Add one frame; time in seconds, later than the one before.
 
+        frame: RGB, H W 3, or H W 4 with alpha; uint8, or uint16 over its whole range
         Raises ShapeError for another size, OutputError where the disk refuses.
         """
-        if frame.shape != (self.height, self.width, 3):
+        if frame.shape != self.shape:
+            raise ShapeError(f"frames should be {self.shape}, got {frame.shape}")
+        if frame.dtype not in (np.uint8, np.uint16):
             raise ShapeError(
-                f"frames should be ({self.height}, {self.width}, 3), got {frame.shape}"
+                f"frames should be uint8 or uint16, got {frame.dtype}: scale them to 0 to 255"
             )
-        if frame.dtype != np.uint8:
-            raise ShapeError(f"frames should be uint8, got {frame.dtype}: scale them to 0 to 255")
         if self._last is not None and time <= self._last:
             raise ValueError(f"frame times must increase, got {time} after {self._last}")
         with speaking_errors(self.path):
@@ -148,7 +178,7 @@ class _Writer:
             with suppress(OSError):  # report the error that led here, not this one
                 self._temporary.unlink()
 
-    def _write(self, frame: NDArray[np.uint8], time: Fraction) -> None:
+    def _write(self, frame: Picture, time: Fraction) -> None:
         raise NotImplementedError
 
     def _finish(self) -> None:
@@ -167,17 +197,24 @@ class VideoWriter(_Writer):
     _container: OutputContainer | None = None
     _copier: TrackCopier | None = None
 
-    def start(self, *, fps: Fraction, source: Clip | None, crf: int, codec: str) -> None:
+    def start(
+        self,
+        *,
+        fps: Fraction,
+        source: Clip | None,
+        encoding: Encoding,
+        audio: Audio,
+        end: Fraction | None,
+    ) -> None:
         """Open encoder and file, add the tracks to copy, write the header."""
-        colour = source.working_colour if source else Colour().resolved(self.height)
-        pixel_format = _pixel_format(codec, crf, self.width, self.height)
-        self._fps, self._source = fps, source
-        self._yuv = YUVMaker(pixel_format, colour)
+        colour = source.working_colour if source else Colour().resolved(self.shape[0])
+        self._fps, self._source, self._end = fps, source, end
+        self._yuv = YUVMaker(encoding.pixel_format, colour)
         self._tick = self._choose_tick(fps, source)
         self._pending: av.VideoFrame | None = None
         self._durations: dict[int, int] = {}
         with speaking_errors(self.path):
-            self._open(codec, crf, colour)
+            self._open(encoding, audio)
 
     def _choose_tick(self, fps: Fraction, source: Clip | None) -> Fraction:
         """Choose a tick that makes the rate and, if possible, every time of the source exact."""
@@ -186,47 +223,53 @@ class VideoWriter(_Writer):
             return 1 / fps
         return clock_tick(fps, source.times if source else ())
 
-    def _open(self, codec: str, crf: int, colour: Colour) -> None:
-        if codec == "libsvtav1":
+    def _open(self, encoding: Encoding, audio: Audio) -> None:
+        if encoding.codec == "libsvtav1":
             os.environ.setdefault("SVT_LOG", "1")  # the only way to silence it
         options = _KEEP_NEGATIVE_TIMES if self.path.suffix.lower() == ".mkv" else {}
         name = str(self._temporary.absolute())
         self._container = av.open(name, "w", container_options=options)
-        self._stream = self._add_video(self._container, codec, crf, colour)
-        if self._source is not None and not self._source.is_folder:
-            self._copier = TrackCopier(self._source.path, self._container)
+        stream = self._container.add_stream(encoding.codec, rate=self._fps, time_base=self._tick)
+        assert isinstance(stream, VideoStream)
+        self._stream = stream
+        self._open_encoder(stream.codec_context, encoding)
+        self._copier = self._copy_tracks(self._container, audio)
         try:
             self._container.start_encoding()
         except av.error.ArgumentError as error:
-            raise OptionError(f"{self.path.suffix} cannot hold video of {codec}") from error
+            message = f"{self.path.suffix} cannot hold video of {encoding.codec}"
+            raise OptionError(message) from error
 
-    def _add_video(
-        self, container: OutputContainer, codec: str, crf: int, colour: Colour
-    ) -> VideoStream:
-        try:
-            stream = container.add_stream(codec, rate=self._fps, time_base=self._tick)
-        except ValueError as error:
-            raise OptionError(f"{self.path.suffix} cannot hold video of {codec}") from error
-        assert isinstance(stream, VideoStream)
-        context = stream.codec_context
-        context.width, context.height = self.width, self.height
-        context.pix_fmt = self._yuv.pixel_format
-        context.colorspace, context.color_range = colour.matrix or 2, colour.range or 1
-        context.color_primaries, context.color_trc = colour.primaries or 2, colour.transfer or 2
+    def _copy_tracks(self, container: OutputContainer, audio: Audio) -> TrackCopier | None:
+        if self._source is None or self._source.is_folder:
+            return None
+        carriage = choose_tracks(self._source, self.path, audio)
+        return TrackCopier(self._source.path, container, carriage)
+
+    def _open_encoder(self, context: VideoCodecContext, encoding: Encoding) -> None:
+        colour = self._yuv.colour
+        assert colour.matrix is not None
+        context.height, context.width = self.shape[:2]
+        context.pix_fmt = encoding.pixel_format
+        context.colorspace, context.color_range = colour.matrix, colour.range or LIMITED
+        context.color_primaries = colour.primaries or UNSPECIFIED
+        context.color_trc = colour.transfer or UNSPECIFIED
         context.sample_aspect_ratio = self._source.sample_aspect if self._source else Fraction(1)
-        context.options = {"crf": str(crf), **_OPTIONS.get(codec, {})}
+        context.options = dict(encoding.options)
+        if encoding.tag:
+            context.codec_tag = encoding.tag
         if self.path.suffix.lower() == ".avi":
             context.max_b_frames = 0  # AVI stores no presentation times
         try:
             context.open()
         except av.error.FFmpegError as error:
+            told = ", ".join(f"{name}={value}" for name, value in encoding.options.items())
             raise OptionError(
-                f"{codec} refuses {self.width}x{self.height} {context.pix_fmt} at crf {crf}: "
-                f"{error.strerror}"
+                f"{encoding.codec} refuses {context.width}x{context.height} "
+                f"{encoding.pixel_format} with {told}: {error.strerror}"
             ) from error
-        return stream
 
-    def _write(self, frame: NDArray[np.uint8], time: Fraction) -> None:
+    def _write(self, frame: Picture, time: Fraction) -> None:
         video = self._yuv.make(frame)
         video.pts, video.time_base = round(time / self._tick), self._tick
         previous, self._pending = self._pending, video
@@ -259,8 +302,10 @@ class VideoWriter(_Writer):
         self._stop()
 
     def _last_duration(self) -> Fraction:
-        """Choose the last frame's duration: the source's, if both videos end together."""
+        """Choose the last frame's duration: up to the known end, or as in the source."""
         step = 1 / self._fps
+        if self._end is not None and self._last is not None:
+            return self._end - self._last
         if self._source is None or self._last is None:
             return step
         rest = self._source.end - self._last
@@ -278,10 +323,16 @@ class VideoWriter(_Writer):
 class FolderWriter(_Writer):
     """Writer of 000001.png, 000002.png, ... into a folder, without times; see `open_writer`."""
 
-    def _write(self, frame: NDArray[np.uint8], time: Fraction) -> None:
+    def __init__(
+        self, path: Path, shape: tuple[int, int, int], overwrite: bool, colour: Colour
+    ) -> None:
+        super().__init__(path, shape, overwrite)
+        self._colour = colour
+
+    def _write(self, frame: Picture, time: Fraction) -> None:
         self._temporary.mkdir(exist_ok=True)
         file = self._temporary / f"{self.frames + 1:06d}.png"
-        file.write_bytes(encode_png(frame))
+        file.write_bytes(encode_png(frame, self._colour))
 
     def _rename(self) -> None:
         if not self.path.is_dir():
@@ -297,7 +348,7 @@ class FolderWriter(_Writer):
         shutil.rmtree(old, ignore_errors=True)
 
 
-def write_frames(path: Path, frames: Iterable[NDArray[np.uint8]], fps: Fraction) -> None:
+def write_frames(path: Path, frames: Iterable[Picture], fps: Fraction) -> None:
     """Write frames (H W 3) at a constant rate, to a file or a folder of PNG files.
 
     VideoError where there is none; ShapeError where one has another size than the first.
@@ -311,20 +362,6 @@ def write_frames(path: Path, frames: Iterable[NDArray[np.uint8]], fps: Fraction)
     with writer:
         for number, frame in enumerate(chain([first], waiting)):
             writer.write(frame, number / fps)
-
-
-def encode_png(frame: NDArray[np.uint8]) -> bytes:
-    """Encode uint8 H W 3 RGB as the bytes of a PNG file, lightly compressed.
-
-    A 720p frame takes 40 ms, against 226 ms by default for a file 3 % smaller.
-    """
-    context = CodecContext.create("png", "w")
-    assert isinstance(context, VideoCodecContext)
-    context.height, context.width = frame.shape[:2]
-    context.pix_fmt, context.time_base = "rgb24", Fraction(1, 24)
-    context.options = {"compression_level": "1", "pred": "up"}
-    image = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-    return b"".join(bytes(p) for p in (*context.encode(image), *context.encode(None)))
 
 
 def clock_tick(fps: Fraction, times: tuple[Fraction, ...]) -> Fraction:
@@ -341,20 +378,3 @@ def clock_tick(fps: Fraction, times: tuple[Fraction, ...]) -> Fraction:
     while ticks < _MIN_TICKS:
         ticks *= 2
     return Fraction(1, min(ticks, _MAX_TICKS))
-
-
-def _pixel_format(codec: str, crf: int, width: int, height: int) -> str:
-    """Choose yuv420p, or yuv444p for odd sizes, which yuv420p cannot hold exactly."""
-    try:
-        encoder = Codec(codec, "w")
-    except (av.error.FFmpegError, ValueError) as error:
-        raise OptionError(f"{codec!r} is no encoder of this FFmpeg, try libx264") from error
-    if encoder.type != "video":
-        raise OptionError(f"{codec!r} encodes {encoder.type}, not video")
-    if not 0 <= crf <= _MAX_CRF:
-        raise OptionError(f"crf should be between 0 and {_MAX_CRF}, got {crf}")
-    wanted = "yuv444p" if width % 2 or height % 2 else "yuv420p"
-    formats = [f.name for f in encoder.video_formats or ()]
-    if formats and wanted not in formats:
-        raise OptionError(f"{codec} cannot encode {width}x{height}: it has no {wanted}")
-    return wanted

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from fractions import Fraction
+from itertools import pairwise
 
 import pytest
 
+from tests.support.clips import described_clip
 from venhancer.errors import OptionError
 from venhancer.planning.timeline import at_rate, grid_times, interpolated
+from venhancer.video.clip import Clip
+
+
+def described(times: list[Fraction], fps: Fraction) -> Clip:
+    end = times[-1] + 1 / fps
+    return dataclasses.replace(described_clip(), times=tuple(times), fps=fps, end=end)
 
 
 def steady(frames: int, fps: Fraction, start: Fraction = Fraction(0)) -> list[Fraction]:
@@ -21,7 +30,7 @@ def test_whole_factors_keep_key_frames_in_place(frames: int, factor: int) -> Non
     fps = Fraction(24000, 1001)
     times = steady(frames, fps)
 
-    line = interpolated(times, fps, factor)
+    line = interpolated(times, fps, times[-1] + 1 / fps, factor)
 
     assert len(line.times) == (frames - 1) * factor + 1
     assert list(line.times[::factor]) == times
@@ -50,18 +59,19 @@ def test_fractional_rates(source: str, target: str, key_stride: int, worst: floa
     times = steady(101, fps, Fraction(1, 3))
     end = times[-1] + 1 / fps
 
-    line = at_rate(times, fps, end, wanted, is_variable=False)
+    line = at_rate(described(times, fps), wanted)
 
     assert line.key_stride == key_stride
     assert float(line.timing_error) <= worst + 1e-9
     assert line.fps == wanted
-    assert abs(len(line.times) / wanted - (end - times[0])) <= 1 / wanted
+    assert abs(len(line.times) / wanted - (end - times[0])) <= 1 / (2 * wanted)
+    assert line.end == line.times[-1] + 1 / wanted
     assert all(a <= b for a, b in zip(line.shown, line.shown[1:], strict=False))
 
 
 def test_one_frame_at_another_rate() -> None:
     """A single frame is repeated for its duration."""
-    line = at_rate([Fraction(0)], Fraction(24), Fraction(1, 24), Fraction(60), is_variable=False)
+    line = at_rate(described([Fraction(0)], Fraction(24)), Fraction(60))
 
     assert line.grid_frames == 1
     assert set(line.shown) == {0}
@@ -71,17 +81,42 @@ def test_one_frame_at_another_rate() -> None:
 def test_rates_out_of_reach_are_refused(target: str) -> None:
     """Rates below the input's, or more than eight times it, are refused."""
     with pytest.raises(OptionError, match="take a rate from 24 to 192"):
-        at_rate(
-            steady(5, Fraction(24)),
-            Fraction(24),
-            Fraction(5, 24),
-            Fraction(target),
-            is_variable=False,
-        )
+        at_rate(described(steady(5, Fraction(24)), Fraction(24)), Fraction(target))
 
 
 @pytest.mark.parametrize("factor", [0, 9])
 def test_factors_out_of_range_are_refused(factor: int) -> None:
     """One line names the range."""
     with pytest.raises(OptionError, match="from 1 to 8"):
-        interpolated([Fraction(0)], Fraction(24), factor)
+        interpolated([Fraction(0)], Fraction(24), Fraction(1, 24), factor)
+
+
+@pytest.mark.parametrize(("fps", "target", "frames"), [("10", "24", 24), ("10", "20", 20)])
+def test_a_constant_rate_is_constant_to_its_end(fps: str, target: str, frames: int) -> None:
+    """A second of 10 fps has 24 frames at 24 fps, all equally long."""
+    line = at_rate(described(steady(10, Fraction(fps)), Fraction(fps)), Fraction(target))
+
+    assert len(line.times) == frames
+    assert {b - a for a, b in pairwise([*line.times, line.end])} == {1 / Fraction(target)}
+
+
+def test_a_pause_holds_the_frame_before_it() -> None:
+    """Between bursts of 30 fps the last frame is shown until the next one begins."""
+    times = [*steady(3, Fraction(30)), *steady(3, Fraction(30), Fraction(2))]
+    clip = dataclasses.replace(
+        described(times, Fraction(30)),
+        fps=Fraction(5, 2),
+        is_variable=True,
+        burst_fps=Fraction(30),
+        pauses=(3,),
+    )
+
+    line = at_rate(clip, Fraction(60), clip.pauses)
+
+    shown = dict(zip(line.times, line.shown, strict=True))
+    assert line.key_stride == 2
+    assert {j for time, j in shown.items() if Fraction(1, 15) <= time < 2} == {4}
+    assert shown[Fraction(2)] == 6
+    assert line.timing_error == 0
+    with pytest.raises(OptionError, match=r"from 2\.5 to 240"):
+        at_rate(clip, Fraction(241))

@@ -13,7 +13,8 @@ from venhancer.errors import OptionError, VideoError
 from venhancer.training.config import TrainingConfig
 from venhancer.training.data.media import frame_step
 from venhancer.training.data.sources import Sample, find_media
-from venhancer.video.decode import open_input, video_stream
+from venhancer.video.inputs import open_input
+from venhancer.video.streams import video_stream
 
 
 class HeldOut(NamedTuple):

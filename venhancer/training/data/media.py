@@ -24,10 +24,13 @@ from PIL import Image
 from torch import Tensor
 
 from venhancer.errors import VideoError
+from venhancer.options import FOLDER_FPS
 from venhancer.training.config import TrainingConfig
 from venhancer.training.data.augmentation import Generator
-from venhancer.video.colour import RGBReader, display_matrix, found_colour, is_transposed
-from venhancer.video.decode import DEFAULT_FPS, video_stream
+from venhancer.video.colour import found_colour
+from venhancer.video.orientation import display_matrix, is_transposed
+from venhancer.video.rgb import RGBReader
+from venhancer.video.streams import video_stream
 
 CUT = 24.0  # mean absolute change (of 255) between neighbours that counts as a cut
 RUN_CLIPS = 4  # length in clips of a run that gives several crops
@@ -68,7 +71,7 @@ def frame_step(stream: VideoStream, fps: float) -> int:
 
 
 def _rate(stream: VideoStream) -> float:
-    return float(stream.average_rate or stream.guessed_rate or DEFAULT_FPS)
+    return float(stream.average_rate or stream.guessed_rate or FOLDER_FPS)
 
 
 def read_run(media: Extent, span: Seconds, config: TrainingConfig, rng: Generator) -> Tensor:

@@ -32,9 +32,11 @@ from venhancer.training.data.media import (
 )
 from venhancer.training.prepare.shard_writer import LeftOut
 from venhancer.video.clip import Clip
-from venhancer.video.colour import Colour, RGBReader, YUVMaker, found_colour
-from venhancer.video.decode import video_stream
+from venhancer.video.colour import Colour, found_colour
 from venhancer.video.probe import probe
+from venhancer.video.rgb import RGBReader
+from venhancer.video.streams import video_stream
+from venhancer.video.yuv import YUVMaker
 
 CRF = 17  # of x264: hardly distinguishable from the source
 KEYFRAME_SECONDS = 1.0

@@ -1,0 +1,159 @@
+"""Packets of a file with one clock: where it jumps, the later packets are shifted to follow on.
+
+Recordings that were restarted or joined jump back, and broadcasts jump either way. The video
+stream decides where the next part begins and how far it is shifted; the other streams take the
+same shift, so that sound stays in sync. One early packet between others is no jump.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import TYPE_CHECKING, TypeAlias
+
+import av
+from av.container import InputContainer
+from av.stream import Stream
+from av.video.stream import VideoStream
+
+if TYPE_CHECKING:
+    AnyPacket: TypeAlias = av.Packet[Stream]
+else:
+    AnyPacket = av.Packet  # cannot be subscripted at run time
+
+LONGEST_GAP = 10  # seconds; in formats whose clock can jump forward, a longer one is a jump
+_JUMPING_FORMATS = ("mpegts", "mpeg")  # their clocks may jump forward too
+_STEADY_FORMATS = ("mov", "matroska", "avi")  # one time line in each file
+_MOST_HELD = 500  # packets of a stream that wait for the video's jump
+
+
+@dataclass(slots=True)
+class _Line:
+    """Time line of one stream."""
+
+    part: int = 0  # parts of the file that it has passed
+    shift: Fraction = Fraction(0)  # seconds, added to the stamps of this part
+    last: Fraction | None = None  # stored time of the last packet
+    step: Fraction = Fraction(0)  # duration of the last packet
+    held: list[AnyPacket] = field(default_factory=list)  # packets after what may be a jump
+    is_waiting: bool = False  # for the video to jump too
+
+    @property
+    def next(self) -> Fraction:
+        """Stored time at which the next packet of this part should begin."""
+        assert self.last is not None
+        return self.last + self.step
+
+
+class Clocks:
+    """Clock of every stream of a container, repaired as packets come in."""
+
+    def __init__(self, container: InputContainer, video: VideoStream) -> None:
+        self._video = video.index
+        self._can_jump = not container.format.name.startswith(_STEADY_FORMATS)
+        self._can_jump_forward = container.format.name in _JUMPING_FORMATS
+        self._lines = {stream.index: _Line() for stream in container.streams}
+        self.shifts: list[Fraction] = []  # of each part of the file after the first
+
+    def _feed(self, packet: AnyPacket) -> Iterator[AnyPacket]:
+        """Take the next packet and yield those that are ready, with their stamps repaired."""
+        line = self._lines.setdefault(packet.stream_index, _Line())
+        time = _time(packet)
+        if time is None:
+            yield from () if packet.size else self._let_go(line)
+            yield packet
+        elif line.held:
+            yield from self._after_jump(packet, line, time)
+        elif self._is_jump(line, time):
+            line.held.append(packet)
+        else:
+            yield _passed(line, packet)
+
+    def repaired(self, packets: Iterator[AnyPacket]) -> Iterator[AnyPacket]:
+        """Repair all packets of the file; the empty ones at its end are kept for the video only."""
+        for packet in packets:
+            if packet.size or packet.stream_index == self._video:
+                yield from self._feed(packet)
+        for line in self._lines.values():
+            yield from self._let_go(line)
+
+    def _is_jump(self, line: _Line, time: Fraction) -> bool:
+        if line.last is None or not self._can_jump:
+            return False
+        gap = time - line.last
+        return gap < 0 or (self._can_jump_forward and gap > LONGEST_GAP)
+
+    def _after_jump(self, packet: AnyPacket, line: _Line, time: Fraction) -> Iterator[AnyPacket]:
+        """Decide whether the packet before this one began a new part, or was only misplaced."""
+        before = _time(line.held[-1])
+        assert before is not None
+        follows_old = abs(time - line.next) <= abs(time - before - _duration(line.held[-1]))
+        if not line.is_waiting and follows_old:
+            yield from self._let_go(line)
+            yield _passed(line, packet)
+            return
+        line.held.append(packet)
+        if packet.stream_index == self._video:
+            self.shifts.append(line.next + line.shift - before)
+            waiting = [it for it in self._lines.values() if it.is_waiting]
+            for entering in (line, *waiting):
+                yield from self._enter(entering, len(self.shifts))
+        elif line.part < len(self.shifts):
+            yield from self._enter(line, line.part + 1)
+        else:
+            line.is_waiting = True
+            if len(line.held) > _MOST_HELD:  # the video does not jump
+                yield from self._let_go(line)
+
+    def _enter(self, line: _Line, part: int) -> Iterator[AnyPacket]:
+        line.part, line.shift = part, self.shifts[part - 1]
+        yield from _drained(line)
+
+    def _let_go(self, line: _Line) -> Iterator[AnyPacket]:
+        """Yield what is held: a misplaced packet, or a part that only this stream has."""
+        if line.is_waiting:
+            first = _time(line.held[0])
+            assert first is not None
+            line.shift += line.next - first
+            yield from _drained(line)
+        for packet in line.held:
+            yield _shifted(packet, line.shift)
+        line.held = []
+
+
+def _drained(line: _Line) -> Iterator[AnyPacket]:
+    """Yield the held packets as the beginning of a new part."""
+    held, line.held, line.is_waiting = line.held, [], False
+    for packet in held:
+        yield _passed(line, packet)
+
+
+def _passed(line: _Line, packet: AnyPacket) -> AnyPacket:
+    """Shift a packet, and remember its place."""
+    line.last, line.step = _time(packet), _duration(packet)
+    return _shifted(packet, line.shift)
+
+
+def _shifted(packet: AnyPacket, shift: Fraction) -> AnyPacket:
+    if shift and packet.time_base:
+        ticks = round(shift / packet.time_base)
+        packet.pts = None if packet.pts is None else packet.pts + ticks
+        packet.dts = None if packet.dts is None else packet.dts + ticks
+    return packet
+
+
+def demuxed(container: InputContainer, video: VideoStream) -> Iterator[AnyPacket]:
+    """Yield every packet of the file, of all streams, with repaired stamps.
+
+    The empty packet that ends the video is yielded too; those of other streams are not.
+    """
+    clocks = Clocks(container, video)
+    return clocks.repaired(container.demux())
+
+
+def _time(packet: AnyPacket) -> Fraction | None:
+    stamp = packet.dts if packet.dts is not None else packet.pts
+    return None if stamp is None or not packet.time_base else stamp * packet.time_base
+
+
+def _duration(packet: AnyPacket) -> Fraction:
+    return (packet.duration or 0) * (packet.time_base or Fraction(0))

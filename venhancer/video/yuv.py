@@ -1,0 +1,105 @@
+"""RGB arrays as frames to encode: YUV, grey or RGB of one pixel format, with colour tags."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from av import VideoFrame
+from av.video.format import VideoFormat
+from av.video.plane import VideoPlane
+from av.video.reformatter import ColorRange, VideoReformatter
+from numpy.typing import NDArray
+
+from venhancer.video.colour import EXACT, FULL, LIMITED, UNSPECIFIED, Colour
+
+Picture = NDArray[np.uint8] | NDArray[np.uint16]
+_RGB = 0  # the matrix tag of RGB
+_ARRAYS = {"uint8": {3: "rgb24", 4: "rgba"}, "uint16": {3: "rgb48le", 4: "rgba64le"}}
+
+
+def to_image(frame: Picture) -> VideoFrame:
+    """Wrap uint8 or uint16 H W 3, or H W 4 with alpha, as a frame of packed RGB."""
+    name = _ARRAYS[frame.dtype.name][frame.shape[2]]
+    packed: Any = np.ascontiguousarray(frame)
+    return VideoFrame.from_ndarray(packed, format=name)
+
+
+class YUVMaker:
+    """Converter of RGB frames to frames of one pixel format.
+
+    colour: tags with matrix and range filled in; RGB formats have tags of their own for both.
+    """
+
+    def __init__(self, pixel_format: str, colour: Colour) -> None:
+        self.pixel_format = pixel_format
+        self._format = VideoFormat(pixel_format)
+        self._depth = max(component.bits for component in self._format.components)
+        self.colour = colour
+        if self._format.is_rgb:
+            self.colour = dataclasses.replace(colour, matrix=_RGB, range=FULL)
+        self._scaler = VideoReformatter()
+
+    def make(self, frame: Picture) -> VideoFrame:
+        """Convert uint8 or uint16 H W 3, or H W 4 with alpha, to a frame to encode."""
+        if self._format.is_rgb:
+            made = self._rgb(frame)
+        elif len(self._format.components) == 1:
+            made = self._grey(frame)
+        else:
+            made = self._yuv(frame, self.pixel_format)
+        self._tag(made)
+        return made
+
+    def _yuv(self, frame: Picture, pixel_format: str) -> VideoFrame:
+        """Convert to YUV, and copy the alpha, which swscale would round up."""
+        colours = frame[..., :3]
+        if colours.dtype == np.uint16:
+            colours = colours - (colours >> 8)  # white is 65280 for swscale
+        image = to_image(colours)
+        assert self.colour.matrix is not None
+        image.colorspace = self.colour.matrix
+        made = self._scaler.reformat(
+            image,
+            format=pixel_format,
+            dst_color_range=ColorRange(self.colour.range or LIMITED),
+            interpolation=EXACT,
+        )
+        if frame.shape[2] == 4:
+            plane = _view(made.planes[3], self._depth)
+            plane[...] = _scaled(frame[..., 3], 2**self._depth - 1)
+        return made
+
+    def _grey(self, frame: Picture) -> VideoFrame:
+        """Take the luma: swscale's own grey always has the full range."""
+        luma = self._yuv(frame, self.pixel_format.replace("gray", "yuv444p")).planes[0]
+        plane = np.ascontiguousarray(_view(luma, self._depth))
+        made = VideoFrame.from_ndarray(plane, format=self.pixel_format)
+        made.color_range = self.colour.range or LIMITED
+        return made
+
+    def _rgb(self, frame: Picture) -> VideoFrame:
+        """Rearrange the components; only the number of bits may change."""
+        kind: Any = np.uint8 if self._depth <= 8 else np.uint16
+        if frame.dtype != kind:
+            frame = _scaled(frame, np.iinfo(kind).max).astype(kind)
+        return self._scaler.reformat(to_image(frame), format=self.pixel_format, interpolation=EXACT)
+
+    def _tag(self, frame: VideoFrame) -> None:
+        assert self.colour.matrix is not None
+        frame.colorspace = self.colour.matrix
+        frame.color_primaries = self.colour.primaries or UNSPECIFIED
+        frame.color_trc = self.colour.transfer or UNSPECIFIED
+
+
+def _view(plane: VideoPlane, depth: int) -> NDArray[Any]:
+    """View a plane as h w, without the padding of its lines."""
+    data: Any = plane  # PyAV's stub does not call it a buffer
+    kind = np.dtype(np.uint8 if depth <= 8 else np.uint16)
+    return np.frombuffer(data, kind).reshape(plane.height, -1)[:, : plane.width]
+
+
+def _scaled(values: Picture, largest: int) -> NDArray[Any]:
+    """Map the whole range of the values' type onto 0 to `largest`, rounded."""
+    if np.iinfo(values.dtype).max == largest:
+        return values
+    return np.rint(values * np.float32(largest / np.iinfo(values.dtype).max))
