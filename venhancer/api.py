@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +18,11 @@ from venhancer.pipeline.run import Report, silent
 from venhancer.planning.fitting import Limits, arrangements, fitting
 from venhancer.planning.plan import Arrangement, Plan
 from venhancer.sampling.sampler import Capture, Placement
-from venhancer.video.clip import Clip, Reading
-from venhancer.video.probe import probe
+from venhancer.video.clip import Clip
+from venhancer.video.delivery import open_clip
 from venhancer.weights.checkpoint import Checkpoint, load_model
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -60,15 +63,14 @@ def enhance(
     bundles and takes frames from memory.
     """
     options = options or Options()
-    setup, clip = Setup.choose(options), open_clip(source, options)
+    target = Path(target)
+    setup, clip = Setup.choose(options), open_clip(Path(source), options, target)
     plan, *fallbacks = plan_run(clip, options, setup)
+    pipeline.check_output(target, plan, options)
+    for note in pipeline.plan_output(target, plan, options).notes:
+        logger.warning(note)
     networks = load_networks(setup)
-    return pipeline.enhance(plan, Path(target), networks, options, progress, fallbacks=fallbacks)
-
-
-def open_clip(source: Path | str, options: Options) -> Clip:
-    """Probe a video file, or a folder of numbered PNG files."""
-    return probe(Path(source), Reading.of(options))
+    return pipeline.enhance(plan, target, networks, options, progress, fallbacks=fallbacks)
 
 
 def plan_run(

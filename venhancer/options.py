@@ -289,6 +289,8 @@ class Options:
     def __post_init__(self) -> None:
         if self.scale is not None and self.size is not None:
             raise OptionError("scale and size are both given: take one")
+        if self.even and self.size is not None:
+            raise OptionError("even and size are both given: write an even size")
         if self.interpolate is not None and self.fps is not None:
             raise OptionError("interpolate and fps are both given: take one")
         for option in fields(self):

@@ -43,7 +43,8 @@ def span(peers: Path, scale: int) -> Method:
     smaller = scale / prod(chain)
 
     def enlarge(frame: Frame) -> Frame:
-        large = reduce(lambda made, network: network.enlarge(made), networks, frame)
+        made = reduce(lambda made, network: network.enlarge(made), networks, frame)
+        large = np.asarray(made, np.uint8)
         return large if smaller == 1 else resize(large, smaller, Image.Resampling.BICUBIC)
 
     return lambda frames: np.stack([*map(enlarge, frames)])

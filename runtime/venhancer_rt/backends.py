@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 import venhancer
-from venhancer.api import open_clip
 from venhancer.bundle.manifest import NAME
 from venhancer.bundle.static_networks import StaticCodec, StaticDenoiser, StaticTextEncoder
 from venhancer.contract import Shape
@@ -25,6 +24,8 @@ from venhancer.pipeline.networks import Networks
 from venhancer.planning.fitting import Limits, fitting, static_arrangements
 from venhancer.planning.memory import pays_by_graph
 from venhancer.planning.plan import Arrangement, Plan, static_plans
+from venhancer.video.clip import Clip
+from venhancer.video.delivery import open_clip
 from venhancer.weights.checkpoint import Checkpoint
 from venhancer_rt.bundle_reader import Bundle, open_bundle
 from venhancer_rt.cuda_graph import GraphCapture
@@ -53,6 +54,7 @@ class Request:
     """Input, options and backend settings of one run."""
 
     source: Path
+    target: Path | None = None  # None: the frames stay in memory
     options: Options
     bundle: Path | None = None
     uses_graphs: bool = True
@@ -72,7 +74,7 @@ def _pytorch(request: Request) -> Backend:
 
     options = request.options
     setup = api.Setup.choose(options)
-    compute, clip = setup.compute, api.open_clip(request.source, options)
+    compute, clip = setup.compute, open_clip(request.source, options, request.target)
     plan, *fallbacks = api.plan_run(
         clip, options, setup, request.arrangement, request.uses_graphs, request.limits
     )
@@ -120,7 +122,7 @@ def _static(request: Request, folder: Path) -> Backend:
     bundle = open_bundle(folder)
     name, device = _runner(bundle, options.device)
     compute = Compute(device, getattr(torch, bundle.manifest.precision))
-    clip = open_clip(request.source, options)
+    clip = open_clip(request.source, options, request.target)
     possible = static_plans(clip, bundle.manifest.preset, options, bundle.manifest.shapes)
     plans = static_arrangements(possible, device)
     plan, *fallbacks = fitting(
@@ -191,6 +193,12 @@ def open_runs(bundle: Bundle, shape: Shape, device: str) -> Mapping[str, Engine 
     }
 
 
+def _read_as(clip: Clip) -> str:
+    """Describe the frames that are read: the stream, its bits, alpha that is not kept."""
+    alpha = ", over black" if clip.is_over_black else ""
+    return f"stream {clip.stream} in {clip.depth} bits{alpha}"
+
+
 def identity(backend: Backend, options: Options, plan: Plan) -> dict[str, str]:
     """Describe everything that the frames of a run depend on, by words that a user knows."""
     g, t, s = plan.geometry, plan.timeline, plan.sampling
@@ -206,6 +214,7 @@ def identity(backend: Backend, options: Options, plan: Plan) -> dict[str, str]:
         "input": fingerprint(plan.source.path),
         "weights": backend.weights(),
         "backend": f"{backend.name}, {backend.compute.precision}, {card}",
+        "read": _read_as(plan.source),
         "size": size,
         "frames": f"{t.grid_frames}, {t.key_stride} for one{by_motion}",
         "windows": f"{parts} of {tile}, {s.join}",

@@ -20,6 +20,7 @@ from venhancer_rt.arguments import add_options, read_options
 if TYPE_CHECKING:
     from venhancer.planning.memory import Need
     from venhancer.planning.plan import Plan
+    from venhancer.video.delivery import Delivery
     from venhancer_rt.backends import Backend
     from venhancer_rt.session import Run
 
@@ -62,6 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     plan = commands.add_parser("plan", help="print what `enhance` would do, and what it would cost")
     plan.add_argument("input", type=Path)
+    plan.add_argument("-o", "--output", type=Path, help="as for enhance: says what it cannot hold")
     _add_run_options(plan, has_target=False)
     plan.set_defaults(run=run_plan)
 
@@ -121,7 +123,7 @@ def run_enhance(args: argparse.Namespace) -> None:
     with Enhancer(read_options(args), bundle=args.bundle, uses_graphs=args.graph) as enhancer:
         run = enhancer.prepare(args.input, _output(args), resume=args.resume)
         backend, options = run.backend, run.options
-        print("\n".join(_told(backend)), flush=True)
+        print("\n".join(_told(backend, run.delivery)), flush=True)
         with run.open_journal() as journal:
             print("\n".join(describe.job_lines(run)), end="", flush=True)
             args.prepared = run
@@ -130,7 +132,7 @@ def run_enhance(args: argparse.Namespace) -> None:
     print("\n".join(describe.report_lines(report, options.compare)))
     if args.json:
         told = {**_told_json(backend, report.plan), "fell_back": report.plan != backend.plan}
-        told["options"] = describe.options_json(options)
+        told |= {**describe.delivery_json(run.delivery), "options": describe.options_json(options)}
         print(json.dumps({**describe.report_json(report), **told}))
 
 
@@ -141,12 +143,13 @@ def _needed(backend: Backend, plan: Plan) -> Need:
     return need(plan, compute.device, compute.dtype, backend.capture is not None)
 
 
-def _told(backend: Backend) -> list[str]:
+def _told(backend: Backend, delivery: Delivery) -> list[str]:
     from venhancer_rt import describe
 
     needed = _needed(backend, backend.plan)
     memory = describe.memory_line(backend.plan, needed, backend.limit)
-    return [*describe.plan_lines(backend.plan), *describe.backend_lines(backend), memory]
+    plan_lines = describe.plan_lines(backend.plan, delivery)
+    return [*plan_lines, *describe.backend_lines(backend), memory]
 
 
 def _told_json(backend: Backend, plan: Plan) -> dict[str, Any]:
@@ -179,22 +182,28 @@ def run_jobs(args: argparse.Namespace) -> None:
 
 
 def run_plan(args: argparse.Namespace) -> None:
+    from venhancer.pipeline.run import plan_output
     from venhancer.planning.cost import estimate
     from venhancer_rt import describe
     from venhancer_rt.backends import Request, choose_backend
 
-    options = read_options(args)
+    options, target = read_options(args), _output(args)
     request = Request(
-        source=args.input, options=options, bundle=args.bundle, uses_graphs=args.graph
+        source=args.input,
+        target=target,
+        options=options,
+        bundle=args.bundle,
+        uses_graphs=args.graph,
     )
     backend = choose_backend(request)
+    delivery = plan_output(target, backend.plan, options)
     compute = backend.compute
     cost = estimate(backend.plan, compute.device, compute.dtype)
-    lines = _told(backend)
+    lines = _told(backend, delivery)
     print("\n".join([*lines, *describe.cost_lines(backend.plan, cost, compute.device)]))
     if args.json:
         told = {**describe.plan_json(backend.plan), **_told_json(backend, backend.plan)}
-        told["options"] = describe.options_json(options)
+        told |= {**describe.delivery_json(delivery), "options": describe.options_json(options)}
         print(json.dumps({**told, **describe.cost_json(backend.plan, cost)}))
 
 

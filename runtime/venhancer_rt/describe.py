@@ -21,15 +21,18 @@ if TYPE_CHECKING:
     from venhancer.pipeline.run import Report
     from venhancer.planning.cost import Cost
     from venhancer.planning.memory import Need
+    from venhancer.video.delivery import Delivery
     from venhancer_rt.backends import Backend
     from venhancer_rt.job import Job
     from venhancer_rt.session import Run
 
 
 def clip_lines(clip: Clip) -> list[str]:
+    """Describe a video in a line, and its damage in another."""
     rate = f"{float(clip.fps):.6g} fps" + (" on average (variable)" if clip.is_variable else "")
     extras = [f"sound {clip.audio}"] if clip.audio else []
     extras += [f"subtitles {name}" for name in clip.subtitles]
+    extras += ["HDR"] * clip.is_hdr + ["alpha"] * clip.has_alpha
     lines = [
         f"input    {clip.path.name}: {clip.width}x{clip.height}, {clip.frames} frames, {rate}, "
         f"{float(clip.duration):.2f} s, {', '.join([clip.codec, clip.pixel_format, *extras])}"
@@ -37,20 +40,24 @@ def clip_lines(clip: Clip) -> list[str]:
     return [*lines, f"damaged  {clip.damage}"] if clip.damage else lines
 
 
-def plan_lines(plan: Plan) -> list[str]:
+def plan_lines(plan: Plan, delivery: Delivery) -> list[str]:
     """Describe what a run would do, line by line."""
     times = [_time_line(plan), *_between_lines(plan)]
-    return [*clip_lines(plan.source), _output_line(plan), *times, *_model_lines(plan)]
+    output = _output_lines(plan, delivery)
+    return [*clip_lines(plan.source), *output, *times, *_model_lines(plan)]
 
 
-def _output_line(plan: Plan) -> str:
-    g = plan.geometry
+def _output_lines(plan: Plan, delivery: Delivery) -> list[str]:
+    """Describe the output, and what it will not have as the input has it."""
+    g, encoding = plan.geometry, delivery.encoding
     padded = (
         ""
         if (g.padded_width, g.padded_height) == (g.width, g.height)
         else (f" (the network sees {g.padded_width}x{g.padded_height})")
     )
-    return f"output   {g.width}x{g.height}{padded}"
+    written = f"{encoding.codec}, {encoding.pixel_format}"
+    notes = [f"note     {note}" for note in delivery.notes]
+    return [f"output   {g.width}x{g.height}{padded}, {written}", *notes]
 
 
 def _time_line(plan: Plan) -> str:
@@ -182,6 +189,17 @@ def job_lines(run: Run) -> list[str]:
     return []
 
 
+def delivery_json(delivery: Delivery) -> dict[str, Any]:
+    """Collect how the output is written, as plain values."""
+    encoding = delivery.encoding
+    return {
+        "codec": encoding.codec,
+        "pixel_format": encoding.pixel_format,
+        "encoder_options": dict(encoding.options),
+        "notes": list(delivery.notes),
+    }
+
+
 def options_json(options: Options) -> dict[str, Any]:
     """Collect the options that are not at their defaults, as plain values."""
     plain = (str, int, float, bool)
@@ -261,7 +279,10 @@ def info_lines(name: str) -> list[str]:
     if path.suffix in (".safetensors", ".pt", ".pth", ".bin", ".ckpt") and path.is_file():
         return checkpoint_lines(path)
     try:
-        return clip_lines(probe(path))
+        clip = probe(path)
+        tracks = [f"stream   {t.index}: {t.kind} {t.codec}, {t.words}" for t in clip.tracks]
+        notes = [f"note     {note}" for note in clip.notes]
+        return [*clip_lines(clip), *(line.removesuffix(", ") for line in tracks), *notes]
     except VideoError as error:
         known = ", ".join(PRESETS)
         raise VideoError(

@@ -32,6 +32,7 @@ from venhancer.pipeline.run import Report, silent
 from venhancer.pipeline.state import Journal
 from venhancer.planning.fitting import Limits
 from venhancer.planning.plan import Plan
+from venhancer.video.delivery import Delivery
 from venhancer.video.writer import write_frames
 from venhancer_rt.backends import Backend, Request, choose_backend, identity
 from venhancer_rt.job import Job, folder_of, read_job, refuse_running
@@ -97,9 +98,18 @@ class Enhancer:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def plan(self, source: Path | str, options: Options | None = None) -> Plan:
-        """Plan a run without loading the networks; VEnhancerError for what the user can fix."""
-        return choose_backend(self._request(source, options or self.options)).plan
+    def plan(
+        self,
+        source: Path | str,
+        options: Options | None = None,
+        target: Path | str | None = None,
+    ) -> Plan:
+        """Plan a run without loading the networks; VEnhancerError for what the user can fix.
+
+        target: of the run, which need not be writable; None for frames in memory
+        """
+        wanted = None if target is None else Path(target)
+        return choose_backend(self._request(source, options or self.options, wanted)).plan
 
     def prepare(
         self,
@@ -116,10 +126,11 @@ class Enhancer:
         options, target = options or self.options, Path(target)
         refuse_running(target)
         job = read_job(folder_of(target))
-        request = self._request(source, options, job if resume else None)
+        request = self._request(source, options, target, job if resume else None)
         backend = choose_backend(request)
         pipeline.check_output(target, backend.plan, options)
-        return Run(self, backend, options, target, job, resume)
+        delivery = pipeline.plan_output(target, backend.plan, options)
+        return Run(self, backend, options, target, job, resume, delivery)
 
     def enhance(
         self,
@@ -147,8 +158,9 @@ class Enhancer:
         *,
         progress: Progress = silent,
     ) -> Iterator[Frame]:
-        """Enhance frames in memory: uint8 H W 3 each, at a constant rate -> frames, one by one.
+        """Enhance frames in memory: H W 3 each, at a constant rate -> frames, one by one.
 
+        All are uint8, or all are uint16 over the whole range; so are those of the result.
         The given frames are stored on the disk, without loss, during the run, which reads them more
         than once. Only a few frames of the result are in memory at a time. The run is in a thread
         of its own, which also calls `progress`, until the iterator ends or is closed.
@@ -199,9 +211,16 @@ class Enhancer:
         finally:
             self._busy.release()
 
-    def _request(self, source: Path | str, options: Options, job: Job | None = None) -> Request:
+    def _request(
+        self,
+        source: Path | str,
+        options: Options,
+        target: Path | None = None,
+        job: Job | None = None,
+    ) -> Request:
         return Request(
             source=Path(source),
+            target=target,
             options=options,
             bundle=self.bundle,
             uses_graphs=self.uses_graphs,
@@ -234,6 +253,7 @@ class Run:
     target: Path
     job: Job | None  # of a run to the same target that was cut off
     is_resumed: bool  # True to go on from the job; False to leave it unchanged
+    delivery: Delivery
 
     @property
     def keeps_job(self) -> bool:

@@ -73,6 +73,41 @@ def test_the_output_has_a_default_name(clip: Path, weights: Path) -> None:
     assert probe(clip.with_name("in_enhanced.mp4")).frames == 4
 
 
+LONG = ["o" * 230, "o" * 251, "\N{BLACK HEART SUIT}" * 83]  # 255 bytes with a suffix
+
+
+@pytest.mark.parametrize("stem", LONG)
+def test_long_names_work(stem: str, clip: Path, weights: Path, tmp_path: Path) -> None:
+    """A file of up to 255 bytes in its name, and a folder, are written; nothing is left."""
+    for name in (f"{stem}.mp4", stem):
+        arguments = ["enhance", clip, "-o", tmp_path / name, "--weights", weights, "--scale", "1"]
+        assert main([str(a) for a in arguments]) == 0
+
+    assert {p.name for p in tmp_path.iterdir()} == {"in.mp4", f"{stem}.mp4", stem}
+
+
+@pytest.mark.parametrize("name", ["o" * 252 + ".mp4", "o" * 256, "\N{BLACK HEART SUIT}" * 86, ".."])
+def test_names_that_cannot_be_are_refused(
+    name: str, clip: Path, weights: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    """The line says how long the name is; a path without a name is refused too."""
+    error = refused(capsys, "enhance", clip, "-o", tmp_path / name, "--weights", weights)
+
+    assert "has no name of its own" in error if name == ".." else f"{len(name.encode())} b" in error
+    assert [p.name for p in tmp_path.iterdir()] == ["in.mp4"]
+
+
+def test_the_default_name_of_a_long_one_is_shortened(clip: Path, weights: Path) -> None:
+    """It fits the file system, ends as usual, and differs for inputs that begin alike."""
+    for letter in "ab":
+        name = f"{'o' * 245}{letter}.mp4"
+        clip.with_name(name).write_bytes(clip.read_bytes())
+        assert main(["enhance", str(clip.with_name(name)), "--weights", str(weights)]) == 0
+
+    made = [p.name for p in clip.parent.iterdir() if p.name.endswith("_enhanced.mp4")]
+    assert [len(name) for name in made] == [255, 255]
+
+
 def test_plan(clip: Path, weights: Path, capsys: Capture) -> None:
     """`plan` prints sizes, windows, evaluations, work, memory, disk and time; it writes no file."""
     assert main(["plan", str(clip), "--weights", str(weights), "--fps", "60", "--json"]) == 0

@@ -85,5 +85,5 @@ def with_alpha(frame: Frame, plane: Frame) -> Frame:
 
 def over_black(frame: Frame, plane: Frame) -> Frame:
     """Put a frame over black: H W 3 and its alpha, H W -> H W 3."""
-    share = plane.astype(np.float32)[..., None] / largest(plane)
-    return rounded(frame * share, frame.dtype)
+    share = plane[..., None].astype(np.float32) / np.float32(largest(plane))
+    return rounded(frame.astype(np.float32) * share, frame.dtype)

@@ -19,16 +19,19 @@ from venhancer.pipeline.pixels import Frame, resize, to_pixels
 from venhancer.planning.plan import Plan
 from venhancer.video.clip import Clip
 from venhancer.video.probe import read_alpha, read_frames
-from venhancer.video.writer import check_target, encode_png, open_writer
+from venhancer.video.target import check_name, check_target
+from venhancer.video.writer import encode_png, open_writer
 
 
 def check_comparison(path: Path, overwrite: bool) -> None:
     """Refuse, before any work, a path that the comparison cannot be written to."""
     if path.suffix.lower() != ".png":
         check_target(path, overwrite)
-    elif not path.absolute().parent.is_dir():
+        return
+    check_name(path)
+    if not path.absolute().parent.is_dir():
         raise OutputError(f"{path.parent} is no folder: make it, or choose another --compare")
-    elif path.exists() and not overwrite:
+    if path.exists() and not overwrite:
         raise OutputError(f"{path} exists: choose another --compare, or pass --overwrite")
 
 

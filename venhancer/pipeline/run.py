@@ -29,7 +29,8 @@ from venhancer.pipeline.seams import NO_SEAMS, Seams
 from venhancer.pipeline.sink import FrameSink, Output, open_output
 from venhancer.pipeline.state import Journal, NoJournal, State
 from venhancer.planning.plan import Plan
-from venhancer.video.writer import check_target
+from venhancer.video.delivery import Delivery, plan_delivery
+from venhancer.video.target import check_target
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +65,14 @@ def check_output(target: Path, plan: Plan, options: Options) -> None:
             f"{target.absolute().parent} has {free / 1e6:.0f} MB free, "
             f"the output may need {plan.output_bytes / 1e6:.0f} MB: free some or choose another"
         )
+
+
+def plan_output(target: Path, plan: Plan, options: Options) -> Delivery:
+    """Decide how the output is written, and what it will not have as the input has it.
+
+    OptionError for an encoder, a pixel format or a container that cannot do what is asked.
+    """
+    return plan_delivery(plan.source, target, plan.geometry.width, plan.geometry.height, options)
 
 
 def enhance(

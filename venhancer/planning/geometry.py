@@ -32,15 +32,23 @@ class Geometry:
 
 
 def target_size(
-    width: int, height: int, scale: float | None, size: tuple[int, int] | None
+    width: int,
+    height: int,
+    scale: float | None,
+    size: tuple[int, int] | None,
+    is_even: bool = False,
 ) -> tuple[int, int]:
-    """Compute the exact output size (width, height); OptionError if it is out of range."""
+    """Compute the exact output size (width, height); OptionError if it is out of range.
+
+    is_even: a size that follows from the scale becomes even, by a pixel more
+    """
     if size is None:
         if scale is None or not MIN_SCALE <= scale <= MAX_SCALE:
             raise OptionError(f"scale={scale}: take a number from 1 to 8")
-        return max(1, round(width * scale)), max(1, round(height * scale))
-    for name, found, wanted in (("width", width, size[0]), ("height", height, size[1])):
-        if not MIN_SCALE * found <= wanted <= MAX_SCALE * found:
+        wanted = max(1, round(width * scale)), max(1, round(height * scale))
+        return (wanted[0] + wanted[0] % 2, wanted[1] + wanted[1] % 2) if is_even else wanted
+    for name, found, asked in (("width", width, size[0]), ("height", height, size[1])):
+        if not MIN_SCALE * found <= asked <= MAX_SCALE * found:
             raise OptionError(
                 f"size {size[0]}x{size[1]} is out of reach from {width}x{height}: "
                 f"take a {name} from {found} to {int(MAX_SCALE * found)}"

@@ -308,7 +308,7 @@ def _geometry(clip: Clip, preset: Preset, options: Options, shape: Shape | None)
     if options.geometry == "released":
         size = released_size(clip.width, clip.height, scale)
         return released_padding(*size)
-    wanted = target_size(clip.width, clip.height, scale, options.size)
+    wanted = target_size(clip.width, clip.height, scale, options.size, options.even)
     least = (0, 0) if shape is None else (shape.width, shape.height)  # tiles cover larger frames
     return fit(*wanted, preset.model, least)
 

@@ -151,7 +151,7 @@ def _planes(frame: VideoFrame) -> list[NDArray[Any]]:
     depth = depth_of(frame.format)
     kind = np.dtype(np.uint8 if depth == 8 else np.uint16)
     return [
-        np.frombuffer(plane, kind).reshape(plane.height, -1)[:, : plane.width]
+        np.frombuffer(memoryview(plane), kind).reshape(plane.height, -1)[:, : plane.width]
         for plane in frame.planes
     ]
 

@@ -29,17 +29,22 @@ def check_target(path: Path, overwrite: bool) -> None:
     and a folder that holds nothing but numbered PNG files.
     """
     check_name(path)
-    if not is_folder_target(path) and path.suffix.lower() not in SUFFIXES:
-        raise OutputError(
-            f"{path.name}: cannot write {path.suffix}, only {', '.join(SUFFIXES)} "
-            "or, without suffix, a folder of PNG files"
-        )
+    check_suffix(path)
     parent = path.absolute().parent
     if not parent.is_dir():
         raise OutputError(f"{parent} is no folder: make it before writing {path.name}")
     if not os.access(parent, os.W_OK | os.X_OK):
         raise OutputError(f"{parent} cannot be written to")
     check_existing(path, overwrite)
+
+
+def check_suffix(path: Path) -> None:
+    """Raise OutputError for a kind of file that cannot be written."""
+    if not is_folder_target(path) and path.suffix.lower() not in SUFFIXES:
+        raise OutputError(
+            f"{path.name}: cannot write {path.suffix}, only {', '.join(SUFFIXES)} "
+            "or, without suffix, a folder of PNG files"
+        )
 
 
 def check_name(path: Path) -> None:

@@ -4,7 +4,6 @@ Everything is written beside the target under a hidden name and renamed at the v
 A failure before that leaves nothing behind.
 """
 
-import logging
 import os
 import shutil
 from collections.abc import Iterable, Sequence
@@ -34,8 +33,10 @@ from venhancer.video.stamps import AnyPacket
 from venhancer.video.target import (
     check_existing,
     check_target,
+    fitted_name,
     hidden_name,
     is_folder_target,
+    name_limit,
     speaking_errors,
     sweep,
 )
@@ -50,8 +51,6 @@ __all__ = [
     "open_writer",
     "write_frames",
 ]
-
-logger = logging.getLogger(__name__)
 
 _MIN_TICKS, _MAX_TICKS = 48_000, 1_000_000  # of the output's clock, per second
 _KEEP_NEGATIVE_TIMES = {"avoid_negative_ts": "disabled"}  # else early sound shifts the video
@@ -102,8 +101,6 @@ def open_writer(  # noqa: PLR0913  a public interface
         )
     shape = (height, width, 4 if has_alpha else 3)
     if is_folder_target(path):
-        if source is not None and (source.audio or source.subtitles):
-            logger.warning("sound and subtitles are left out: %s is a folder of PNG files", path)
         return FolderWriter(path, shape, overwrite, source.colour if source else Colour())
     writer = VideoWriter(path, shape, overwrite)
     try:
@@ -196,6 +193,7 @@ class VideoWriter(_Writer):
 
     _container: OutputContainer | None = None
     _copier: TrackCopier | None = None
+    _origin = Fraction(0)  # time of the source that is 0 in the output
 
     def start(
         self,
@@ -218,8 +216,7 @@ class VideoWriter(_Writer):
 
     def _choose_tick(self, fps: Fraction, source: Clip | None) -> Fraction:
         """Choose a tick that makes the rate and, if possible, every time of the source exact."""
-        if self.path.suffix.lower() == ".avi":
-            logger.warning("AVI numbers its frames: times are rounded and may be a frame late")
+        if self.path.suffix.lower() == ".avi":  # it numbers its frames
             return 1 / fps
         return clock_tick(fps, source.times if source else ())
 
@@ -233,18 +230,21 @@ class VideoWriter(_Writer):
         assert isinstance(stream, VideoStream)
         self._stream = stream
         self._open_encoder(stream.codec_context, encoding)
-        self._copier = self._copy_tracks(self._container, audio)
+        self._copy_tracks(self._container, audio)
         try:
             self._container.start_encoding()
         except av.error.ArgumentError as error:
             message = f"{self.path.suffix} cannot hold video of {encoding.codec}"
             raise OptionError(message) from error
 
-    def _copy_tracks(self, container: OutputContainer, audio: Audio) -> TrackCopier | None:
-        if self._source is None or self._source.is_folder:
-            return None
+    def _copy_tracks(self, container: OutputContainer, audio: Audio) -> None:
+        """Add the source's other tracks; the earliest track of all begins at 0."""
+        if self._source is None:
+            return
         carriage = choose_tracks(self._source, self.path, audio)
-        return TrackCopier(self._source.path, container, carriage)
+        self._origin = carriage.origin
+        if not self._source.is_folder:
+            self._copier = TrackCopier(self._source.path, container, carriage)
 
     def _open_encoder(self, context: VideoCodecContext, encoding: Encoding) -> None:
         colour = self._yuv.colour
@@ -271,6 +271,7 @@ class VideoWriter(_Writer):
 
     def _write(self, frame: Picture, time: Fraction) -> None:
         video = self._yuv.make(frame)
+        time -= self._origin
         video.pts, video.time_base = round(time / self._tick), self._tick
         previous, self._pending = self._pending, video
         if previous is not None:
@@ -338,7 +339,9 @@ class FolderWriter(_Writer):
         if not self.path.is_dir():
             super()._rename()
             return
-        old = self.path.with_name(f".{self.path.name}.{uuid4().hex[:6]}.old")
+        ending = f".{uuid4().hex[:6]}.old"
+        room = name_limit(self.path.absolute().parent) - len(ending) - 1
+        old = self.path.with_name(f".{fitted_name(self.path.name, room)}{ending}")
         self.path.rename(old)
         try:
             super()._rename()

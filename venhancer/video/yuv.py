@@ -10,7 +10,7 @@ from av.video.plane import VideoPlane
 from av.video.reformatter import ColorRange, VideoReformatter
 from numpy.typing import NDArray
 
-from venhancer.video.colour import EXACT, FULL, LIMITED, UNSPECIFIED, Colour
+from venhancer.video.colour import EXACT, FULL, LIMITED, UNSPECIFIED, Colour, luma_weights
 
 Picture = NDArray[np.uint8] | NDArray[np.uint16]
 _RGB = 0  # the matrix tag of RGB
@@ -51,13 +51,17 @@ class YUVMaker:
         return made
 
     def _yuv(self, frame: Picture, pixel_format: str) -> VideoFrame:
-        """Convert to YUV, and copy the alpha, which swscale would round up."""
-        colours = frame[..., :3]
-        if colours.dtype == np.uint16:
-            colours = colours - (colours >> 8)  # white is 65280 for swscale
-        image = to_image(colours)
+        """Convert to YUV, and copy the alpha, which swscale would round up.
+
+        swscale converts 8 bits. It is up to 4 levels of 10 bits off, so deeper frames come to it as
+        YUV 4:4:4, and it only makes the chroma smaller.
+        """
         assert self.colour.matrix is not None
-        image.colorspace = self.colour.matrix
+        if frame.dtype == np.uint8 and self._depth <= 8:
+            image = to_image(frame[..., :3])
+            image.colorspace = self.colour.matrix
+        else:
+            image = _deep_yuv(frame, self.colour, self._depth if self._depth > 8 else 16)
         made = self._scaler.reformat(
             image,
             format=pixel_format,
@@ -89,6 +93,35 @@ class YUVMaker:
         frame.colorspace = self.colour.matrix
         frame.color_primaries = self.colour.primaries or UNSPECIFIED
         frame.color_trc = self.colour.transfer or UNSPECIFIED
+
+
+def _deep_yuv(frame: Picture, colour: Colour, depth: int) -> VideoFrame:
+    """Convert H W 3, or H W 4, to YUV 4:4:4 of a depth above 8."""
+    levels = frame[..., :3].reshape(-1, 3).T.astype(np.float32)
+    values = (_matrix(colour, depth) / np.iinfo(frame.dtype).max).astype(np.float32) @ levels
+    step = 2 ** (depth - 8)
+    zeros = np.array([[0 if colour.range == FULL else 16], [128], [128]], np.float32)
+    values += zeros * step + np.float32(0.5)  # a half, to round
+    np.minimum(values, 2**depth - 1, out=values)
+    made = VideoFrame(frame.shape[1], frame.shape[0], f"yuv444p{depth}le")
+    for plane, component in zip(made.planes, values, strict=True):
+        _view(plane, depth)[...] = component.reshape(frame.shape[:2])
+    assert colour.matrix is not None
+    made.colorspace, made.color_range = colour.matrix, colour.range or LIMITED
+    return made
+
+
+def _matrix(colour: Colour, depth: int) -> NDArray[np.float64]:
+    """Make the matrix from RGB, 0 to 1, to the codes of Y, U and V, less their zeros."""
+    red, blue = luma_weights(colour.matrix)
+    luma = np.array([red, 1 - red - blue, blue])
+    step, largest = 2 ** (depth - 8), 2**depth - 1
+    luma_span, chroma_span = (
+        (largest, largest) if colour.range == FULL else (219 * step, 224 * step)
+    )
+    u = ([0, 0, 1] - luma) / (2 * (1 - blue))
+    v = ([1, 0, 0] - luma) / (2 * (1 - red))
+    return np.stack([luma_span * luma, chroma_span * u, chroma_span * v])
 
 
 def _view(plane: VideoPlane, depth: int) -> NDArray[Any]:

@@ -218,9 +218,7 @@ def combs(frame: np.ndarray) -> float:
 
 def test_interlaced_frames_are_deinterlaced() -> None:
     """The combs go, the count of frames stays, and this is told."""
-    clip, raw = (
-        probe(CONTAINERS / "bar.mp4", Reading(deinterlace=way)) for way in ("auto", "off")
-    )
+    clip, raw = (probe(CONTAINERS / "bar.mp4", Reading(deinterlace=way)) for way in ("auto", "off"))
 
     woven, clean = (max(map(combs, read_frames(it))) for it in (raw, clip))
 

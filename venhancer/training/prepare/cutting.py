@@ -186,7 +186,7 @@ def _watched(frames: Iterator[av.VideoFrame], watch: Watch) -> Iterator[NDArray[
         return
     reader = RGBReader(*upright_size(first), found_colour(first).resolved(first.height))
     for frame in chain([first], frames):
-        image = reader.read(frame)
+        image = np.asarray(reader.read(frame), np.uint8)
         watch.add(image)
         yield image
 
