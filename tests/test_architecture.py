@@ -44,7 +44,10 @@ FOLDERS = (  # of `venhancer`: each imports only earlier ones, and those of its 
     ("api", "training"),
 )
 PROBES = {
-    "venhancer_rt.cli": ([], ["--help"], ["--version"], ["enhance", "--help"], ["plan", "--help"], ["doctor", "--help"]),
+    "venhancer_rt.cli": (
+        [], ["--help"], ["--version"], ["enhance", "--help"], ["plan", "--help"],
+        ["doctor", "--help"],
+    ),
     "venhancer.training.__main__": ([], ["--help"], ["prepare", "--help"]),
     "venhancer_export.cli": (
         [], ["--help"], ["--version"], ["build-engines", "--help"], ["onnx", "--help"],

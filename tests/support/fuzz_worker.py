@@ -1,6 +1,6 @@
 """Process of the fuzz test: enhances mutated files and reports how each run ended.
 
-Arguments: a folder to work in, the first seed, the number of seeds. Prints one JSON line a seed.
+Arguments: a folder to work in, the first seed, the number of seeds. Writes one JSON line a seed.
 """
 
 from __future__ import annotations
@@ -78,4 +78,5 @@ if __name__ == "__main__":
     with pytest.MonkeyPatch.context() as patch:
         without_networks(patch)
         for number in range(int(sys.argv[2]), int(sys.argv[2]) + int(sys.argv[3])):
-            print(json.dumps(ended(Path(sys.argv[1]), number)), flush=True)
+            sys.stdout.write(json.dumps(ended(Path(sys.argv[1]), number)) + "\n")
+            sys.stdout.flush()

@@ -32,14 +32,14 @@ class _Line:
 
     part: int = 0  # parts of the file that it has passed
     shift: Fraction = Fraction(0)  # seconds, added to the stamps of this part
-    last: Fraction | None = None  # stored time of the last packet
-    step: Fraction = Fraction(0)  # duration of the last packet
+    last: int | None = None  # stored time of the last packet, in ticks of the stream
+    step: int = 0  # duration of the last packet, in ticks
     held: list[AnyPacket] = field(default_factory=list)  # packets after what may be a jump
     is_waiting: bool = False  # for the video to jump too
 
     @property
-    def next(self) -> Fraction:
-        """Stored time at which the next packet of this part should begin."""
+    def next(self) -> int:
+        """Stored time at which the next packet of this part should begin, in ticks."""
         assert self.last is not None
         return self.last + self.step
 
@@ -63,7 +63,7 @@ class Clocks:
             yield packet
         elif line.held:
             yield from self._after_jump(packet, line, time)
-        elif self._is_jump(line, time):
+        elif self._is_jump(line, packet, time):
             line.held.append(packet)
         else:
             yield _passed(line, packet)
@@ -76,24 +76,24 @@ class Clocks:
         for line in self._lines.values():
             yield from self._let_go(line)
 
-    def _is_jump(self, line: _Line, time: Fraction) -> bool:
+    def _is_jump(self, line: _Line, packet: AnyPacket, time: int) -> bool:
         if line.last is None or not self._can_jump:
             return False
         gap = time - line.last
-        return gap < 0 or (self._can_jump_forward and gap > LONGEST_GAP)
+        return gap < 0 or (self._can_jump_forward and gap * _tick(packet) > LONGEST_GAP)
 
-    def _after_jump(self, packet: AnyPacket, line: _Line, time: Fraction) -> Iterator[AnyPacket]:
+    def _after_jump(self, packet: AnyPacket, line: _Line, time: int) -> Iterator[AnyPacket]:
         """Decide whether the packet before this one began a new part, or was only misplaced."""
         before = _time(line.held[-1])
         assert before is not None
-        follows_old = abs(time - line.next) <= abs(time - before - _duration(line.held[-1]))
+        follows_old = abs(time - line.next) <= abs(time - before - (line.held[-1].duration or 0))
         if not line.is_waiting and follows_old:
             yield from self._let_go(line)
             yield _passed(line, packet)
             return
         line.held.append(packet)
         if packet.stream_index == self._video:
-            self.shifts.append(line.next + line.shift - before)
+            self.shifts.append(line.shift + (line.next - before) * _tick(packet))
             waiting = [it for it in self._lines.values() if it.is_waiting]
             for entering in (line, *waiting):
                 yield from self._enter(entering, len(self.shifts))
@@ -113,7 +113,7 @@ class Clocks:
         if line.is_waiting:
             first = _time(line.held[0])
             assert first is not None
-            line.shift += line.next - first
+            line.shift += (line.next - first) * _tick(line.held[0])
             yield from _drained(line)
         for packet in line.held:
             yield _shifted(packet, line.shift)
@@ -129,13 +129,13 @@ def _drained(line: _Line) -> Iterator[AnyPacket]:
 
 def _passed(line: _Line, packet: AnyPacket) -> AnyPacket:
     """Shift a packet, and remember its place."""
-    line.last, line.step = _time(packet), _duration(packet)
+    line.last, line.step = _time(packet), packet.duration or 0
     return _shifted(packet, line.shift)
 
 
 def _shifted(packet: AnyPacket, shift: Fraction) -> AnyPacket:
-    if shift and packet.time_base:
-        ticks = round(shift / packet.time_base)
+    if shift:
+        ticks = round(shift / _tick(packet))
         packet.pts = None if packet.pts is None else packet.pts + ticks
         packet.dts = None if packet.dts is None else packet.dts + ticks
     return packet
@@ -150,10 +150,10 @@ def demuxed(container: InputContainer, video: VideoStream) -> Iterator[AnyPacket
     return clocks.repaired(container.demux())
 
 
-def _time(packet: AnyPacket) -> Fraction | None:
-    stamp = packet.dts if packet.dts is not None else packet.pts
-    return None if stamp is None or not packet.time_base else stamp * packet.time_base
+def _time(packet: AnyPacket) -> int | None:
+    return packet.dts if packet.dts is not None else packet.pts
 
 
-def _duration(packet: AnyPacket) -> Fraction:
-    return (packet.duration or 0) * (packet.time_base or Fraction(0))
+def _tick(packet: AnyPacket) -> Fraction:
+    """Return the seconds of a tick."""
+    return packet.time_base or Fraction(1, 1000)
