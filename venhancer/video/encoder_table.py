@@ -46,6 +46,7 @@ _FAMILIES = (
         worst=51,
         speeds=_presets("superfast", "faster", "slow"),
         options={"x265-params": "log-level=error"},
+        usual_depth=10,  # few players show 12 bits
         hdr="x265-params",
     ),
     Family(
@@ -74,6 +75,7 @@ _FAMILIES = (
         worst=51,
         speeds=_presets("p1", "p4", "p7"),
         options=_NVENC,
+        usual_depth=10,
     ),
     Family(
         encoders=("av1_nvenc",),

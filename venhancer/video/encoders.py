@@ -233,6 +233,7 @@ def _notes(encoding: Encoding, source: Clip | None, size: tuple[int, int]) -> It
             f"{size[0]}x{size[1]} is odd, so the output is {profile}, which browsers, QuickTime, "
             "phones and TVs do not play: --even avoids that"
         )
+    yield from _chroma_notes(encoding, source, size)
     yield from _depth_notes(encoding, source)
     yield from _hdr_notes(encoding, source)
 
@@ -244,6 +245,17 @@ def _has_quality(codec: str) -> bool:
         return True
     known = getattr(CodecContext.create(codec, "w"), "supported_options", None)
     return known is None or family.quality in {o.name for o in known.private}  # None: old PyAV
+
+
+def _chroma_notes(encoding: Encoding, source: Clip | None, size: tuple[int, int]) -> Iterator[str]:
+    """Say that colours lose resolution; at twice the size, half of it is as much as before."""
+    if source is None or not source.pixel_format.startswith(("yuv444", "yuv422")):
+        return
+    if "420" in encoding.pixel_format and size[0] < 2 * source.width:
+        own, written = source.pixel_format[:6], encoding.pixel_format
+        kept = written.replace("yuv420", own)
+        advice = f": --pixel-format {kept} keeps it" if _takes(encoding.codec, kept) else ""
+        yield f"colours have half the resolution of the picture in {written}{advice}"
 
 
 def _depth_notes(encoding: Encoding, source: Clip | None) -> Iterator[str]:
@@ -263,6 +275,8 @@ def _keeping(depth: int, encoding: Encoding) -> str:
     keeper, suffixes = ("libx265", ".mp4, .mov, .mkv")
     if depth > 12 or encoding.keeps_alpha:
         keeper, suffixes = ("ffv1", ".mkv")
+    if encoding.codec == "libx265" == keeper and encoding.depth == family_of(keeper).usual_depth:
+        return "--pixel-format yuv420p12le (few players show that)"
     if encoding.codec == keeper:
         return f"{keeper} without --pixel-format"
     return f"--codec {keeper} ({suffixes})"

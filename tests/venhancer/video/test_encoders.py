@@ -42,8 +42,8 @@ def choose(name="out.mp4", clip=None, width=64, height=48, **options):
         ("out.mkv", source(), "libx264", "yuv420p"),
         ("out.mp4", source(9), "libx265", "yuv420p10le"),
         ("out.mov", source(10), "libx265", "yuv420p10le"),
-        ("out.mkv", source(12), "libx265", "yuv420p12le"),
-        ("out.mkv", source(16, "rgb48be"), "libx265", "yuv420p12le"),
+        ("out.mkv", source(12), "libx265", "yuv420p10le"),
+        ("out.mkv", source(16, "rgb48be"), "libx265", "yuv420p10le"),
         ("out.avi", source(10), "libx264", "yuv420p"),
         ("out.mp4", source(8, "gray"), "libx264", "yuv420p"),
         ("frames", source(8), "png", "rgb24"),
@@ -278,6 +278,24 @@ def test_the_advice_of_the_note_is_not_what_was_chosen():
 
     assert "libx265 without --pixel-format keeps them" in named
     assert "--codec ffv1 (.mkv) keeps them" in deepest
+
+
+def test_twelve_bits_need_a_named_format():
+    """Few players show them, so the usual output has 10, and a note says how to keep 12."""
+    [note] = choose("out.mkv", source(12)).notes
+
+    assert "the input has 12 bits, libx265 writes 10 here: --pixel-format yuv420p12le" in note
+    assert choose("out.mkv", source(12), pixel_format="yuv420p12le").notes == ()
+
+
+def test_colours_of_less_resolution_are_noted():
+    """4:4:4 and 4:2:2 lose something in 4:2:0, unless the output is at least twice the size."""
+    [note] = choose(clip=source(8, "yuv444p")).notes
+
+    assert note.endswith("in yuv420p: --pixel-format yuv444p keeps it")
+    assert choose(clip=source(8, "yuv444p"), width=128, height=96).notes == ()
+    assert "yuv422p10le" in choose(clip=source(10, "yuv422p10le")).notes[0]
+    assert choose(clip=source(8, "yuv444p"), pixel_format="yuv444p").notes == ()
 
 
 def test_hdr_in_eight_bits_is_noted():
