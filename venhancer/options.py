@@ -52,6 +52,9 @@ class InputLimits:
     frames: int | None = None  # of a clip; None: no limit
 
 
+USUAL_LIMITS = InputLimits()
+
+
 def parse_size(text: str) -> tuple[int, int]:
     """Read a size such as 1280x720."""
     width, _, height = text.lower().partition("x")
@@ -283,7 +286,7 @@ class Options:
         True, PLACE, "interpolate across cuts", flag="--no-scene-cuts"
     )  # windows end at cuts
 
-    limits: InputLimits = field(default_factory=InputLimits)  # of the input
+    limits: InputLimits = USUAL_LIMITS  # of the input
     join: Join = "blend"  # how windows and tiles meet; `cut` is the released code's, for parity
 
     def __post_init__(self) -> None:

@@ -91,8 +91,16 @@ def _model_lines(plan: Plan) -> list[str]:
         f"detail {plan.conditioning_scale:g}, seed {s.seed}",
         f"windows  {size}",
         f"steps    {len(s.schedule)} ({s.solver}{guided}), {plan.evaluations} evaluations",
+        *_colour_lines(plan),
         *_shortcut_lines(plan),
     ]
+
+
+def _colour_lines(plan: Plan) -> list[str]:
+    """Describe how colours are corrected, if they are."""
+    if plan.color_fix == "none":
+        return []
+    return [f"colours  as in the input ({plan.color_fix})"]
 
 
 def _shortcut_lines(plan: Plan) -> list[str]:
@@ -233,6 +241,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "evaluations": plan.evaluations,
         "preset": plan.preset.name,
         "refine": plan.refine,
+        "color_fix": plan.color_fix,
         "detail": plan.conditioning_scale,
         "seed": s.seed,
     }

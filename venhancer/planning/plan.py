@@ -29,7 +29,7 @@ from venhancer.planning.windows import Scene, cut_scenes
 from venhancer.spans import Span, tiles
 from venhancer.video.clip import Clip
 
-STORED_BYTES_PER_PIXEL = 1.0  # lossless: measured 0.65 to 1.6
+STORED_BYTES_PER_PIXEL = {8: 1.0, 16: 3.0}  # lossless, by bits: measured 0.65 to 1.6, 1.4 to 4.4
 BYTES_PER_PIXEL = 0.35  # H.264 at crf 17, with a margin: measured 0.05 to 0.25 on our clips
 
 
@@ -218,7 +218,7 @@ class Plan:
         """Bytes on disk that finished frames and two states may take during the run, if free."""
         pixels = self.geometry.width * self.geometry.height * self.sampled_frames
         state = self.latent_bytes + 4 * self.coarse_values  # at most float32
-        return int(pixels * STORED_BYTES_PER_PIXEL) + 2 * state
+        return int(pixels * STORED_BYTES_PER_PIXEL[8 if self.source.depth <= 8 else 16]) + 2 * state
 
 
 def make_plan(clip: Clip, preset: Preset, options: Options, shape: Shape | None = None) -> Plan:

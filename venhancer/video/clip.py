@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import DTypeLike
 
-from venhancer.options import FOLDER_FPS, Deinterlace, HDRMode, InputLimits, Options
+from venhancer.options import FOLDER_FPS, USUAL_LIMITS, Deinterlace, HDRMode, InputLimits, Options
 from venhancer.video.colour import Colour
 
 
@@ -19,7 +19,7 @@ class Reading:
     stream: int | None = None  # index of the video stream; None: the default or largest one
     deinterlace: Deinterlace = "auto"  # double: one frame for each field
     hdr: HDRMode = "keep"  # sdr: HDR is tone-mapped to BT.709
-    limits: InputLimits = field(default_factory=InputLimits)
+    limits: InputLimits = USUAL_LIMITS
 
     @classmethod
     def of(cls, options: Options) -> "Reading":

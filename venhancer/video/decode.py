@@ -9,7 +9,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from venhancer.errors import VideoError
-from venhancer.options import FOLDER_FPS, InputLimits
+from venhancer.options import FOLDER_FPS, USUAL_LIMITS, InputLimits
 from venhancer.video.stamps import AnyPacket, Clocks
 
 
@@ -27,13 +27,13 @@ def decode(
     container: InputContainer,
     stream: VideoStream,
     health: Health | None = None,
-    limits: InputLimits | None = None,
+    limits: InputLimits = USUAL_LIMITS,
 ) -> Iterator[tuple[av.VideoFrame, Fraction]]:
     """Decode every readable frame, with its time; damaged packets are counted and skipped.
 
     VideoError for a picture, or a number of frames, beyond the limits.
     """
-    health, limits = health or Health(), limits or InputLimits()
+    health = health or Health()
     stream.codec_context.options = {"max_pixels": str(limits.pixels)}
     _check_size(stream.width, stream.height, limits)
     clock = _Clock(1 / (stream.guessed_rate or FOLDER_FPS))

@@ -10,7 +10,7 @@ import av
 from av.container import InputContainer
 
 from venhancer.errors import VideoError
-from venhancer.options import InputLimits
+from venhancer.options import USUAL_LIMITS, InputLimits
 
 FORMATS = (  # of FFmpeg: each is one file, which names no other file
     "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "mpegts", "mpeg", "mpegvideo", "m4v",
@@ -39,16 +39,16 @@ def refuse_address(path: Path) -> None:
         raise VideoError(f"{path} is an address, not a file: download it, and give the file")
 
 
-def open_input(path: Path, limits: InputLimits | None = None) -> InputContainer:
+def open_input(path: Path, limits: InputLimits = USUAL_LIMITS) -> InputContainer:
     """Open a file; VideoError for what is no video, and for what would open other files.
 
-    limits: of frames that are decoded; None: the default ones
+    limits: of frames that are decoded
     """
     head = _read_head(path)
     if head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(_PLAYLISTS):
         raise VideoError(f"{path} is a playlist, which names other files: give the video itself")
     picture = _picture_format(path, head)
-    settings = {**_SETTINGS, "max_pixels": str((limits or InputLimits()).pixels)}
+    settings = {**_SETTINGS, "max_pixels": str(limits.pixels)}
     try:
         container = av.open(f"file:{path.absolute()}", format=picture, options=settings)
     except (av.error.FFmpegError, OSError, ValueError) as error:

@@ -28,6 +28,8 @@ from venhancer.options import Options
 from venhancer.pipeline import run as pipeline
 from venhancer.pipeline.filling import Filling
 from venhancer.planning.plan import Plan, make_plan, static_plans
+from venhancer.video.delivery import Delivery
+from venhancer.video.encoders import Encoding
 from venhancer.video.probe import probe, read_frames
 from venhancer_rt import describe
 
@@ -75,12 +77,14 @@ def test_checkpoints_from_before_say_nothing_of_it() -> None:
 
 def test_the_plan_tells_it() -> None:
     """The plan has a line with the number of frames made by motion, and JSON has it too."""
-    lines = describe.plan_lines(planned(interpolate=4))
+    encoding = Encoding(codec="libx264", pixel_format="yuv420p", depth=8)
+    delivery = Delivery(encoding=encoding, notes=())
+    lines = describe.plan_lines(planned(interpolate=4), delivery)
 
     assert "between  24 new frames by motion" in lines
     assert describe.plan_json(planned(interpolate=4))["frames_by_motion"] == 24
     by_model = planned(interpolate=4, new_frames="model")
-    assert not any("by motion" in line for line in describe.plan_lines(by_model))
+    assert not any("by motion" in line for line in describe.plan_lines(by_model, delivery))
     assert describe.plan_json(by_model)["new_frames"] == "model"
 
 
