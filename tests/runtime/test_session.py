@@ -244,7 +244,7 @@ def test_bad_frames_are_told_in_one_line(options: Options) -> None:
             list(enhancer.frames([]))
         with pytest.raises(ShapeError, match=r"should be \(32, 48, 3\), got \(16, 48, 3\)"):
             list(enhancer.frames([frame, frame[:16]]))
-        with pytest.raises(ShapeError, match="should be uint8, got float32"):
+        with pytest.raises(ShapeError, match="should be uint8 or uint16, got float32"):
             list(enhancer.frames([frame.astype(np.float32)]))
 
 

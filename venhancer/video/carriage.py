@@ -1,7 +1,7 @@
 """Decide which tracks of a video are carried over to the output, how, and what to say about it."""
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -80,6 +80,7 @@ def choose_tracks(clip: Clip, target: Path, audio: Audio = "copy") -> Carriage:
             notes=(
                 *_notes([*fates, *judge.delays(clip, fates)]),
                 *judge.chapter_notes(chapters),
+                *judge.language_notes(f.stream for f in fates if f.how),
             ),
         )
 
@@ -104,6 +105,13 @@ class _Judge:
         if self.holds_chapters or not chapters:
             return ()
         note = f"the chapters are left out: {self._refusal}{self._advice}"
+        return (note.format(them="them"),)
+
+    def language_notes(self, carried: Iterable[Stream]) -> tuple[str, ...]:
+        """Say that languages are left out, where tracks differ in them."""
+        if self._format != "avi" or len({stream.language for stream in carried}) < 2:
+            return ()
+        note = f"the languages of tracks are left out: {self._refusal}{self._advice}"
         return (note.format(them="them"),)
 
     def delays(self, clip: Clip, fates: Sequence[_Fate]) -> Iterator[_Fate]:

@@ -54,6 +54,7 @@ def plan_delivery(clip: Clip, target: Path, width: int, height: int, options: Op
 
     OptionError for an encoder, a pixel format or a container that cannot do what is asked.
     """
+    check_suffix(target)
     encoding = choose_encoding(
         target,
         clip,

@@ -36,7 +36,8 @@ _HEAD = 4096  # bytes that tell the kind of a picture
 def refuse_address(path: Path) -> None:
     """Raise VideoError for a URL or another address that FFmpeg would open."""
     if _ADDRESS.match(str(path)) and not path.exists():
-        raise VideoError(f"{path} is an address, not a file: download it, and give the file")
+        shown = re.sub(r"^(\w{2,}):/(?=[^/])", r"\1://", str(path))  # a Path drops a slash
+        raise VideoError(f"{shown} is an address, not a file: download it, and give the file")
 
 
 def open_input(path: Path, limits: InputLimits = USUAL_LIMITS) -> InputContainer:

@@ -140,7 +140,8 @@ class RGBReader:
         if self.kind == np.uint8:
             return np.asarray(self._reformat(frame, place, "rgb24").to_ndarray())
         if frame.format.is_rgb or frame.format.has_palette:
-            green, blue, red = _planes(self._reformat(frame, place, f"gbrp{suffix}"))
+            family = "gbrap" if has_alpha(frame.format) else "gbrp"  # swscale drops no alpha here
+            green, blue, red, *_ = _planes(self._reformat(frame, place, f"{family}{suffix}"))
             return _stretched(np.stack([red, green, blue], axis=2), 2**depth - 1, self.kind)
         planes = _planes(self._reformat(frame, place, f"yuv444p{suffix}"))
         return _stretched(_from_yuv(planes, self.colour, depth), 1, self.kind)

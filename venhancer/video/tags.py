@@ -19,6 +19,12 @@ _OF_THE_OLD_FILE = re.compile(  # they describe its bytes, or name the program t
     "source_id)(-[a-z]{2,3})?",
     re.IGNORECASE,
 )
+_OLD_LANGUAGES = {  # the codes of ISO 639-2/T that MOV does not know, and its own (639-2/B)
+    "bod": "tib", "ces": "cze", "cym": "wel", "deu": "ger", "ell": "gre", "eus": "baq",
+    "fas": "per", "fra": "fre", "hye": "arm", "isl": "ice", "kat": "geo", "mkd": "mac",
+    "msa": "may", "mya": "bur", "nld": "dut", "ron": "rum", "slk": "slo", "sqi": "alb",
+    "zho": "chi",
+}  # fmt: skip
 _OTHER_FILES = "application/octet-stream"  # type of an attachment that names none
 
 
@@ -27,10 +33,15 @@ def carried_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
     return {key: text for key, text in metadata.items() if not _OF_THE_OLD_FILE.fullmatch(key)}
 
 
-def track_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
-    """Select the metadata of a track; what MP4 calls its name is its title elsewhere."""
+def track_metadata(metadata: Mapping[str, str], format: str) -> dict[str, str]:
+    """Select the metadata of a track; what MP4 calls its name is its title elsewhere.
+
+    format: FFmpeg's name of the output's
+    """
     carried = carried_metadata(metadata)
     name = carried.pop("name", None)
+    if format == "mov" and carried.get("language") in _OLD_LANGUAGES:
+        carried["language"] = _OLD_LANGUAGES[carried["language"]]
     return {"title": name, **carried} if name else carried
 
 
@@ -40,7 +51,7 @@ def carry_tags(
     """Copy metadata of the file and of its video, and chapters, before the header is written."""
     output.metadata.update(carried_metadata(container.metadata))
     for stream in output.streams.video[:1]:
-        stream.metadata.update(track_metadata(video.metadata))
+        stream.metadata.update(track_metadata(video.metadata, output.format.name))
     if carriage.has_chapters:
         chapters = [_shifted(chapter, carriage.origin) for chapter in container.chapters()]
         output.set_chapters([c for c in chapters if c["end"] > 0])

@@ -90,7 +90,7 @@ class TrackCopier:
             target = add_text(self._output)
         else:
             target = add_same(self._output, stream)
-        target.metadata.update(track_metadata(stream.metadata))
+        target.metadata.update(track_metadata(stream.metadata, self._output.format.name))
         target.disposition = stream.disposition
         self._tracks[stream.index] = _Track(stream, target, encoder, how == "text")
 

@@ -1,6 +1,7 @@
 """RGB arrays as frames to encode: YUV, grey or RGB of one pixel format, with colour tags."""
 
 import dataclasses
+import re
 from typing import Any
 
 import numpy as np
@@ -82,11 +83,20 @@ class YUVMaker:
         return made
 
     def _rgb(self, frame: Picture) -> VideoFrame:
-        """Rearrange the components; only the number of bits may change."""
+        """Rearrange the components; only the number of bits may change, which swscale cuts off."""
+        if re.fullmatch(r"gbra?p\d+le", self.pixel_format):
+            return self._deep_planes(frame)
         kind: Any = np.uint8 if self._depth <= 8 else np.uint16
         if frame.dtype != kind:
             frame = _scaled(frame, np.iinfo(kind).max).astype(kind)
         return self._scaler.reformat(to_image(frame), format=self.pixel_format, interpolation=EXACT)
+
+    def _deep_planes(self, frame: Picture) -> VideoFrame:
+        """Write planes of green, blue, red, and alpha if there is any, rounded to their bits."""
+        made = VideoFrame(frame.shape[1], frame.shape[0], self.pixel_format)
+        for plane, component in zip(made.planes, (1, 2, 0, 3), strict=False):
+            _view(plane, self._depth)[...] = _scaled(frame[..., component], 2**self._depth - 1)
+        return made
 
     def _tag(self, frame: VideoFrame) -> None:
         assert self.colour.matrix is not None

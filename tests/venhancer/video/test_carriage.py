@@ -41,7 +41,7 @@ def test_mp4_names_what_it_changes_and_leaves_out(tmp_path):
     )
 
 
-def test_avi_names_chapters_too(tmp_path):
+def test_avi_names_chapters_and_languages_too(tmp_path):
     """AVI holds sound alone; a name with a space is quoted, so that it can be pasted."""
     carriage = choose_tracks(probe(CONTAINERS / "tracks.mkv"), tmp_path / "my {film}.avi")
 
@@ -51,6 +51,7 @@ def test_avi_names_chapters_too(tmp_path):
         "subtitle track 3 (ass) is left out: avi cannot hold it; -o 'my {film}.mkv' keeps it",
         "the attachment font.ttf is left out: avi cannot hold it; -o 'my {film}.mkv' keeps it",
         "the chapters are left out: avi cannot hold them; -o 'my {film}.mkv' keeps them",
+        "the languages of tracks are left out: avi cannot hold them; -o 'my {film}.mkv' keeps them",
     )
 
 

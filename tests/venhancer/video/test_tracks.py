@@ -116,6 +116,13 @@ def test_all_tracks_go_into_matroska_with_what_they_say_of_themselves(tmp_path):
         assert {k: v for k, v in after.metadata.items() if k != "ENCODER"} == kept
 
 
+def test_mov_gets_the_languages_in_its_own_codes(tmp_path):
+    """German is ger there, not deu, which FFmpeg would leave out."""
+    carry(CONTAINERS / "tracks.mkv", tmp_path / "out.mov")
+
+    assert [language for _, language, *_ in sounds(tmp_path / "out.mov")] == ["eng", "ger"]
+
+
 def test_all_sound_goes_into_mp4_and_back_with_its_names(tmp_path):
     """MP4 keeps languages, titles, flags, chapters and metadata, and Matroska gets them back."""
     mp4, mkv = tmp_path / "out.mp4", tmp_path / "back.mkv"
