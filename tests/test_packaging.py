@@ -16,6 +16,7 @@ from packaging.utils import canonicalize_name
 
 from tests.support.paths import ROOT
 from venhancer.config import NANO as NANO_PRESET
+from venhancer.config import Preset
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -131,7 +132,7 @@ def test_the_default_model_is_in_the_package() -> None:
     """`nano` comes with the wheel, with a model card."""
     assert NANO.is_file()
     assert NANO.with_suffix(".md").is_file(), "no model card beside the checkpoint"
-    assert json.loads(header(NANO)["__metadata__"]["preset"]) == json.loads(NANO_PRESET.to_json())
+    assert Preset.from_json(header(NANO)["__metadata__"]["preset"]) == NANO_PRESET
 
 
 @pytest.mark.parametrize("path", sorted(PRESETS.glob("*.safetensors")), ids=lambda path: path.stem)
