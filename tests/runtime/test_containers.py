@@ -245,6 +245,43 @@ def test_interlaced_video_is_deinterlaced(tmp_path: Path) -> None:
     assert (double.frames, double.fps) == (24, 50)
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+@pytest.mark.parametrize("options", [("--interpolate", "3"), ("--interpolate", "2")])
+def test_the_last_frame_lasts_as_long_as_in_the_input(
+    tmp_path: Path, suffix: str, options: tuple[str, ...]
+) -> None:
+    """The track ends with the source, also where frames are stored in another order."""
+    clip = enhanced(tmp_path, "hdr10.mp4", suffix, "--codec", "libx264", *options)
+
+    with av.open(str(clip.path)) as container:
+        stream = container.streams.video[0]
+        length = stream.duration and stream.duration * stream.time_base
+        length = length or Fraction(container.duration or 0, av.time_base)
+    assert abs(length - 1) <= 2 * MS
+
+
+def test_the_comparison_cannot_be_the_output(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """This is refused before the work."""
+    target = str(tmp_path / "out.mkv")
+    source = str(CONTAINERS / "hdr10.mp4")
+    for other in (target, source):
+        options = ["--compare", other, "--overwrite", "--scale", "1"]
+        assert main(["enhance", source, "-o", target, *options]) == 2
+    assert "is the input or output: choose another" in capsys.readouterr().err
+
+
+def test_a_codec_that_the_container_refuses_late_is_refused_by_the_plan(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """MOV takes a stream of AV1, but not its header."""
+    target = str(tmp_path / "out.mov")
+    source = str(CONTAINERS / "hdr10.mp4")
+    assert main(["plan", source, "-o", target, "--codec", "libsvtav1"]) == 2
+    assert "cannot be written to .mov" in capsys.readouterr().err
+
+
 # --- refused ------------------------------------------------------------------------------------
 
 

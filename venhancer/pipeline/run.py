@@ -58,6 +58,9 @@ def check_output(target: Path, plan: Plan, options: Options) -> None:
         raise OutputError(f"{target} is the input itself: choose another output")
     check_target(target, options.overwrite)
     if options.compare is not None:
+        taken = (target.resolve(), plan.source.path.resolve())
+        if options.compare.resolve() in taken:
+            raise OutputError(f"--compare {options.compare} is the input or output: choose another")
         check_comparison(options.compare, options.overwrite)
     free = shutil.disk_usage(target.absolute().parent).free
     if free < plan.output_bytes:

@@ -120,9 +120,8 @@ class _Judge:
         for stream in (f.stream for f in fates if f.how and f.stream.type == "audio"):
             start = starts.get(stream.index)
             delay = Fraction(0) if start is None else max(start, Fraction(0)) - clip.times[0]
-            if self._format == "avi" and abs(delay) > _AUDIBLE_DELAY:
-                side = "early" if delay > 0 else "late"
-                change = f"{{are}} {float(abs(delay)):.2f} s too {side} in the output"
+            if self._format == "avi" and delay > _AUDIBLE_DELAY:
+                change = f"{{are}} {float(delay):.2f} s too early in the output"
                 yield _Fate(stream, None, f"{change}: avi holds no delay{self._advice}")
 
     def decide(self, stream: Stream) -> _Fate:

@@ -10,7 +10,7 @@ from av.video.stream import VideoStream
 
 from venhancer.errors import VideoError
 from venhancer.options import FOLDER_FPS, USUAL_LIMITS, InputLimits
-from venhancer.video.stamps import AnyPacket, Clocks
+from venhancer.video.stamps import AnyPacket, Clocks, index_of
 
 
 @dataclass(slots=True)
@@ -36,7 +36,7 @@ def decode(
     health = health or Health()
     stream.codec_context.options = {"max_pixels": str(limits.pixels)}
     _check_size(stream.width, stream.height, limits)
-    clock = _Clock(1 / (stream.guessed_rate or FOLDER_FPS))
+    clock = _Clock(1 / (stream.guessed_rate or FOLDER_FPS), stream.time_base)
     clocks = Clocks(container, stream)
     packets = clocks.repaired(container.demux())
     while True:
@@ -45,7 +45,7 @@ def decode(
         except av.error.FFmpegError:
             packet = None
             health.errors += 1
-        if packet is not None and packet.stream_index != stream.index:
+        if packet is not None and index_of(packet) != stream.index:
             _note_end(packet, health)
             continue
         for frame in _decode_packet(stream, packet, health):
@@ -88,15 +88,15 @@ def _decode_packet(
 class _Clock:
     """Reader of each frame's stored time; corrects missing and repeated ones, so time increases.
 
-    step: seconds between frames, for frames without a usable time.
+    step: seconds between frames, for frames without a usable time. tick: of the stream, seconds.
     """
 
-    def __init__(self, step: Fraction) -> None:
-        self.step = step
+    def __init__(self, step: Fraction, tick: Fraction | None) -> None:
+        self.step, self.tick = step, tick or Fraction(1, 1000)
         self.last: Fraction | None = None
 
     def read(self, frame: av.VideoFrame) -> Fraction:
-        tick = frame.time_base or Fraction(1, 1000)
+        tick = frame.time_base or self.tick
         time = None if frame.pts is None else frame.pts * tick
         if self.last is None:
             time = Fraction(0) if time is None else time

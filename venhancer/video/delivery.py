@@ -7,7 +7,7 @@ from pathlib import Path
 from venhancer.options import Options
 from venhancer.video.carriage import choose_tracks
 from venhancer.video.clip import Clip, Reading
-from venhancer.video.encoders import Encoding, choose_encoding, keeps_alpha
+from venhancer.video.encoders import Encoding, check_start, choose_encoding, keeps_alpha
 from venhancer.video.probe import probe
 from venhancer.video.target import check_suffix, is_folder_target
 
@@ -66,6 +66,7 @@ def plan_delivery(clip: Clip, target: Path, width: int, height: int, options: Op
         speed=options.preset_speed,
         has_alpha=clip.has_alpha and not clip.is_over_black,
     )
+    check_start(target, encoding)
     notes = [*clip.notes, *encoding.notes, *choose_tracks(clip, target, options.audio).notes]
     if target.suffix.lower() == ".avi" and not is_folder_target(target):
         notes.append("AVI numbers its frames: times are rounded and may be a frame late")

@@ -1,6 +1,7 @@
 """Choice of the encoder, its pixel format and its options for an output."""
 
 import io
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import av
 from av.codec import Codec, CodecContext
+from av.video.codeccontext import VideoCodecContext
 
 from venhancer.errors import OptionError
 from venhancer.options import Speed
@@ -19,6 +21,7 @@ from venhancer.video.pixel_formats import (
     bits,
     default_formats,
     formats_with_alpha,
+    fuller_chroma,
     is_transparent,
     is_writable,
     like_source,
@@ -26,6 +29,8 @@ from venhancer.video.pixel_formats import (
 from venhancer.video.target import is_folder_target
 
 _WITH_ALPHA = {".mov": "prores_ks", ".mkv": "ffv1"}
+_TRIED_SIZE = (128, 96)
+_NARROWEST_DEEP = 64  # pixels; x265 of 10 bits can crash below (seen at 48)
 _NAMED_FORMATS = 12  # in a message
 _PROFILES_444 = {"h264": "H.264 High 4:4:4 Predictive", "hevc": "H.265 Main 4:4:4"}
 
@@ -63,7 +68,7 @@ def choose_encoding(  # noqa: PLR0913  a public interface
     """
     if is_folder_target(path):
         return _folder_encoding(source, has_alpha)
-    codec = codec or _default_codec(path, source, pixel_format, has_alpha)
+    codec = codec or _default_codec(path, source, (width, height), pixel_format, has_alpha)
     family, encoder = family_of(codec), _encoder(codec)
     if not 0 <= crf <= family.worst:
         raise OptionError(f"crf of {codec} should be between 0 and {family.worst}, got {crf}")
@@ -127,7 +132,11 @@ def _takes(codec: str, pixel_format: str) -> bool:
 
 
 def _default_codec(
-    path: Path, source: Clip | None, pixel_format: str | None, has_alpha: bool
+    path: Path,
+    source: Clip | None,
+    size: tuple[int, int],
+    pixel_format: str | None,
+    has_alpha: bool,
 ) -> str:
     """Choose H.264 for 8 bits and H.265 for more; with alpha, what the container holds it with."""
     suffix = path.suffix.lower()
@@ -136,7 +145,7 @@ def _default_codec(
         return with_alpha
     if suffix == ".avi":  # cannot hold H.265
         return "libx264"
-    is_deep = source is not None and source.depth > 8
+    is_deep = source is not None and source.depth > 8 and size[0] >= _NARROWEST_DEEP
     order = ("libx265", "libx264") if is_deep else ("libx264", "libx265")
     return next((codec for codec in order if _takes(codec, pixel_format or "yuv420p")), order[0])
 
@@ -148,6 +157,37 @@ def _check_container(path: Path, codec: str) -> None:
             trial.add_stream(codec, rate=24)
     except (KeyError, ValueError) as error:
         raise OptionError(f"{path.suffix} cannot hold video of {codec}") from error
+
+
+def check_start(path: Path, encoding: Encoding) -> None:
+    """Raise OptionError where the encoder, or the container with it, refuses to begin."""
+    if not is_folder_target(path):
+        _check_start(path.suffix.lower(), encoding.codec, encoding.pixel_format)
+
+
+@cache
+def _check_start(suffix: str, codec: str, pixel_format: str) -> None:
+    """Open the encoder and write a header, in memory."""
+    quiet(codec)
+    try:
+        with av.open(io.BytesIO(), "w", format=FORMATS[suffix]) as trial:
+            context = trial.add_stream(codec, rate=24).codec_context
+            assert isinstance(context, VideoCodecContext)
+            (context.width, context.height), context.pix_fmt = _TRIED_SIZE, pixel_format
+            context.options = dict(family_of(codec).options)
+            context.open()
+            trial.start_encoding()
+    except (av.error.FFmpegError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OptionError(
+            f"{codec} in {pixel_format} cannot be written to {suffix} here ({reason}): try libx264"
+        ) from error
+
+
+def quiet(codec: str) -> None:
+    """Silence an encoder that writes its settings to the terminal."""
+    if codec == "libsvtav1":
+        os.environ.setdefault("SVT_LOG", "1")  # the only way
 
 
 def _default_format(
@@ -249,10 +289,11 @@ def _has_quality(codec: str) -> bool:
 
 def _chroma_notes(encoding: Encoding, source: Clip | None, size: tuple[int, int]) -> Iterator[str]:
     """Say that colours lose resolution; at twice the size, half of it is as much as before."""
-    if source is None or not source.pixel_format.startswith(("yuv444", "yuv422")):
+    own = None if source is None else fuller_chroma(source.pixel_format)
+    if source is None or own is None:
         return
-    if "420" in encoding.pixel_format and size[0] < 2 * source.width:
-        own, written = source.pixel_format[:6], encoding.pixel_format
+    written = encoding.pixel_format
+    if "420" in written and size[0] < 2 * source.width:
         kept = written.replace("yuv420", own)
         advice = f": --pixel-format {kept} keeps it" if _takes(encoding.codec, kept) else ""
         yield f"colours have half the resolution of the picture in {written}{advice}"

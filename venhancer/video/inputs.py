@@ -51,7 +51,12 @@ def open_input(path: Path, limits: InputLimits = USUAL_LIMITS) -> InputContainer
     picture = _picture_format(path, head)
     settings = {**_SETTINGS, "max_pixels": str(limits.pixels)}
     try:
-        container = av.open(f"file:{path.absolute()}", format=picture, options=settings)
+        container = av.open(
+            f"file:{path.absolute()}",
+            format=picture,
+            options=settings,
+            metadata_errors="replace",  # old files have titles in other encodings
+        )
     except (av.error.FFmpegError, OSError, ValueError) as error:
         reason = _reason(error)
         raise VideoError(f"{path} cannot be read as video (cut short?): {reason}") from error

@@ -31,6 +31,17 @@ def bits(pixel_format: str) -> int:
     return max(component.bits for component in VideoFormat(pixel_format).components)
 
 
+def fuller_chroma(pixel_format: str) -> str | None:
+    """Name the chroma of a YUV format (yuv444, yuv422) that has more of it than 4:2:0."""
+    found = VideoFormat(pixel_format)
+    if found.is_rgb or found.has_palette or len(found.components) < 3:
+        return None
+    size = found.chroma_width(8), found.chroma_height(8)
+    if size in ((4, 4), (2, 8), (2, 2)):
+        return None
+    return "yuv422" if size == (4, 8) else "yuv444"
+
+
 def is_transparent(pixel_format: str) -> bool:
     """Tell whether a format has alpha."""
     return any(component.is_alpha for component in VideoFormat(pixel_format).components)

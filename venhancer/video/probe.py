@@ -57,6 +57,7 @@ class _Census:
     first: av.VideoFrame | None = None
     frames: int = 0
     interlaced: int = 0
+    depth: int = 8  # of the deepest frame
     has_alpha: bool = False
     other_sizes: dict[tuple[int, int], int] = field(default_factory=dict)  # to their first frame
     dynamic: tuple[str, ...] = ()  # names of HDR metadata that change from scene to scene
@@ -71,6 +72,7 @@ class _Census:
             self.dynamic = dynamic_metadata(frame)
         elif upright_size(frame) != upright_size(self.first):
             self.other_sizes.setdefault(upright_size(frame), self.frames)
+        self.depth = max(self.depth, depth_of(frame.format))
         self.interlaced += frame.interlaced_frame
         self.has_alpha = self.has_alpha or has_transparency(frame)
         self.cuts.add(frame)
@@ -131,7 +133,7 @@ def _probe_container(path: Path, container: InputContainer, reading: Reading) ->
         pixel_format=first.format.name,
         colour=found_colour(first),
         hdr=read_hdr(first),
-        depth=depth_of(first.format),
+        depth=census.depth,
         has_alpha=census.has_alpha,
         is_interlaced=census.is_interlaced,
         reading=reading,
@@ -260,7 +262,7 @@ def _probe_folder(folder: Path, reading: Reading) -> Clip:
         codec="png",
         pixel_format=first.format.name,
         colour=found_colour(first),
-        depth=depth_of(first.format),
+        depth=census.depth,
         has_alpha=census.has_alpha,
         reading=reading,
         is_folder=True,

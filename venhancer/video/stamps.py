@@ -21,7 +21,7 @@ else:
     AnyPacket = av.Packet  # cannot be subscripted at run time
 
 LONGEST_GAP = 10  # seconds; in formats whose clock can jump forward, a longer one is a jump
-_JUMPING_FORMATS = ("mpegts", "mpeg")  # their clocks may jump forward too
+_JUMPING_FORMATS = ("mpegts", "mpeg", "flv")  # their clocks may jump forward too
 _STEADY_FORMATS = ("mov", "matroska", "avi")  # one time line in each file
 _MOST_HELD = 500  # packets of a stream that wait for the video's jump
 
@@ -56,11 +56,11 @@ class Clocks:
 
     def _feed(self, packet: AnyPacket) -> Iterator[AnyPacket]:
         """Take the next packet and yield those that are ready, with their stamps repaired."""
-        line = self._lines.setdefault(packet.stream_index, _Line())
-        time = _time(packet)
-        if time is None:
+        line = self._lines.setdefault(index_of(packet), _Line())
+        time = packet.dts
+        if time is None:  # at the end, or the first ones of a stream whose frames are reordered
             yield from () if packet.size else self._let_go(line)
-            yield packet
+            yield _shifted(packet, line.shift)
         elif line.held:
             yield from self._after_jump(packet, line, time)
         elif self._is_jump(line, packet, time):
@@ -71,7 +71,7 @@ class Clocks:
     def repaired(self, packets: Iterator[AnyPacket]) -> Iterator[AnyPacket]:
         """Repair all packets of the file; the empty ones at its end are kept for the video only."""
         for packet in packets:
-            if packet.size or packet.stream_index == self._video:
+            if packet.size or index_of(packet) == self._video:
                 yield from self._feed(packet)
         for line in self._lines.values():
             yield from self._let_go(line)
@@ -84,7 +84,7 @@ class Clocks:
 
     def _after_jump(self, packet: AnyPacket, line: _Line, time: int) -> Iterator[AnyPacket]:
         """Decide whether the packet before this one began a new part, or was only misplaced."""
-        before = _time(line.held[-1])
+        before = line.held[-1].dts
         assert before is not None
         follows_old = abs(time - line.next) <= abs(time - before - (line.held[-1].duration or 0))
         if not line.is_waiting and follows_old:
@@ -92,7 +92,7 @@ class Clocks:
             yield _passed(line, packet)
             return
         line.held.append(packet)
-        if packet.stream_index == self._video:
+        if index_of(packet) == self._video:
             self.shifts.append(line.shift + (line.next - before) * _tick(packet))
             waiting = [it for it in self._lines.values() if it.is_waiting]
             for entering in (line, *waiting):
@@ -111,7 +111,7 @@ class Clocks:
     def _let_go(self, line: _Line) -> Iterator[AnyPacket]:
         """Yield what is held: a misplaced packet, or a part that only this stream has."""
         if line.is_waiting:
-            first = _time(line.held[0])
+            first = line.held[0].dts
             assert first is not None
             line.shift += (line.next - first) * _tick(line.held[0])
             yield from _drained(line)
@@ -128,8 +128,13 @@ def _drained(line: _Line) -> Iterator[AnyPacket]:
 
 
 def _passed(line: _Line, packet: AnyPacket) -> AnyPacket:
-    """Shift a packet, and remember its place."""
-    line.last, line.step = _time(packet), packet.duration or 0
+    """Shift a packet, and remember its place; an unknown duration is taken from the stamps."""
+    time = packet.dts
+    if packet.duration:
+        line.step = packet.duration
+    elif line.last is not None and time is not None and time > line.last:
+        line.step = time - line.last
+    line.last = time
     return _shifted(packet, line.shift)
 
 
@@ -150,8 +155,9 @@ def demuxed(container: InputContainer, video: VideoStream) -> Iterator[AnyPacket
     return clocks.repaired(container.demux())
 
 
-def _time(packet: AnyPacket) -> int | None:
-    return packet.dts if packet.dts is not None else packet.pts
+def index_of(packet: AnyPacket) -> int:
+    """Return the index of a packet's stream; PyAV's `stream_index` is 0 for all empty packets."""
+    return packet.stream.index
 
 
 def _tick(packet: AnyPacket) -> Fraction:

@@ -4,7 +4,6 @@ Everything is written beside the target under a hidden name and renamed at the v
 A failure before that leaves nothing behind.
 """
 
-import os
 import shutil
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -27,7 +26,7 @@ from venhancer.options import Audio, Speed
 from venhancer.video.carriage import choose_tracks
 from venhancer.video.clip import Clip
 from venhancer.video.colour import LIMITED, UNSPECIFIED, Colour
-from venhancer.video.encoders import Encoding, choose_encoding
+from venhancer.video.encoders import Encoding, choose_encoding, quiet
 from venhancer.video.png import encode_png
 from venhancer.video.stamps import AnyPacket
 from venhancer.video.target import (
@@ -221,8 +220,7 @@ class VideoWriter(_Writer):
         return clock_tick(fps, source.times if source else ())
 
     def _open(self, encoding: Encoding, audio: Audio) -> None:
-        if encoding.codec == "libsvtav1":
-            os.environ.setdefault("SVT_LOG", "1")  # the only way to silence it
+        quiet(encoding.codec)
         options = _KEEP_NEGATIVE_TIMES if self.path.suffix.lower() == ".mkv" else {}
         name = str(self._temporary.absolute())
         self._container = av.open(name, "w", container_options=options)
@@ -258,8 +256,10 @@ class VideoWriter(_Writer):
         context.options = dict(encoding.options)
         if encoding.tag:
             context.codec_tag = encoding.tag
-        if self.path.suffix.lower() == ".avi":
-            context.max_b_frames = 0  # AVI stores no presentation times
+        suffix, source = self.path.suffix.lower(), self._source
+        is_variable = source is not None and source.is_variable
+        if suffix == ".avi" or (suffix in (".mp4", ".mov") and is_variable):
+            context.max_b_frames = 0  # the first stores no presentation times, the others no end
         try:
             context.open()
         except av.error.FFmpegError as error:
@@ -295,8 +295,17 @@ class VideoWriter(_Writer):
 
     def _finish(self) -> None:
         assert self._container is not None and self._pending is not None
-        self._encode(self._pending, max(1, round(self._last_duration() / self._tick)))
-        self._mux(self._stream.encode(None))
+        last, duration = self._pending, max(1, round(self._last_duration() / self._tick))
+        assert last.pts is not None
+        self._durations[last.pts] = duration
+        packets = [*self._stream.encode(last), *self._stream.encode(None)]
+        if packets and packets[-1].pts != last.pts:  # MP4 ends with the last packet, not frame
+            shown = packets[-1].pts or 0
+            usual = self._durations.get(shown, 0)
+            self._durations[shown] = max(
+                usual, usual + duration - round(1 / self._fps / self._tick)
+            )
+        self._mux(packets)
         if self._copier is not None:
             self._copier.pump()
         self._container.close()

@@ -346,3 +346,57 @@ def test_constant_pictures_have_exact_colours(tmp_path: Path) -> None:
     (tmp_path / "1.png").write_bytes(encode_png(constant((1, 128, 254))))
 
     assert next(read_frames(probe(tmp_path)))[3, 3].tolist() == [1, 128, 254]
+
+
+# --- found by review ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["in.mp4", "in.ts", "in.mkv"])
+def test_the_video_need_not_be_the_first_stream(tmp_path: Path, name: str) -> None:
+    """The frames that the decoder holds back to the end keep their times."""
+    make_clip(tmp_path / "film.mp4", 24, sound=True)
+    with av.open(str(tmp_path / "film.mp4")) as film, av.open(str(tmp_path / name), "w") as out:
+        kinds = {
+            stream.index: out.add_stream_from_template(stream)
+            for stream in (film.streams.audio[0], film.streams.video[0])
+        }
+        for packet in film.demux():
+            if packet.size:
+                packet.stream = kinds[packet.stream.index]
+                out.mux(packet)
+
+    clip = probe(tmp_path / name)
+
+    assert (clip.stream, clip.frames, clip.fps, clip.duration) == (1, 24, 24, 1)
+
+
+def test_a_title_in_another_encoding_is_no_obstacle(tmp_path: Path) -> None:
+    """Old files have titles in Latin-1."""
+    make_clip(tmp_path / "in.mkv")
+    with av.open(str(tmp_path / "in.mkv")) as film, av.open(str(tmp_path / "a.avi"), "w") as out:
+        stream = out.add_stream_from_template(film.streams.video[0])
+        out.metadata["title"] = "CafeXY"
+        for packet in film.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                out.mux(packet)
+    data = (tmp_path / "a.avi").read_bytes()
+    assert b"CafeXY" in data
+    (tmp_path / "a.avi").write_bytes(data.replace(b"CafeXY", b"Caf\xe9XY"))
+
+    assert probe(tmp_path / "a.avi").frames == 12
+
+
+def test_the_deepest_picture_of_a_folder_decides(tmp_path: Path) -> None:
+    """16 bits after 8 are not cut; pictures of 8 bits fill the same range."""
+    from venhancer.video.writer import encode_png
+
+    (tmp_path / "1.png").write_bytes(encode_png(picture()))
+    (tmp_path / "2.png").write_bytes(encode_png(np.full((48, 64, 3), 300, np.uint16)))
+
+    clip = probe(tmp_path)
+
+    first, second = read_frames(clip)
+    assert clip.depth == 16
+    assert np.array_equal(first, picture().astype(np.uint16) * 257)
+    assert (second == 300).all()

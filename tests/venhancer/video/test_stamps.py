@@ -28,6 +28,7 @@ class FakePacket:
 
     def __post_init__(self) -> None:
         self.pts = self.dts
+        self.stream = SimpleNamespace(index=self.stream_index)
 
 
 def repaired(packets: list[FakePacket], name: str = "mpegts") -> list[tuple[int, int]]:
@@ -107,12 +108,30 @@ def test_a_jump_of_the_sound_alone_is_mended_alone() -> None:
     assert sorted(stamps(found, AUDIO)) == list(range(0, 400, 20))
 
 
-@pytest.mark.parametrize("name", ["matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "flv"])
+@pytest.mark.parametrize("name", ["matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "asf"])
 def test_a_long_still_is_genuine(name: str) -> None:
     """A gap of a minute stays, where the format has one time line."""
     found = repaired([*interleaved(0, 3), *interleaved(60_000, 3)], name)
 
     assert stamps(found, VIDEO) == [0, 40, 80, 60_000, 60_040, 60_080]
+
+
+def test_packets_without_a_duration_are_as_long_as_their_distance() -> None:
+    """The second part begins one frame after the last, as if the durations were stored."""
+    packets = [*interleaved(0, 10), *interleaved(0, 10)]
+    for packet in packets:
+        packet.duration = 0
+
+    assert stamps(repaired(packets), VIDEO) == list(range(0, 800, 40))
+
+
+def test_frames_that_are_reordered_begin_without_a_decoding_time() -> None:
+    """Such packets are no jump: their stamps are those of showing."""
+    packets = interleaved(0, 10)
+    for packet, shown in zip(packets[:6:3], (120, 200), strict=True):
+        packet.dts, packet.pts = None, shown
+
+    assert stamps(repaired(packets, "nut"), VIDEO) == [120, 200, *range(80, 400, 40)]
 
 
 @pytest.mark.parametrize("name", ["restart.ts", "forward.ts"])
