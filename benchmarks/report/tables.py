@@ -188,6 +188,18 @@ def onnx_rows(result: Result) -> Iterator[Row]:
         )
 
 
+def file_rows(result: Result) -> Iterator[Row]:
+    wall, ratio = result["seconds"]["wall"], result["ratio"]
+    yield (
+        str(result["frames"]),
+        result["other_commit"],
+        f"{wall['this']:.2f}",
+        f"{wall['other']:.2f}",
+        f"{ratio['cpu']:.3f}",
+        f"{ratio['wall']:.3f}",
+    )
+
+
 QUESTIONS = (
     Question(
         title="What could the device do?",
@@ -211,6 +223,16 @@ QUESTIONS = (
             *("times faster", "of the ceiling", "peak GB", "error"),
         ),
         rows=step_rows,
+    ),
+    Question(
+        title="Did reading and writing become slower?",
+        benchmark="files",
+        about="An 8-bit clip of 1280x720 with sound is probed, read and written as H.264, without "
+        "a network, by the code of this commit and by that of another, in turns. The ratio is the "
+        "median over rounds of this one's seconds to the other's.",
+        columns=("frames", "other commit", "seconds", "the other's", "CPU ratio", "wall ratio"),
+        rows=file_rows,
+        has_cards=False,
     ),
     Question(
         title="Which exact speed-ups pay?",

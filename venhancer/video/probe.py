@@ -87,7 +87,8 @@ class _Census:
 def _as_read(clip: Clip) -> Clip:
     """Apply the choices of how the clip is read to its description."""
     if clip.reading.hdr == "sdr" and clip.colour.is_hdr:
-        clip = dataclasses.replace(clip, tagged=clip.colour, colour=_SDR, depth=8)
+        notes = (*clip.notes, "HDR is tone-mapped to SDR (BT.709, 8 bits)")
+        clip = dataclasses.replace(clip, tagged=clip.colour, colour=_SDR, depth=8, notes=notes)
     if clip.is_interlaced and clip.reading.deinterlace == "double":
         clip = dataclasses.replace(
             clip,
