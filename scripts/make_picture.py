@@ -13,7 +13,8 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from venhancer.video.clip import Clip
-from venhancer.video.probe import probe, read_frames
+from venhancer.video.probe import probe
+from venhancer.video.reading import read_frames
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "assets" / "butterfly.mp4"

@@ -16,7 +16,8 @@ import numpy as np
 from PIL import Image
 
 from venhancer.errors import VEnhancerError
-from venhancer.video.probe import probe, read_frames
+from venhancer.video.probe import probe
+from venhancer.video.reading import read_frames
 from venhancer.video.writer import open_writer
 
 START = 1299  # frame of data/validation/bbb.mp4: the butterfly flies past the rabbit

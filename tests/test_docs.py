@@ -16,7 +16,8 @@ from PIL import Image
 import venhancer_rt
 from scripts.make_picture import make_picture
 from tests.support.paths import BUTTERFLY, ROOT
-from venhancer.video.probe import probe, read_frames
+from venhancer.video.probe import probe
+from venhancer.video.reading import read_frames
 from venhancer.video.writer import open_writer
 
 README = ROOT / "README.md"

@@ -19,7 +19,8 @@ from venhancer.pipeline.pixels import Frame
 from venhancer.pipeline.queues import ahead, behind
 from venhancer.pipeline.stopwatch import Stopwatch
 from venhancer.planning.timeline import interpolated
-from venhancer.video.probe import probe, read_frames
+from venhancer.video.probe import probe
+from venhancer.video.reading import read_frames
 from venhancer.video.writer import open_writer
 
 Method = Callable[[Frames], Frames]

@@ -23,7 +23,8 @@ SIZE = (1280, 720)
 WORK = """
 import sys, time
 from pathlib import Path
-from venhancer.video.probe import probe, read_frames
+from venhancer.video.probe import probe
+from venhancer.video.reading import read_frames
 from venhancer.video.writer import open_writer
 source, target = map(Path, sys.argv[1:])
 def work():

@@ -11,8 +11,9 @@ import pytest
 from tests.support.clips import moving_frames, small_checkpoint
 from tests.support.processes import keep_every_state, run_and_die
 from venhancer import Options
-from venhancer.video.probe import probe, read_frames
-from venhancer.video.writer import encode_png
+from venhancer.video.png import encode_png
+from venhancer.video.probe import probe
+from venhancer.video.reading import read_frames
 from venhancer_rt import Enhancer, journal
 from venhancer_rt.cli import main
 from venhancer_rt.job import folder_of, read_job

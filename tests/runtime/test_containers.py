@@ -13,7 +13,8 @@ import pytest
 from tests.support.identity import without_networks
 from tests.support.paths import CONTAINERS
 from venhancer.video.clip import Clip
-from venhancer.video.probe import probe, read_alpha, read_frames
+from venhancer.video.probe import probe
+from venhancer.video.reading import read_alpha, read_frames
 from venhancer_rt.cli import main
 
 MS = Fraction(1, 1000)

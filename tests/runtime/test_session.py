@@ -17,7 +17,8 @@ from tests.support.clips import moving_frames, small_checkpoint, small_preset, w
 from venhancer import Options, api
 from venhancer.errors import Cancelled, OptionError, ShapeError, VideoError
 from venhancer.planning import fitting
-from venhancer.video.probe import probe, read_frames
+from venhancer.video.probe import probe
+from venhancer.video.reading import read_frames
 from venhancer.weights.checkpoint import read_tensors, save_tensors
 from venhancer_rt import Enhancer, enhance, journal, session
 from venhancer_rt.cli import main

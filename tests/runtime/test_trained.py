@@ -20,7 +20,8 @@ from tests.support.clips import write_clip
 from tests.support.training_parts import write_media
 from venhancer import Options, config, enhance
 from venhancer.training import __main__ as training
-from venhancer.video.probe import probe, read_frames
+from venhancer.video.probe import probe
+from venhancer.video.reading import read_frames
 from venhancer.weights.checkpoint import load_model
 from venhancer.weights.released_names import CONTROLLER, to_released
 from venhancer_rt.cli import main as runtime

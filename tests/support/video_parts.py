@@ -5,7 +5,8 @@ from fractions import Fraction
 import av
 import numpy as np
 
-from venhancer.video.probe import probe, read_frames
+from venhancer.video.probe import probe
+from venhancer.video.reading import read_frames
 from venhancer.video.writer import open_writer
 
 FPS = Fraction(24)

@@ -16,7 +16,7 @@ from venhancer.motion.mixing import rounded
 from venhancer.pipeline.filling import beginnings
 from venhancer.pipeline.pixels import Frame, largest, resize, to_pixels
 from venhancer.planning.plan import Plan
-from venhancer.video.probe import read_alpha, read_frames
+from venhancer.video.reading import read_alpha, read_frames
 
 
 def keeps_alpha(plan: Plan) -> bool:

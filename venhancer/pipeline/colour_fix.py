@@ -24,7 +24,7 @@ from torch import Tensor
 from venhancer.config import ColorFix
 from venhancer.pipeline.pixels import Frame, resize
 from venhancer.planning.plan import Plan
-from venhancer.video.probe import read_frames
+from venhancer.video.reading import read_frames
 
 LEVELS = 5  # of the wavelet transform: the low band is a blur of about 13 pixels
 LEAST_SPREAD = 1 / 255  # half a grey level of 255; spreads below it count as this one

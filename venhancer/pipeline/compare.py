@@ -18,9 +18,10 @@ from venhancer.pipeline.alpha import keeps_alpha, over_black
 from venhancer.pipeline.pixels import Frame, resize, to_pixels
 from venhancer.planning.plan import Plan
 from venhancer.video.clip import Clip
-from venhancer.video.probe import read_alpha, read_frames
+from venhancer.video.png import encode_png
+from venhancer.video.reading import read_alpha, read_frames
 from venhancer.video.target import check_name, check_target
-from venhancer.video.writer import encode_png, open_writer
+from venhancer.video.writer import open_writer
 
 
 def check_comparison(path: Path, overwrite: bool) -> None:

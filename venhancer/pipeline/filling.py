@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from venhancer.motion.between import Between
 from venhancer.pipeline.pixels import Frame
 from venhancer.planning.plan import Plan
-from venhancer.video.probe import read_frames
+from venhancer.video.reading import read_frames
 
 
 def beginnings(plan: Plan) -> frozenset[int]:

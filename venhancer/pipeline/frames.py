@@ -25,7 +25,7 @@ from venhancer.planning.plan import Plan
 from venhancer.planning.windows import Scene
 from venhancer.sampling.sampler import Sampler
 from venhancer.spans import Span
-from venhancer.video.probe import read_frames
+from venhancer.video.reading import read_frames
 
 Progress = Callable[[str, int, int], None]  # stage, parts done, parts in all
 QUEUE = 4  # frames read ahead; also frames that wait to be written

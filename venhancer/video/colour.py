@@ -2,7 +2,11 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 from av import VideoFrame
+from numpy.typing import NDArray
+
+Picture = NDArray[np.uint8] | NDArray[np.uint16]  # H W, or H W 3 or 4; over the whole range
 
 BT709 = 1
 SMPTE170M = 6  # the usual tag of bt601

@@ -5,8 +5,8 @@ from fractions import Fraction
 from av.codec import CodecContext
 from av.video.codeccontext import VideoCodecContext
 
-from venhancer.video.colour import UNSPECIFIED, Colour
-from venhancer.video.yuv import Picture, YUVMaker
+from venhancer.video.colour import UNSPECIFIED, Colour, Picture
+from venhancer.video.yuv import YUVMaker
 
 _FORMATS = {  # by type and channels
     ("uint8", 3): "rgb24",

@@ -18,13 +18,10 @@ from venhancer.video.folders import numbered_pngs, read_picture
 from venhancer.video.hdr import dynamic_metadata, read_hdr
 from venhancer.video.inputs import open_input, refuse_address
 from venhancer.video.orientation import display_matrix, is_transposed, upright_size
-from venhancer.video.reading import read_alpha, read_frames
 from venhancer.video.rgb import depth_of, has_transparency
 from venhancer.video.scene_cuts import CutFinder
 from venhancer.video.streams import codec_name, describe, video_stream
 from venhancer.video.times import burst_rate, find_pauses, is_variable, sensible_fps, steady
-
-__all__ = ["numbered_pngs", "probe", "read_alpha", "read_frames"]
 
 READING = Reading()
 _SIZED_FORMATS = ("mov", "matroska", "avi")  # their headers tell how long the file should be

@@ -9,12 +9,13 @@ from av.container import InputContainer
 
 from venhancer.errors import VideoError
 from venhancer.video.clip import Clip
+from venhancer.video.colour import Picture
 from venhancer.video.decode import decode
 from venhancer.video.fields import REACH, deinterlaced
 from venhancer.video.folders import numbered_pngs, read_picture
 from venhancer.video.inputs import open_input
 from venhancer.video.orientation import upright_size
-from venhancer.video.rgb import Picture, RGBReader
+from venhancer.video.rgb import RGBReader
 from venhancer.video.streams import video_stream
 from venhancer.video.tone_mapping import ToneMapper
 

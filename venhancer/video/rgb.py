@@ -13,10 +13,9 @@ from av.video.format import VideoFormat
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from venhancer.video.colour import EXACT, FULL, LIMITED, UNSPECIFIED, Colour, luma_weights
+from venhancer.video.colour import EXACT, FULL, LIMITED, UNSPECIFIED, Colour, Picture, luma_weights
 from venhancer.video.orientation import display_matrix, is_transposed, turn_upright
 
-Picture = NDArray[np.uint8] | NDArray[np.uint16]
 _DEEP = 65535
 _DEPTHS = (8, 9, 10, 12, 14, 16)  # that planar formats come in
 

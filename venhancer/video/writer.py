@@ -25,7 +25,7 @@ from venhancer.errors import OptionError, OutputError, ShapeError, VideoError
 from venhancer.options import Audio, Speed
 from venhancer.video.carriage import choose_tracks
 from venhancer.video.clip import Clip
-from venhancer.video.colour import LIMITED, UNSPECIFIED, Colour
+from venhancer.video.colour import LIMITED, UNSPECIFIED, Colour, Picture
 from venhancer.video.encoders import Encoding, choose_encoding, quiet
 from venhancer.video.png import encode_png
 from venhancer.video.stamps import AnyPacket
@@ -40,16 +40,7 @@ from venhancer.video.target import (
     sweep,
 )
 from venhancer.video.tracks import TrackCopier
-from venhancer.video.yuv import Picture, YUVMaker
-
-__all__ = [
-    "FolderWriter",
-    "VideoWriter",
-    "check_target",
-    "encode_png",
-    "open_writer",
-    "write_frames",
-]
+from venhancer.video.yuv import YUVMaker
 
 _MIN_TICKS, _MAX_TICKS = 48_000, 1_000_000  # of the output's clock, per second
 _KEEP_NEGATIVE_TIMES = {"avoid_negative_ts": "disabled"}  # else early sound shifts the video

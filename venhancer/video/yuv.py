@@ -11,9 +11,8 @@ from av.video.plane import VideoPlane
 from av.video.reformatter import ColorRange, VideoReformatter
 from numpy.typing import NDArray
 
-from venhancer.video.colour import EXACT, FULL, LIMITED, UNSPECIFIED, Colour, luma_weights
+from venhancer.video.colour import EXACT, FULL, LIMITED, UNSPECIFIED, Colour, Picture, luma_weights
 
-Picture = NDArray[np.uint8] | NDArray[np.uint16]
 _RGB = 0  # the matrix tag of RGB
 _ARRAYS = {"uint8": {3: "rgb24", 4: "rgba"}, "uint16": {3: "rgb48le", 4: "rgba64le"}}
 

@@ -21,8 +21,9 @@ from venhancer.pipeline import run as pipeline
 from venhancer.pipeline.alpha import AlphaPlanes, over_black
 from venhancer.pipeline.pixels import Frame
 from venhancer.planning.plan import make_plan
-from venhancer.video.probe import probe, read_alpha, read_frames
-from venhancer.video.writer import encode_png
+from venhancer.video.png import encode_png
+from venhancer.video.probe import probe
+from venhancer.video.reading import read_alpha, read_frames
 
 
 def halves(count: int, top: int = 255) -> list[Frame]:

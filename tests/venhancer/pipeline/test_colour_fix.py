@@ -194,7 +194,7 @@ def test_an_identity_stays_one(
     fix: ColorFix,
     frames: Callable[..., list[np.ndarray]],
 ) -> None:
-    """Where there is nothing to fix, no value changes: by more than rounding, at 16 bits."""
+    """If nothing is to be fixed, no value changes, but for rounding at 16 bits."""
     source = given(monkeypatch, frames(4, 48, 32))
 
     found = made(source.plan(color_fix=fix), Repeat())

@@ -21,8 +21,9 @@ from venhancer.pipeline import run as pipeline
 from venhancer.pipeline.pixels import Frame, resize, to_pixels
 from venhancer.pipeline.seams import SeamMeter
 from venhancer.planning.plan import Plan, make_plan
-from venhancer.video.probe import probe, read_frames
-from venhancer.video.writer import encode_png
+from venhancer.video.png import encode_png
+from venhancer.video.probe import probe
+from venhancer.video.reading import read_frames
 
 KINDS = (np.uint8, np.uint16)
 

@@ -30,7 +30,8 @@ from venhancer.pipeline.filling import Filling
 from venhancer.planning.plan import Plan, make_plan, static_plans
 from venhancer.video.delivery import Delivery
 from venhancer.video.encoders import Encoding
-from venhancer.video.probe import probe, read_frames
+from venhancer.video.probe import probe
+from venhancer.video.reading import read_frames
 from venhancer_rt import describe
 
 

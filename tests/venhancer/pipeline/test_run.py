@@ -33,7 +33,8 @@ from venhancer.pipeline.pixels import Frame, resize, to_pixels
 from venhancer.pipeline.run import Report
 from venhancer.planning.plan import Plan, make_plan
 from venhancer.planning.windows import Scene
-from venhancer.video.probe import probe, read_frames
+from venhancer.video.probe import probe
+from venhancer.video.reading import read_frames
 
 PRESET = small_preset()
 EMPTY = torch.zeros(0)

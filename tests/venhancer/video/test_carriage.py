@@ -1,4 +1,4 @@
-"""What is carried over, and what is said about it, is decided before any work."""
+"""The tracks to carry over, and the notes about them, are decided before any work."""
 
 from dataclasses import replace
 from fractions import Fraction
@@ -10,8 +10,8 @@ from tests.support.track_parts import CONTAINERS, carry, sound_clip
 from tests.support.video_parts import SIZE, picture
 from venhancer.video.carriage import Carriage, CarriedTrack, choose_tracks
 from venhancer.video.clip import Track
+from venhancer.video.png import encode_png
 from venhancer.video.probe import probe
-from venhancer.video.writer import encode_png
 
 
 def hows(carriage):

@@ -20,8 +20,10 @@ from tests.support.video_parts import (
 from venhancer.errors import OptionError, OutputError, ShapeError, VideoError
 from venhancer.video import writer
 from venhancer.video.clip import Clip
-from venhancer.video.probe import probe, read_frames
-from venhancer.video.writer import check_target, open_writer
+from venhancer.video.probe import probe
+from venhancer.video.reading import read_frames
+from venhancer.video.target import check_target
+from venhancer.video.writer import open_writer
 
 # --- what cannot be read ------------------------------------------------------------------------
 

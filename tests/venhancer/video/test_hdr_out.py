@@ -13,7 +13,8 @@ from tests.support.paths import ROOT
 from venhancer.video import hdr
 from venhancer.video.clip import HDR, Mastering
 from venhancer.video.hdr import dynamic_metadata, read_hdr, svtav1_parameters, x265_parameters
-from venhancer.video.probe import probe, read_frames
+from venhancer.video.probe import probe
+from venhancer.video.reading import read_frames
 from venhancer.video.writer import open_writer
 
 HDR10 = ROOT / "tests" / "data" / "containers" / "hdr10.mp4"

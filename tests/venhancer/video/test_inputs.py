@@ -11,8 +11,8 @@ from tests.support.video_parts import picture
 from venhancer.errors import VideoError
 from venhancer.options import InputLimits
 from venhancer.video.clip import Reading
+from venhancer.video.png import encode_png
 from venhancer.video.probe import probe
-from venhancer.video.writer import encode_png
 
 
 @pytest.mark.parametrize(

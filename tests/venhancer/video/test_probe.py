@@ -15,7 +15,8 @@ from tests.support.video_parts import (
     write,
 )
 from venhancer.video.colour import Colour
-from venhancer.video.probe import probe, read_frames
+from venhancer.video.probe import probe
+from venhancer.video.reading import read_frames
 from venhancer.video.writer import clock_tick
 from venhancer.video.yuv import YUVMaker
 

@@ -139,7 +139,7 @@ def test_grey_video_with_a_limited_range_is_stretched() -> None:
 
 def test_rgb_sources_are_tagged_with_no_range(tmp_path: Path) -> None:
     """A YUV video made from them has the limited range that players expect."""
-    from venhancer.video.writer import encode_png
+    from venhancer.video.png import encode_png
 
     (tmp_path / "1.png").write_bytes(encode_png(picture()))
 
@@ -281,7 +281,7 @@ def test_reading_begins_at_any_frame(tmp_path: Path) -> None:
 
 def test_constant_pictures_have_exact_colours(tmp_path: Path) -> None:
     """A PNG folder gives its bytes back."""
-    from venhancer.video.writer import encode_png
+    from venhancer.video.png import encode_png
 
     (tmp_path / "1.png").write_bytes(encode_png(constant((1, 128, 254))))
 
@@ -328,7 +328,7 @@ def test_a_title_in_another_encoding_is_no_obstacle(tmp_path: Path) -> None:
 
 def test_the_deepest_picture_of_a_folder_decides(tmp_path: Path) -> None:
     """16 bits after 8 are not cut; pictures of 8 bits fill the same range."""
-    from venhancer.video.writer import encode_png
+    from venhancer.video.png import encode_png
 
     (tmp_path / "1.png").write_bytes(encode_png(picture()))
     (tmp_path / "2.png").write_bytes(encode_png(np.full((48, 64, 3), 300, np.uint16)))

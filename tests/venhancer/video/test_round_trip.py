@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from tests.support.video_parts import FPS
-from venhancer.video.probe import probe, read_frames
+from venhancer.video.probe import probe
+from venhancer.video.reading import read_frames
 from venhancer.video.writer import open_writer
 
 WIDTH, HEIGHT = 512, 64

@@ -39,7 +39,7 @@ def test_pq_becomes_sdr() -> None:
 
 
 def test_dim_pq_is_not_compressed() -> None:
-    """Where the peak is the reference white, levels are as on an SDR display."""
+    """If the peak is the reference white, levels are as on an SDR display."""
     mapper = ToneMapper(PQ_COLOUR, HDR(light=(203, 100)))
 
     for light in (10.0, 100.0, 203.0):

@@ -30,9 +30,11 @@ from tests.support.video_parts import (
 )
 from venhancer.errors import OptionError, VideoError
 from venhancer.video.clip import Reading
-from venhancer.video.probe import probe, read_frames
+from venhancer.video.png import encode_png
+from venhancer.video.probe import probe
+from venhancer.video.reading import read_frames
 from venhancer.video.tracks import _Track
-from venhancer.video.writer import encode_png, open_writer
+from venhancer.video.writer import open_writer
 
 # --- sound and subtitles ------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""What the writer makes of pixels: same bits for 8 bits, exact deeper levels, alpha, tags, end."""
+"""Pixels that the writer makes: same bits for 8 bits, exact deeper levels, alpha, tags, end."""
 
 import hashlib
 from dataclasses import replace
@@ -12,7 +12,8 @@ from tests.support.video_parts import FPS, SIZE, picture, write
 from venhancer.errors import ShapeError
 from venhancer.video.colour import Colour
 from venhancer.video.png import encode_png
-from venhancer.video.probe import probe, read_alpha, read_frames
+from venhancer.video.probe import probe
+from venhancer.video.reading import read_alpha, read_frames
 from venhancer.video.writer import open_writer
 from venhancer.video.yuv import YUVMaker
 

@@ -24,7 +24,8 @@ from venhancer.sampling.sampler import Placement
 from venhancer.training.config import TrainingConfig
 from venhancer.training.data.held_out import HeldOut
 from venhancer.video.clip import Reading
-from venhancer.video.probe import probe, read_frames
+from venhancer.video.probe import probe
+from venhancer.video.reading import read_frames
 from venhancer.video.writer import write_frames
 
 SCALE, STRIDE = 4, 2  # degradation of a clip
