@@ -80,6 +80,7 @@ def pictures(folder: Path) -> list[bytes]:
     return [path.read_bytes() for path in sorted(folder.glob("*.png"))]
 
 
+@pytest.mark.slow  # on a loaded machine the run may end before the signal
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_leaves_a_job_to_go_on_from(
     number: int, words: Callable[..., list[str]], tmp_path: Path
