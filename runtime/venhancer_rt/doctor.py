@@ -17,7 +17,7 @@ NO_CARD = "no CUDA device"
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether something will work, and by what or why not."""
+    """Answer to whether something will work, and by what or why not."""
 
     what: str
     is_yes: bool

@@ -149,7 +149,7 @@ def test_doctor_tells_of_this_machine_in_json(capsys: Capture) -> None:
 
 @pytest.mark.parametrize("missing", [["torch"], ["av"], ["onnxruntime", "huggingface_hub"]])
 def test_a_missing_package_is_a_fact(missing: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a package cannot be imported, the others are still told of."""
+    """If a package cannot be imported, the others are still told of."""
     for name in missing:
         for known in [known for known in sys.modules if known.startswith(f"{name}.")]:
             monkeypatch.setitem(sys.modules, known, None)

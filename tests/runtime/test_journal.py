@@ -184,7 +184,7 @@ def test_a_look_at_the_lock_stops_no_run(
 def test_a_lock_that_cannot_be_taken_stops_no_run(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where the disk refuses it, the run keeps no state, and says so."""
+    """If the disk refuses it, the run keeps no state, and says so."""
 
     def refused(*_: object) -> None:
         raise OSError(37, "No locks available")

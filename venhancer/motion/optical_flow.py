@@ -14,7 +14,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Frame: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]  # H W 3, over the whole range
+from venhancer.video.colour import Picture
+
+Frame: TypeAlias = Picture  # H W 3
 Field: TypeAlias = NDArray[np.float32]  # H W, or H W and channels
 
 SMALLEST = 16  # pixels a side, below which DIS finds no patch

@@ -15,13 +15,9 @@ from venhancer.motion.between import Between
 from venhancer.motion.mixing import rounded
 from venhancer.pipeline.filling import beginnings
 from venhancer.pipeline.pixels import Frame, largest, resize, to_pixels
+from venhancer.pipeline.queues import close
 from venhancer.planning.plan import Plan
 from venhancer.video.reading import read_alpha, read_frames
-
-
-def keeps_alpha(plan: Plan) -> bool:
-    """Tell whether the output's frames have alpha."""
-    return plan.source.has_alpha and not plan.source.is_over_black
 
 
 class AlphaPlanes:
@@ -73,9 +69,7 @@ class AlphaPlanes:
     def close(self) -> None:
         """Close the input."""
         for reader in (self.frames, self.planes):
-            close = getattr(reader, "close", None)
-            if close is not None:
-                close()
+            close(reader)
 
 
 def with_alpha(frame: Frame, plane: Frame) -> Frame:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from venhancer.config import ColorFix
 from venhancer.pipeline.pixels import Frame, resize
+from venhancer.pipeline.queues import close
 from venhancer.planning.plan import Plan
 from venhancer.video.reading import read_frames
 
@@ -188,7 +189,5 @@ class InputColours:
 
     def close(self) -> None:
         """Close the input; a later frame opens it again."""
-        close = getattr(self.frames, "close", None)
-        if close is not None:
-            close()
+        close(self.frames)
         self.frames, self.reached = iter(()), -1

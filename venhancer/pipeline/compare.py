@@ -14,7 +14,7 @@ import numpy as np
 from venhancer.errors import OutputError
 from venhancer.files import written_whole
 from venhancer.options import Options
-from venhancer.pipeline.alpha import keeps_alpha, over_black
+from venhancer.pipeline.alpha import over_black
 from venhancer.pipeline.pixels import Frame, resize, to_pixels
 from venhancer.planning.plan import Plan
 from venhancer.video.clip import Clip
@@ -84,7 +84,7 @@ class Comparison:
     def _read(self) -> Iterator[Frame]:
         """Read the input's frames, those with alpha over black."""
         frames = read_frames(self.plan.source)
-        if not keeps_alpha(self.plan):
+        if not self.plan.source.gives_alpha:
             return frames
         return map(over_black, frames, read_alpha(self.plan.source))
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from venhancer.motion.between import Between
 from venhancer.pipeline.pixels import Frame
+from venhancer.pipeline.queues import close
 from venhancer.planning.plan import Plan
 from venhancer.video.reading import read_frames
 
@@ -53,6 +54,4 @@ class Filling:
 
     def close(self) -> None:
         """Close the input."""
-        close = getattr(self.inputs, "close", None)
-        if close is not None:
-            close()
+        close(self.inputs)

@@ -15,8 +15,9 @@ from venhancer.config import Upsampling
 from venhancer.device import to_device
 from venhancer.options import Padding
 from venhancer.planning.geometry import Geometry
+from venhancer.video.colour import Picture
 
-Frame: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]  # H W 3, over the whole range
+Frame: TypeAlias = Picture  # H W 3
 
 
 def resize(

@@ -7,7 +7,7 @@ an error, by Ctrl-C. Waiting can be interrupted; the item that the thread works 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -28,11 +28,17 @@ def ahead(items: Iterator[T], size: int) -> Iterator[Iterator[T]]:
     An error of `items` is raised in place of the item. A generator is closed in the thread that ran
     it, as decoders require.
     """
-    worker: _Worker[list[T]] = _Worker(getattr(items, "close", _do_nothing))
+    worker: _Worker[list[T]] = _Worker(partial(close, items))
     with worker.running("ahead"):
         for _ in range(size):
             worker.ask(partial(_pull, items))
         yield _taken(items, worker)
+
+
+def close(items: object) -> None:
+    """Close a generator, and with it the file that it reads; other iterators hold nothing open."""
+    if isinstance(items, Generator):
+        items.close()
 
 
 def _pull(items: Iterator[T]) -> list[T]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from venhancer.options import Options
-from venhancer.pipeline.alpha import AlphaPlanes, keeps_alpha, with_alpha
+from venhancer.pipeline.alpha import AlphaPlanes, with_alpha
 from venhancer.pipeline.compare import Comparison
 from venhancer.pipeline.filling import Filling
 from venhancer.pipeline.pixels import Frame
@@ -58,7 +58,7 @@ class FrameSink:
         self.meter: SeamMeter | None = None
         self.shown = list(zip(plan.timeline.shown, plan.timeline.times, strict=True))[::-1]
         self.filling = Filling(plan) if plan.is_by_motion else None
-        self.alpha = AlphaPlanes(plan) if keeps_alpha(plan) else None
+        self.alpha = AlphaPlanes(plan) if plan.source.gives_alpha else None
         self.count = 0  # frames that have come in
         self.adopt(plan)
 
@@ -125,7 +125,7 @@ def open_output(plan: Plan, target: Path, options: Options) -> Iterator[Files]:
         pixel_format=options.pixel_format,
         speed=options.preset_speed,
         audio=options.audio,
-        has_alpha=keeps_alpha(plan),
+        has_alpha=plan.source.gives_alpha,
         end=plan.timeline.end,
     )
     with writer, _comparison(plan, options) as comparison:

@@ -12,13 +12,14 @@ from av.stream import Discard, Disposition, Stream
 
 from venhancer.options import Audio
 from venhancer.video.clip import Clip
-from venhancer.video.holding import FORMATS, Trial, codec_label
+from venhancer.video.holding import MUXERS, Trial
 from venhancer.video.inputs import open_input
+from venhancer.video.streams import codec_name
 from venhancer.video.subtitles import TEXT_CODECS, TEXT_OF_FORMAT
 from venhancer.video.target import is_folder_target
 
 How = Literal["copy", "aac", "text", "attachment"]
-MATROSKA = FORMATS[".mkv"]
+MATROSKA = MUXERS[".mkv"]
 _AUDIBLE_DELAY = Fraction(1, 20)  # seconds
 _NOUNS = {
     "audio": "sound track",
@@ -90,7 +91,7 @@ class _Judge:
 
     def __init__(self, container: InputContainer, target: Path, audio: Audio) -> None:
         self._audio = audio
-        self._format = FORMATS[target.suffix.lower()]
+        self._format = MUXERS[target.suffix.lower()]
         self._trial = Trial(container)
         self._refusal = f"{target.suffix.lower().removeprefix('.')} cannot hold {{them}}"
         matroska = shlex.quote(target.with_suffix(".mkv").name)
@@ -157,7 +158,7 @@ class _Judge:
         if self._trial.can_hold(stream, self._format):
             return _Fate(stream, "copy")
         text = TEXT_OF_FORMAT.get(self._format)
-        if text is None or codec_label(stream) not in TEXT_CODECS:
+        if text is None or codec_name(stream) not in TEXT_CODECS:
             return self._refused(stream, None, "left out")
         return self._refused(stream, "text", f"rewritten as plain text ({text})")
 
@@ -201,7 +202,7 @@ def _subject(streams: Sequence[Stream]) -> str:
     if kind == "attachment":
         return f"the {noun} {', '.join(map(file_name, streams))}"
     numbers = ", ".join(str(stream.index) for stream in streams)
-    codecs = ", ".join(dict.fromkeys(map(codec_label, streams)))
+    codecs = ", ".join(dict.fromkeys(map(codec_name, streams)))
     return f"{noun} {numbers} ({codecs})"
 
 

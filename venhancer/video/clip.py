@@ -128,6 +128,11 @@ class Clip:
         return self.colour.is_hdr
 
     @property
+    def gives_alpha(self) -> bool:
+        """True if alpha is read beside the colours, and not used up by putting them over black."""
+        return self.has_alpha and not self.is_over_black
+
+    @property
     def audio(self) -> str | None:
         """Codec of the first audio track."""
         return next((track.codec for track in self.tracks if track.kind == "audio"), None)

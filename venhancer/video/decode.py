@@ -31,7 +31,7 @@ def decode(
 ) -> Iterator[tuple[av.VideoFrame, Fraction]]:
     """Decode every readable frame, with its time; damaged packets are counted and skipped.
 
-    VideoError for a picture, or a number of frames, beyond the limits.
+    VideoError for a frame of more pixels than the limit.
     """
     health = health or Health()
     stream.codec_context.options = {"max_pixels": str(limits.pixels)}

@@ -64,7 +64,7 @@ def plan_delivery(clip: Clip, target: Path, width: int, height: int, options: Op
         pixel_format=options.pixel_format,
         crf=options.crf,
         speed=options.preset_speed,
-        has_alpha=clip.has_alpha and not clip.is_over_black,
+        has_alpha=clip.gives_alpha,
     )
     check_start(target, encoding)
     notes = [*clip.notes, *encoding.notes, *choose_tracks(clip, target, options.audio).notes]

@@ -16,7 +16,7 @@ from venhancer.options import Speed
 from venhancer.video.clip import Clip
 from venhancer.video.encoder_table import Family, family_of, prores_profile
 from venhancer.video.hdr import svtav1_parameters, x265_parameters
-from venhancer.video.holding import FORMATS
+from venhancer.video.holding import MUXERS
 from venhancer.video.pixel_formats import (
     bits,
     default_formats,
@@ -153,7 +153,7 @@ def _default_codec(
 def _check_container(path: Path, codec: str) -> None:
     """Ask FFmpeg for a stream of the codec in such a container, in memory."""
     try:
-        with av.open(io.BytesIO(), "w", format=FORMATS[path.suffix.lower()]) as trial:
+        with av.open(io.BytesIO(), "w", format=MUXERS[path.suffix.lower()]) as trial:
             trial.add_stream(codec, rate=24)
     except (KeyError, ValueError) as error:
         raise OptionError(f"{path.suffix} cannot hold video of {codec}") from error
@@ -170,7 +170,7 @@ def _check_start(suffix: str, codec: str, pixel_format: str) -> None:
     """Open the encoder and write a header, in memory."""
     quiet(codec)
     try:
-        with av.open(io.BytesIO(), "w", format=FORMATS[suffix]) as trial:
+        with av.open(io.BytesIO(), "w", format=MUXERS[suffix]) as trial:
             context = trial.add_stream(codec, rate=24).codec_context
             assert isinstance(context, VideoCodecContext)
             (context.width, context.height), context.pix_fmt = _TRIED_SIZE, pixel_format
@@ -258,7 +258,7 @@ def _hdr_parameters(option: str, source: Clip) -> dict[str, str]:
 
 def _tag(path: Path, encoder: Codec) -> str | None:
     """Choose hvc1 for H.265 in MP4 and MOV: Apple's players show no hev1."""
-    if encoder.canonical_name == "hevc" and FORMATS[path.suffix.lower()] in ("mp4", "mov"):
+    if encoder.canonical_name == "hevc" and MUXERS[path.suffix.lower()] in ("mp4", "mov"):
         return "hvc1"
     return None
 

@@ -10,8 +10,9 @@ from av.container import InputContainer, OutputContainer
 from av.stream import Stream
 
 from venhancer.video.stamps import AnyPacket
+from venhancer.video.streams import codec_name
 
-FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".avi": "avi"}  # FFmpeg's names
+MUXERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".avi": "avi"}  # FFmpeg's names
 USUAL_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}  # by the number of channels
 _PICTURE_SUBTITLES = {"dvb_subtitle", "dvd_subtitle", "hdmv_pgs_subtitle", "xsub", "dvb_teletext"}
 _TRIED_PACKETS = 4  # of each sound track: some containers refuse only at their end
@@ -38,7 +39,7 @@ class Trial:
 
     def can_hold(self, stream: Stream, format: str) -> bool:
         """Tell whether an output of FFmpeg's `format` takes the packets of a track as they are."""
-        if format in ("mp4", "mov") and codec_label(stream) in _PICTURE_SUBTITLES:
+        if format in ("mp4", "mov") and codec_name(stream) in _PICTURE_SUBTITLES:
             return False  # FFmpeg writes some of them, but players show none
         try:
             with av.open(io.BytesIO(), "w", format=format) as output:
@@ -67,10 +68,3 @@ def add_same(output: OutputContainer, stream: Stream) -> Stream:
         if layout and context.layout.name.endswith("channels"):
             context.layout = layout
     return target
-
-
-def codec_label(stream: Stream) -> str:
-    """Get the codec's own name (subrip, bin_data), also where FFmpeg has no decoder for it."""
-    if stream.codec_context is not None:
-        return stream.codec_context.codec.canonical_name
-    return getattr(stream, "name", None) or "unknown"

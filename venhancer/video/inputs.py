@@ -12,7 +12,7 @@ from av.container import InputContainer
 from venhancer.errors import VideoError
 from venhancer.options import USUAL_LIMITS, InputLimits
 
-FORMATS = (  # of FFmpeg: each is one file, which names no other file
+_READABLE = (  # of FFmpeg: each is one file, which names no other file
     "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "mpegts", "mpeg", "mpegvideo", "m4v",
     "h264", "hevc", "vvc", "av1", "obu", "ivf", "flv", "asf", "asf_o", "ogg", "mxf", "gxf", "rm",
     "nut", "dv", "vc1", "swf", "wtv", "yuv4mpegpipe", "mjpeg", "mjpeg_2000", "avs2", "avs3",
@@ -20,7 +20,7 @@ FORMATS = (  # of FFmpeg: each is one file, which names no other file
     "png_pipe", "jpeg_pipe", "webp_pipe", "bmp_pipe", "tiff_pipe", "jpegxl_pipe", "jpegxl_anim",
     "exr_pipe", "dpx_pipe",
 )  # fmt: skip
-_SETTINGS = {"protocol_whitelist": "file", "format_whitelist": ",".join(FORMATS)}
+_SETTINGS = {"protocol_whitelist": "file", "format_whitelist": ",".join(_READABLE)}
 _PICTURES = {  # by the first bytes; else a name with % in it would be taken as a pattern
     b"\x89PNG\r\n\x1a\n": "png_pipe",
     b"\xff\xd8\xff": "jpeg_pipe",
@@ -60,7 +60,7 @@ def open_input(path: Path, limits: InputLimits = USUAL_LIMITS) -> InputContainer
     except (av.error.FFmpegError, OSError, ValueError) as error:
         reason = _reason(error)
         raise VideoError(f"{path} cannot be read as video (cut short?): {reason}") from error
-    if picture is None and container.format.name not in FORMATS:  # FFmpeg before 8 checks less
+    if picture is None and container.format.name not in _READABLE:  # FFmpeg before 8 checks less
         name = container.format.name
         container.close()
         raise VideoError(f"{path} is {name}, not video")

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from venhancer.video.colour import EXACT, FULL, LIMITED, UNSPECIFIED, Colour, Picture, luma_weights
 from venhancer.video.orientation import display_matrix, is_transposed, turn_upright
+from venhancer.video.planes import scaled, type_of, view
 
-_DEEP = 65535
 _DEPTHS = (8, 9, 10, 12, 14, 16)  # that planar formats come in
 
 
@@ -61,7 +61,8 @@ class RGBReader:
 
     def __init__(self, width: int, height: int, colour: Colour, depth: int = 8) -> None:
         self.width, self.height, self.colour = width, height, colour
-        self.kind: Any = np.uint8 if depth <= 8 else np.uint16
+        self.kind = type_of(depth)
+        self.largest = int(np.iinfo(self.kind).max)
         self._scaler = VideoReformatter()
 
     def read(self, frame: VideoFrame) -> Picture:
@@ -73,15 +74,14 @@ class RGBReader:
         """Read the alpha of a frame: H W, contiguous, of the same type as `read`."""
         place = self._place(frame)
         if not has_alpha(frame.format):
-            found = np.full((place.height, place.width), np.iinfo(self.kind).max, self.kind)
+            found = np.full((place.height, place.width), self.largest, self.kind)
         else:
             found = self._alpha(frame, place)
         return self._placed(found, place)
 
     def over_black(self, frame: VideoFrame) -> Picture:
         """Convert a frame like `read`, composited over black by its alpha."""
-        largest = np.float32(np.iinfo(self.kind).max)
-        shown = self.read(frame) * (self.alpha(frame)[..., None] / largest)
+        shown = self.read(frame) * (self.alpha(frame)[..., None] / np.float32(self.largest))
         return np.asarray(np.rint(shown).astype(self.kind))
 
     def _place(self, frame: VideoFrame) -> _Place:
@@ -118,6 +118,10 @@ class RGBReader:
             frame, width=place.width, height=place.height, format=name, interpolation=EXACT
         )
 
+    def _whole(self, values: NDArray[Any], largest: float) -> NDArray[Any]:
+        """Map values from 0 to `largest` onto the whole range of what is read."""
+        return scaled(values, largest, self.largest, self.kind)
+
     def _alpha(self, frame: VideoFrame, place: _Place) -> NDArray[Any]:
         """Read alpha in the size of `place`: h w."""
         depth = depth_of(frame.format)
@@ -126,7 +130,7 @@ class RGBReader:
         else:
             family = "gbrap" if frame.format.is_rgb else "yuva444p"
             plane = _planes(self._reformat(frame, place, f"{family}{depth}le"))[3]
-        return _stretched(plane, 2**depth - 1, self.kind)
+        return self._whole(plane, 2**depth - 1)
 
     def _rgb(self, frame: VideoFrame, place: _Place) -> NDArray[Any]:
         """Convert to RGB in the size of `place`: h w 3."""
@@ -135,34 +139,21 @@ class RGBReader:
         if frame.format.name.startswith(("gray", "ya")):
             [grey] = _planes(self._reformat(frame, place, f"gray{suffix}"))
             luma = _luma(grey, self.colour.range, depth)
-            return np.repeat(_stretched(luma, 1, self.kind)[..., None], 3, axis=2)
+            return np.repeat(self._whole(luma, 1)[..., None], 3, axis=2)
         if self.kind == np.uint8:
             return np.asarray(self._reformat(frame, place, "rgb24").to_ndarray())
         if frame.format.is_rgb or frame.format.has_palette:
             family = "gbrap" if has_alpha(frame.format) else "gbrp"  # swscale drops no alpha here
             green, blue, red, *_ = _planes(self._reformat(frame, place, f"{family}{suffix}"))
-            return _stretched(np.stack([red, green, blue], axis=2), 2**depth - 1, self.kind)
+            return self._whole(np.stack([red, green, blue], axis=2), 2**depth - 1)
         planes = _planes(self._reformat(frame, place, f"yuv444p{suffix}"))
-        return _stretched(_from_yuv(planes, self.colour, depth), 1, self.kind)
+        return self._whole(_from_yuv(planes, self.colour, depth), 1)
 
 
 def _planes(frame: VideoFrame) -> list[NDArray[Any]]:
-    """View the planes of a planar frame: h w each, without the padding of their lines."""
+    """View the planes of a planar frame: h w each."""
     depth = depth_of(frame.format)
-    kind = np.dtype(np.uint8 if depth == 8 else np.uint16)
-    return [
-        np.frombuffer(memoryview(plane), kind).reshape(plane.height, -1)[:, : plane.width]
-        for plane in frame.planes
-    ]
-
-
-def _stretched(values: NDArray[Any], largest: int, kind: Any) -> NDArray[Any]:
-    """Map values from 0 to `largest` onto the whole range of an integer type."""
-    goal = np.iinfo(kind).max
-    if values.dtype == kind and largest == goal:
-        return values
-    scaled = values * np.float32(goal / largest)
-    return np.asarray(np.clip(np.rint(scaled, out=scaled), 0, goal, out=scaled).astype(kind))
+    return [view(plane, depth) for plane in frame.planes]
 
 
 def _luma(plane: NDArray[Any], value_range: int | None, depth: int) -> NDArray[np.float32]:

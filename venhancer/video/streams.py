@@ -41,8 +41,10 @@ def _preference(stream: VideoStream) -> tuple[bool, int, int]:
 
 
 def codec_name(stream: Stream) -> str:
-    """Get the codec's own name (subrip, mp3), whatever the decoder; "unknown" without one."""
-    return stream.codec_context.codec.canonical_name if stream.codec_context else "unknown"
+    """Get the codec's own name (subrip, bin_data), also where FFmpeg has no decoder for it."""
+    if stream.codec_context is not None:
+        return stream.codec_context.codec.canonical_name
+    return getattr(stream, "name", None) or "unknown"
 
 
 def describe(stream: Stream) -> Track:

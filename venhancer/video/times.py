@@ -38,9 +38,8 @@ def steady(
     if len(times) < 3:
         return None
     for rate in (*(rate for rate in nominal if rate), *_COMMON_RATES):
-        exact = tuple(times[0] + k / rate for k in range(len(times)))
-        if all(abs(a - b) <= tick for a, b in zip(times, exact, strict=True)):
-            return rate, exact
+        if all(abs(time - times[0] - k / rate) <= tick for k, time in enumerate(times)):
+            return rate, tuple(times[0] + k / rate for k in range(len(times)))
     return None
 
 

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from av import VideoFrame
 from av.video.format import VideoFormat
-from av.video.plane import VideoPlane
 from av.video.reformatter import ColorRange, VideoReformatter
 from numpy.typing import NDArray
 
 from venhancer.video.colour import EXACT, FULL, LIMITED, UNSPECIFIED, Colour, Picture, luma_weights
+from venhancer.video.planes import scaled, type_of, view
 
 _RGB = 0  # the matrix tag of RGB
 _ARRAYS = {"uint8": {3: "rgb24", 4: "rgba"}, "uint16": {3: "rgb48le", 4: "rgba64le"}}
@@ -69,14 +69,14 @@ class YUVMaker:
             interpolation=EXACT,
         )
         if frame.shape[2] == 4:
-            plane = _view(made.planes[3], self._depth)
-            plane[...] = _scaled(frame[..., 3], 2**self._depth - 1)
+            plane = view(made.planes[3], self._depth)
+            plane[...] = self._codes(frame[..., 3])
         return made
 
     def _grey(self, frame: Picture) -> VideoFrame:
         """Take the luma: swscale's own grey always has the full range."""
         luma = self._yuv(frame, self.pixel_format.replace("gray", "yuv444p")).planes[0]
-        plane = np.ascontiguousarray(_view(luma, self._depth))
+        plane = np.ascontiguousarray(view(luma, self._depth))
         made = VideoFrame.from_ndarray(plane, format=self.pixel_format)
         made.color_range = self.colour.range or LIMITED
         return made
@@ -85,16 +85,20 @@ class YUVMaker:
         """Rearrange the components; only the number of bits may change, which swscale cuts off."""
         if re.fullmatch(r"gbra?p\d+le", self.pixel_format):
             return self._deep_planes(frame)
-        kind: Any = np.uint8 if self._depth <= 8 else np.uint16
-        if frame.dtype != kind:
-            frame = _scaled(frame, np.iinfo(kind).max).astype(kind)
+        kind = type_of(self._depth)
+        frame = scaled(frame, np.iinfo(frame.dtype).max, int(np.iinfo(kind).max), kind)
         return self._scaler.reformat(to_image(frame), format=self.pixel_format, interpolation=EXACT)
+
+    def _codes(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Map the whole range of an integer type onto the codes of the format."""
+        largest = np.iinfo(values.dtype).max
+        return scaled(values, largest, 2**self._depth - 1, type_of(self._depth))
 
     def _deep_planes(self, frame: Picture) -> VideoFrame:
         """Write planes of green, blue, red, and alpha if there is any, rounded to their bits."""
         made = VideoFrame(frame.shape[1], frame.shape[0], self.pixel_format)
         for plane, component in zip(made.planes, (1, 2, 0, 3), strict=False):
-            _view(plane, self._depth)[...] = _scaled(frame[..., component], 2**self._depth - 1)
+            view(plane, self._depth)[...] = self._codes(frame[..., component])
         return made
 
     def _tag(self, frame: VideoFrame) -> None:
@@ -114,7 +118,7 @@ def _deep_yuv(frame: Picture, colour: Colour, depth: int) -> VideoFrame:
     np.minimum(values, 2**depth - 1, out=values)
     made = VideoFrame(frame.shape[1], frame.shape[0], f"yuv444p{depth}le")
     for plane, component in zip(made.planes, values, strict=True):
-        _view(plane, depth)[...] = component.reshape(frame.shape[:2])
+        view(plane, depth)[...] = component.reshape(frame.shape[:2])
     assert colour.matrix is not None
     made.colorspace, made.color_range = colour.matrix, colour.range or LIMITED
     return made
@@ -131,17 +135,3 @@ def _matrix(colour: Colour, depth: int) -> NDArray[np.float64]:
     u = ([0, 0, 1] - luma) / (2 * (1 - blue))
     v = ([1, 0, 0] - luma) / (2 * (1 - red))
     return np.stack([luma_span * luma, chroma_span * u, chroma_span * v])
-
-
-def _view(plane: VideoPlane, depth: int) -> NDArray[Any]:
-    """View a plane as h w, without the padding of its lines."""
-    data: Any = plane  # PyAV's stub does not call it a buffer
-    kind = np.dtype(np.uint8 if depth <= 8 else np.uint16)
-    return np.frombuffer(data, kind).reshape(plane.height, -1)[:, : plane.width]
-
-
-def _scaled(values: Picture, largest: int) -> NDArray[Any]:
-    """Map the whole range of the values' type onto 0 to `largest`, rounded."""
-    if np.iinfo(values.dtype).max == largest:
-        return values
-    return np.rint(values * np.float32(largest / np.iinfo(values.dtype).max))

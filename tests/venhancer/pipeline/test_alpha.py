@@ -84,7 +84,7 @@ def test_alpha_moves_with_the_colours(monkeypatch: pytest.MonkeyPatch, new_frame
 
 
 def test_alpha_does_not_fade_with_the_colours() -> None:
-    """Where the picture gets darker, equal alpha on both sides stays what it is."""
+    """If the picture gets darker, equal alpha on both sides stays what it is."""
     first = whole(panned(texture(), 40))
     second = whole(0.6 * panned(texture(), 52))
     between, plane = Between(first, second), np.full(first.shape[:2], 200, np.uint8)
