@@ -104,7 +104,7 @@ def enhance_file(
     with watch("load"):
         rife, span = load_rife_span(scale, folder)
     clip = probe(source)
-    timeline = interpolated(clip.times, clip.fps, clip.end, factor)
+    timeline = interpolated(clip, factor)
     width, height = clip.width * scale, clip.height * scale
     writer = open_writer(target, width=width, height=height, fps=timeline.fps, source=clip)
 

@@ -175,7 +175,7 @@ def run_jobs(args: argparse.Namespace) -> None:
             f"{name}: damaged, or of another version, which may go on with it; --clean removes it"
         )
     if not jobs and not leftovers and not unreadable:
-        print(f"no states in {args.folder}")
+        print(f"no jobs in {args.folder}")
     if args.clean:
         gone = clean(args.folder)
         print(f"removed  {', '.join(gone) or 'nothing'}")
@@ -229,7 +229,7 @@ def _job_left(run: Run | None) -> str:
     from venhancer_rt.job import folder_of, read_job
 
     job = read_job(folder_of(run.target)) if run is not None and run.keeps_job else None
-    return f"; --resume goes on after {job.progress}" if job else ""
+    return f"; --resume goes on after {job.progress}" if job else ", and there is no job to resume"
 
 
 def _cuda_here(error: VEnhancerError) -> str:

@@ -32,7 +32,7 @@ def clip_lines(clip: Clip) -> list[str]:
     rate = f"{float(clip.fps):.6g} fps" + (" on average (variable)" if clip.is_variable else "")
     extras = [f"sound {clip.audio}"] if clip.audio else []
     extras += [f"subtitles {name}" for name in clip.subtitles]
-    extras += ["HDR"] * clip.is_hdr + ["alpha"] * clip.has_alpha
+    extras += ["HDR"] * (clip.is_hdr or clip.tagged is not None) + ["alpha"] * clip.has_alpha
     lines = [
         f"input    {clip.path.name}: {clip.width}x{clip.height}, {clip.frames} frames, {rate}, "
         f"{float(clip.duration):.2f} s, {', '.join([clip.codec, clip.pixel_format, *extras])}"
@@ -66,8 +66,11 @@ def _time_line(plan: Plan) -> str:
         f", largest timing error {1000 * float(t.timing_error):.1f} ms" if t.timing_error else ""
     )
     is_part = len(t.shown) != t.grid_frames and not plan.is_by_motion
-    made = f" of {t.grid_frames} made" if is_part else ""
-    return f"frames   {len(t.shown)}{made} at {float(t.fps):.6g} fps{error}"
+    made = f", shown of {t.grid_frames} that are made" if is_part else ""
+    rate = f" at {float(t.fps):.6g} fps"
+    if t.fps != t.densest_fps:
+        rate = f", each at its own time, {float(t.fps):.6g} fps on average"
+    return f"frames   {len(t.shown)}{rate}{made}{error}"
 
 
 def _between_lines(plan: Plan) -> list[str]:

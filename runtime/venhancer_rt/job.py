@@ -192,7 +192,7 @@ def refuse_other(job: Job, identity: Mapping[str, str]) -> None:
             for name in names
         )
         raise JobError(
-            f"the state of {job.target.name} is of another run: {told}. Ask for the same, or "
+            f"the job of {job.target.name} is of another run: {told}. Ask for the same, or "
             f"remove {job.folder}"
         )
 

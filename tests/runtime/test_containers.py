@@ -140,6 +140,18 @@ def test_a_screen_recording_at_60_frames_a_second(tmp_path: Path) -> None:
     assert np.abs(held[-1].astype(int) - frames[round(2.12 * 60)]).max() > 20
 
 
+def test_avi_gets_a_constant_rate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It numbers its frames: at the rate of the bursts, they are repeated through pauses."""
+    before, after = probe(CONTAINERS / "screen.mkv"), enhanced(tmp_path, "screen.mkv", ".avi")
+
+    shown = list(read_frames(after))
+    assert (after.fps, after.is_variable) == (30, False)
+    assert abs(after.duration - before.duration) <= Fraction(1, 30)
+    for time, frame in zip(before.times, read_frames(before), strict=True):
+        assert np.abs(shown[round(30 * time)].astype(int) - frame).mean() < 8
+    assert "AVI has a constant rate" in capsys.readouterr().out
+
+
 def test_damage_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The number of frames with gaps is in the plan."""
     enhanced(tmp_path, "corrupt.mkv", ".mp4")

@@ -280,5 +280,5 @@ def test_jobs_lists_and_cleans(
     assert main(["jobs", str(tmp_path), "--clean"]) == 0
     assert "removed  out" in capsys.readouterr().out
     assert main(["jobs", str(tmp_path)]) == 0
-    assert "no states" in capsys.readouterr().out
+    assert "no jobs" in capsys.readouterr().out
     assert [p.name for p in tmp_path.iterdir()] == ["in.mp4"]

@@ -19,19 +19,21 @@ from venhancer_rt.job import folder_of, read_job
 
 Capture = pytest.CaptureFixture[str]
 LIMIT = 120.0  # seconds
-SLOW = """
+HALTED = """
 import sys, time
+from pathlib import Path
 import torch
 from venhancer_rt import cli, journal, progress
 
-class Slow(progress.Bar):
+class Halted(progress.Bar):
     def __call__(self, *told):
-        time.sleep(0.1)
+        while Path(sys.argv[2]).exists():
+            time.sleep(0.05)
 
 torch.set_num_threads(int(sys.argv[1]))
 journal.SHORTEST_WAIT, journal.SHARE = 0.0, 1e9
-progress.Bar = Slow
-sys.exit(cli.main(sys.argv[2:]))
+progress.Bar = Halted
+sys.exit(cli.main(sys.argv[3:]))
 """
 
 
@@ -56,11 +58,14 @@ def words(weights: Path, tmp_path: Path) -> Callable[..., list[str]]:
 
 
 @contextmanager
-def running(words: list[str], until: Path) -> Iterator[subprocess.Popen[str]]:
-    """Run a command slowly in a process of its own, from when a file is there."""
+def running(words: list[str], until: Path, halt: Path) -> Iterator[subprocess.Popen[str]]:
+    """Run a command in a process of its own, from when the file `until` is there.
+
+    halt: a file that halts the run while it exists
+    """
     import torch
 
-    command = [sys.executable, "-c", SLOW, str(torch.get_num_threads()), *words]
+    command = [sys.executable, "-c", HALTED, str(torch.get_num_threads()), str(halt), *words]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -80,14 +85,13 @@ def pictures(folder: Path) -> list[bytes]:
     return [path.read_bytes() for path in sorted(folder.glob("*.png"))]
 
 
-@pytest.mark.slow  # on a loaded machine the run may end before the signal
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_leaves_a_job_to_go_on_from(
     number: int, words: Callable[..., list[str]], tmp_path: Path
 ) -> None:
     """The code is 130, the message says how to go on, and the frames are those of a whole run."""
     job = folder_of(tmp_path / "out")
-    with running(words("out"), job / "job.json") as process:
+    with running(words("out"), until=job / "job.json", halt=job / "job.json") as process:
         process.send_signal(number)
         error = process.communicate(timeout=LIMIT)[1]
 
@@ -110,8 +114,9 @@ def test_a_second_run_is_refused_at_its_beginning(
     """It is one line, whatever the path's spelling; the first run ends well and leaves nothing."""
     (tmp_path / "sub").mkdir()
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "halt").touch()
     lock = folder_of(tmp_path / "out") / "lock"
-    with running(words("out"), lock) as process:
+    with running(words("out"), until=lock, halt=tmp_path / "halt") as process:
         for target, more in (("out", []), ("out", ["--resume"]), ("sub/../out", [])):
             with monkeypatch.context() as patch:
                 patch.setattr("venhancer_rt.session.choose_backend", None)  # no work is begun
@@ -120,6 +125,7 @@ def test_a_second_run_is_refused_at_its_beginning(
             assert told.out == ""
             assert told.err.startswith("venhancer-rt: another process is at work on ")
             assert told.err.count("\n") == 1
+        (tmp_path / "halt").unlink()
         assert process.wait(LIMIT) == 0
 
     assert len(pictures(tmp_path / "out")) == 9

@@ -117,7 +117,7 @@ def open_output(plan: Plan, target: Path, options: Options) -> Iterator[Files]:
         target,
         width=plan.geometry.width,
         height=plan.geometry.height,
-        fps=plan.timeline.fps,
+        fps=plan.timeline.densest_fps,
         source=plan.source,
         crf=options.crf,
         codec=options.codec,

@@ -321,7 +321,7 @@ def _scene_starts(clip: Clip, options: Options) -> tuple[int, ...]:
 def _timeline(clip: Clip, options: Options, starts: tuple[int, ...]) -> Timeline:
     if options.fps is not None:
         return at_rate(clip, options.fps, starts)
-    return interpolated(clip.times, clip.fps, clip.end, _or(options.interpolate, 1))
+    return interpolated(clip, _or(options.interpolate, 1))
 
 
 def _conditioning_scale(clip: Clip, preset: Preset, geometry: Geometry, options: Options) -> float:

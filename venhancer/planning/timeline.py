@@ -13,6 +13,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
+from math import ceil
 
 from venhancer.errors import OptionError
 from venhancer.video.clip import Clip
@@ -28,7 +29,8 @@ class Timeline:
     grid_frames: int
     shown: tuple[int, ...]  # grid frame of each output frame
     times: tuple[Fraction, ...]  # of each output frame
-    fps: Fraction  # nominal rate of the output
+    fps: Fraction  # of the output, on average
+    densest_fps: Fraction  # between pauses
     end: Fraction  # when the last frame ends
     timing_error: Fraction  # largest distance of a shown grid frame from its target time, seconds
 
@@ -44,18 +46,19 @@ def grid_times(times: Sequence[Fraction], key_stride: int) -> list[Fraction]:
     return [*grid, times[-1]]
 
 
-def interpolated(times: Sequence[Fraction], fps: Fraction, end: Fraction, factor: int) -> Timeline:
+def interpolated(clip: Clip, factor: int) -> Timeline:
     """Make `factor` times as many frames; key frames keep their times (variable rates too)."""
     if not 1 <= factor <= MAX_GAP:
         raise OptionError(f"interpolate={factor}: take a whole number from 1 to {MAX_GAP}")
-    grid = grid_times(times, factor)
+    grid = grid_times(clip.times, factor)
     return Timeline(
         key_stride=factor,
         grid_frames=len(grid),
         shown=tuple(range(len(grid))),
         times=tuple(grid),
-        fps=fps * factor,
-        end=end,
+        fps=clip.fps * factor,
+        densest_fps=(clip.burst_fps or clip.fps) * factor,
+        end=clip.end,
         timing_error=Fraction(0),
     )
 
@@ -69,8 +72,8 @@ def at_rate(clip: Clip, target: Fraction, starts: Collection[int] = ()) -> Timel
     least, most = min(clip.fps, densest), densest * MAX_GAP
     if not least <= target <= most:
         raise OptionError(
-            f"fps={float(target):g} from {float(densest):g}: take a rate from {float(least):g} "
-            f"to {float(most):g}"
+            f"fps={float(target):g}: this video has {float(densest):g}, take a rate from "
+            f"{ceil(1000 * least) / 1000:g} to {float(most):g}"
         )
     key_stride = grid_gap(max(target / densest, Fraction(1)))
     grid = grid_times(clip.times, key_stride)
@@ -89,6 +92,7 @@ def at_rate(clip: Clip, target: Fraction, starts: Collection[int] = ()) -> Timel
         shown=tuple(shown),
         times=tuple(wanted),
         fps=target,
+        densest_fps=target,
         end=wanted[-1] + 1 / target,
         timing_error=max(errors, default=Fraction(0)),
     )

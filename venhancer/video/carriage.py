@@ -68,7 +68,9 @@ def choose_tracks(clip: Clip, target: Path, audio: Audio = "copy") -> Carriage:
     with open_input(clip.path) as container:
         others = [stream for stream in container.streams if stream.index != clip.stream]
         if is_folder_target(target):
-            return Carriage(origin=clip.times[0], notes=_folder_notes(others))
+            return Carriage(
+                origin=clip.times[0], notes=_folder_notes(others, len(container.chapters()))
+            )
         judge = _Judge(container, target, audio)
         fates = [judge.decide(stream) for stream in others]
         chapters = len(container.chapters())
@@ -82,6 +84,7 @@ def choose_tracks(clip: Clip, target: Path, audio: Audio = "copy") -> Carriage:
                 *_notes([*fates, *judge.delays(clip, fates)]),
                 *judge.chapter_notes(chapters),
                 *judge.language_notes(f.stream for f in fates if f.how),
+                *judge.default_notes(f.stream for f in fates if f.how),
             ),
         )
 
@@ -114,6 +117,15 @@ class _Judge:
             return ()
         note = f"the languages of tracks are left out: {self._refusal}{self._advice}"
         return (note.format(them="them"),)
+
+    def default_notes(self, carried: Iterable[Stream]) -> tuple[str, ...]:
+        """Say that players may show subtitles that the input does not show by itself."""
+        subtitles = [stream for stream in carried if stream.type == "subtitle"]
+        has_default = any(stream.disposition & Disposition.default for stream in subtitles)
+        if self._format not in ("mp4", "mov") or not subtitles or has_default:
+            return ()
+        note = f"{_subject(subtitles[:1])} becomes the default: {self._format} always has one"
+        return (f"{note}{self._advice}".format(them="it as it is"),)
 
     def delays(self, clip: Clip, fates: Sequence[_Fate]) -> Iterator[_Fate]:
         """Say which sound does not start with the video, where the output cannot hold that."""
@@ -211,7 +223,12 @@ def file_name(attachment: Stream) -> str:
     return attachment.metadata.get("filename") or f"attachment-{attachment.index}"
 
 
-def _folder_notes(others: Sequence[Stream]) -> tuple[str, ...]:
-    if not {"audio", "subtitle"} & {stream.type for stream in others}:
+def _folder_notes(others: Sequence[Stream], chapters: int) -> tuple[str, ...]:
+    """Name everything but pictures that the input has."""
+    kinds = {stream.type for stream in others}
+    named = {"audio": "sound", "subtitle": "subtitles", "attachment": "attachments"}
+    lost = [words for kind, words in named.items() if kind in kinds] + ["chapters"] * (chapters > 0)
+    if not lost:
         return ()
-    return ("sound and subtitles are left out: a folder of PNG files holds only pictures",)
+    told = " and ".join(filter(None, (", ".join(lost[:-1]), lost[-1])))
+    return (f"left out: {told}; a folder of PNG files holds only pictures",)

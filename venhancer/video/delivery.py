@@ -68,6 +68,9 @@ def plan_delivery(clip: Clip, target: Path, width: int, height: int, options: Op
     )
     check_start(target, encoding)
     notes = [*clip.notes, *encoding.notes, *choose_tracks(clip, target, options.audio).notes]
-    if target.suffix.lower() == ".avi" and not is_folder_target(target):
-        notes.append("AVI numbers its frames: times are rounded and may be a frame late")
+    is_avi = target.suffix.lower() == ".avi" and not is_folder_target(target)
+    if is_avi and clip.is_variable and options.fps is None:
+        notes.append(
+            "AVI has a constant rate: frames are repeated and times rounded, -o x.mkv keeps them"
+        )
     return Delivery(encoding=encoding, notes=tuple(notes))

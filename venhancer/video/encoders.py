@@ -156,7 +156,9 @@ def _check_container(path: Path, codec: str) -> None:
         with av.open(io.BytesIO(), "w", format=MUXERS[path.suffix.lower()]) as trial:
             trial.add_stream(codec, rate=24)
     except (KeyError, ValueError) as error:
-        raise OptionError(f"{path.suffix} cannot hold video of {codec}") from error
+        raise OptionError(
+            f"{path.suffix} cannot hold video of {codec}: take .mkv, or another --codec"
+        ) from error
 
 
 def check_start(path: Path, encoding: Encoding) -> None:
@@ -329,4 +331,5 @@ def _hdr_notes(encoding: Encoding, source: Clip | None) -> Iterator[str]:
     parts = {"mastering display": source.hdr.mastering, "light levels": source.hdr.light}
     found = " and ".join(name for name, part in parts.items() if part is not None)
     if found:
-        yield f"{encoding.codec} does not write the HDR metadata ({found}): --codec libx265 does"
+        keeper = "-o x.mkv" if encoding.codec == "png" else "--codec libx265"
+        yield f"{encoding.codec} does not write the HDR metadata ({found}): {keeper} does"

@@ -191,7 +191,8 @@ def _notes(census: _Census, health: Health) -> list[str]:
         for name in census.dynamic
     ]
     if health.jumps:
-        notes.append(f"the clock of the input jumps ({health.jumps}): its parts follow one another")
+        often = "once" if health.jumps == 1 else f"{health.jumps} times"
+        notes.append(f"the clock of the input jumps {often}: its parts follow one another")
     if census.is_interlaced:
         double = census.reading.deinterlace == "double"
         notes.append(
@@ -220,7 +221,7 @@ def _damage(
     if not missing:
         return None
     told = ", ".join(missing)
-    return f"{clip.path.name} is damaged: {told}, {clip.frames} frames could be read"
+    return f"{clip.path.name} is damaged: {told}; {clip.frames} frames could be read"
 
 
 def _promised_end(container: InputContainer, stream: VideoStream) -> Fraction | None:

@@ -197,6 +197,7 @@ class VideoWriter(_Writer):
         """Open encoder and file, add the tracks to copy, write the header."""
         colour = source.working_colour if source else Colour().resolved(self.shape[0])
         self._fps, self._source, self._end = fps, source, end
+        self._is_avi = self.path.suffix.lower() == ".avi"
         self._yuv = YUVMaker(encoding.pixel_format, colour)
         self._tick = self._choose_tick(fps, source)
         self._pending: av.VideoFrame | None = None
@@ -206,7 +207,7 @@ class VideoWriter(_Writer):
 
     def _choose_tick(self, fps: Fraction, source: Clip | None) -> Fraction:
         """Choose a tick that makes the rate and, if possible, every time of the source exact."""
-        if self.path.suffix.lower() == ".avi":  # it numbers its frames
+        if self._is_avi:
             return 1 / fps
         return clock_tick(fps, source.times if source else ())
 
@@ -247,9 +248,8 @@ class VideoWriter(_Writer):
         context.options = dict(encoding.options)
         if encoding.tag:
             context.codec_tag = encoding.tag
-        suffix, source = self.path.suffix.lower(), self._source
-        is_variable = source is not None and source.is_variable
-        if suffix == ".avi" or (suffix in (".mp4", ".mov") and is_variable):
+        is_variable = self._source is not None and self._source.is_variable
+        if self._is_avi or (self.path.suffix.lower() in (".mp4", ".mov") and is_variable):
             context.max_b_frames = 0  # the first stores no presentation times, the others no end
         try:
             context.open()
@@ -268,14 +268,22 @@ class VideoWriter(_Writer):
         if previous is not None:
             assert previous.pts is not None
             video.pts = max(video.pts, previous.pts + 1)
-            self._encode(previous, video.pts - previous.pts)
+            self._mux(self._encode(previous, video.pts - previous.pts))
         if self._copier is not None:
             self._copier.pump(time)
 
-    def _encode(self, frame: av.VideoFrame, duration: int) -> None:
+    def _encode(self, frame: av.VideoFrame, duration: int) -> list[AnyPacket]:
+        """Encode a frame; AVI numbers its frames, so there it is repeated for as long as it lasts.
+
+        duration: in ticks
+        """
         assert frame.pts is not None
-        self._durations[frame.pts] = duration
-        self._mux(self._stream.encode(frame))
+        count, each = (duration, 1) if self._is_avi else (1, duration)
+        packets: list[AnyPacket] = []
+        for pts in range(frame.pts, frame.pts + count):
+            frame.pts, self._durations[pts] = pts, each
+            packets += self._stream.encode(frame)
+        return packets
 
     def _mux(self, packets: Sequence[AnyPacket]) -> None:
         assert self._container is not None
@@ -287,9 +295,7 @@ class VideoWriter(_Writer):
     def _finish(self) -> None:
         assert self._container is not None and self._pending is not None
         last, duration = self._pending, max(1, round(self._last_duration() / self._tick))
-        assert last.pts is not None
-        self._durations[last.pts] = duration
-        packets = [*self._stream.encode(last), *self._stream.encode(None)]
+        packets = [*self._encode(last, duration), *self._stream.encode(None)]
         if packets and packets[-1].pts != last.pts:  # MP4 ends with the last packet, not frame
             shown = packets[-1].pts or 0
             usual = self._durations.get(shown, 0)

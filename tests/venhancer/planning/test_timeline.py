@@ -30,7 +30,7 @@ def test_whole_factors_keep_key_frames_in_place(frames: int, factor: int) -> Non
     fps = Fraction(24000, 1001)
     times = steady(frames, fps)
 
-    line = interpolated(times, fps, times[-1] + 1 / fps, factor)
+    line = interpolated(described(times, fps), factor)
 
     assert len(line.times) == (frames - 1) * factor + 1
     assert list(line.times[::factor]) == times
@@ -88,7 +88,7 @@ def test_rates_out_of_reach_are_refused(target: str) -> None:
 def test_factors_out_of_range_are_refused(factor: int) -> None:
     """One line names the range."""
     with pytest.raises(OptionError, match="from 1 to 8"):
-        interpolated([Fraction(0)], Fraction(24), Fraction(1, 24), factor)
+        interpolated(described([Fraction(0)], Fraction(24)), factor)
 
 
 @pytest.mark.parametrize(("fps", "target", "frames"), [("10", "24", 24), ("10", "20", 20)])

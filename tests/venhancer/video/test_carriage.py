@@ -38,6 +38,8 @@ def test_mp4_names_what_it_changes_and_leaves_out(tmp_path):
         "subtitle track 3 (ass) is rewritten as plain text (mov_text): mp4 cannot hold it; "
         "-o out.mkv keeps it",
         "the attachment font.ttf is left out: mp4 cannot hold it; -o out.mkv keeps it",
+        "subtitle track 3 (ass) becomes the default: mp4 always has one; "
+        "-o out.mkv keeps it as it is",
     )
 
 
@@ -57,7 +59,10 @@ def test_avi_names_chapters_and_languages_too(tmp_path):
 
 def test_a_folder_of_pictures_names_lost_sound(tmp_path):
     """The note is there only if there is sound or a subtitle to lose."""
-    note = "sound and subtitles are left out: a folder of PNG files holds only pictures"
+    note = (
+        "left out: sound, subtitles, attachments and chapters; "
+        "a folder of PNG files holds only pictures"
+    )
 
     assert choose_tracks(probe(CONTAINERS / "tracks.mkv"), tmp_path / "out").notes == (note,)
     silent = sound_clip(tmp_path / "in.mkv", "flac")

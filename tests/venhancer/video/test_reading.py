@@ -310,6 +310,28 @@ def test_the_video_need_not_be_the_first_stream(tmp_path: Path, name: str) -> No
     assert (clip.stream, clip.frames, clip.fps, clip.duration) == (1, 24, 24, 1)
 
 
+def test_a_program_stream_with_its_sound_first(tmp_path: Path) -> None:
+    """Its frames are reordered and come out at the end; they keep their times."""
+    with av.open(str(tmp_path / "in.mpg"), "w", format="mpeg") as out:
+        sound = out.add_stream("mp2", rate=48000)
+        film = out.add_stream("mpeg2video", rate=25)
+        film.width, film.height, film.pix_fmt = 64, 48, "yuv420p"
+        film.codec_context.max_b_frames = 2
+        for k in range(25):
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 3840), np.int16), layout="stereo")
+            silence.sample_rate, silence.pts = 48000, 1920 * k
+            out.mux(sound.encode(silence))
+            frame = av.VideoFrame.from_ndarray(picture(k / 25), format="rgb24")
+            frame.pts = k
+            out.mux(film.encode(frame))
+        for stream in (sound, film):
+            out.mux(stream.encode(None))
+
+    clip = probe(tmp_path / "in.mpg")
+
+    assert (clip.frames, clip.fps, clip.duration) == (25, 25, 1)
+
+
 def test_a_title_in_another_encoding_is_no_obstacle(tmp_path: Path) -> None:
     """Old files have titles in Latin-1."""
     with av.open(str(tmp_path / "a.avi"), "w") as out:
