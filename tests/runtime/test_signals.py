@@ -20,7 +20,7 @@ from venhancer_rt.job import folder_of, read_job
 Capture = pytest.CaptureFixture[str]
 LIMIT = 120.0  # seconds
 HALTED = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 import torch
 from venhancer_rt import cli, journal, progress
@@ -30,6 +30,7 @@ class Halted(progress.Bar):
         while Path(sys.argv[2]).exists():
             time.sleep(0.05)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells ignore it in the background
 torch.set_num_threads(int(sys.argv[1]))
 journal.SHORTEST_WAIT, journal.SHARE = 0.0, 1e9
 progress.Bar = Halted
